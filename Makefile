@@ -1,0 +1,37 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := runs/demo
+
+.PHONY: demo test lint wheel clean
+.DELETE_ON_ERROR:
+
+# From synthetic recordings to a trained, evaluated recogniser. Interrupted, it goes on.
+demo: $(VENV)/installed
+	$(RUN) datasets/prepare.py synthetic_imigue --manual_dir=data/raw/synthetic_imigue --data_dir=data
+	$(RUN) -m experiments.posec3d --config=experiments/configs/posec3d.py:synthetic_imigue,joint,small --workdir=$(DEMO)
+	$(RUN) -m experiments.evaluate --run=$(DEMO) --split=test
+	$(RUN) -m experiments.predict --run=$(DEMO) --input=data/raw/synthetic_imigue/example_clip.csv
+	@echo "Look at $(DEMO): test/confusion.png, test/views.png, metrics.jsonl; tensorboard --logdir=$(DEMO)"
+
+test: $(VENV)/installed
+	$(RUN) -m pytest -q
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+wheel: $(VENV)/installed
+	$(RUN) -m build --wheel --no-isolation
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "jaxmg needs Python 3.11 to 3.13: no $(PYTHON) here (apt install python3 python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "jaxmg needs Python 3.11 to 3.13: $$($(PYTHON) --version) is another (make PYTHON=python3.12)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "jaxmg needs venv and pip: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf data runs build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,143 @@
+"""iMiGUE: 32 micro-gestures of 72 tennis players (facts and readings: README.md)."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+import re
+
+from jaxmg.data import prepared, readers
+from jaxmg.errors import ConfigError, DataError
+
+# Public readers of the data set disagree by one frame: this is our reading.
+FIRST_FRAME = 0  # the number by which a label file calls the first row of a skeleton file
+FIRST_CLIP = 0  # the k of a video's first clip in `{vid:04d}_{k}`, as in published submissions
+
+TRAIN_SUBJECTS = (
+  2, 4, 5, 6, 9, 10, 12, 13, 14, 15, 17, 18, 20, 21, 22, 23, 25, 28, 29, 30, 31, 35, 36, 38, 39,
+  41, 42, 43, 44, 46, 47, 48, 52, 53, 59, 61, 62,
+)  # fmt: skip
+ABSENT_VIDEOS = ("0218", "0319", "0347", "0348")  # from the MiGA challenge, for their bad skeletons
+
+# name, short name
+CLASSES = (
+  ("Turtle neck", "turtle neck"),
+  ("Bulging face, deep breath", "deep breath"),
+  ("Touching hat", "touch hat"),
+  ("Touching or scratching head", "touch face"),  # as the authors print it
+  ("Touching or scratching forehead", "touch forehead"),
+  ("Covering face", "cover face"),
+  ("Rubbing eyes", "rub eyes"),
+  ("Touching or scratching facial parts", "touch other face part"),
+  ("Touching ears", "touch ears"),
+  ("Biting nails", "bite nails"),
+  ("Touching jaw", "touch chin"),
+  ("Touching or scratching neck", "touch neck"),
+  ("Playing or adjusting hair", "play hair"),
+  ("Buckle button, pulling shirt collar, adjusting tie", "adjust tie"),
+  ("Touching or covering suprasternal notch", "touch chest"),
+  ("Scratching back", "scratch back"),
+  ("Folding arms", "fold arm"),
+  ("Dusting off clothes", "tidy sleeve"),
+  ("Putting arms behind body", "put arm back"),
+  ("Moving torso", "move torso"),
+  ("Sitting straightly", "sit straight"),
+  ("Scratching or touching arms", "scratch arm"),
+  ("Rubbing or holding hands", "rub hand"),
+  ("Crossing fingers", "cross finger"),
+  ("Minaret gesture", "minaret hand"),
+  ("Playing or manipulating objects", "play things"),
+  ("Hold back arms", "withdraw arms"),
+  ("Head up", "head up"),
+  ("Pressing lips", "bit lip"),
+  ("Arms akimbo", "arm akimbo"),
+  ("Shaking shoulders", "shake shoulder"),
+  ("Illustrative body language", "illustrative"),
+)
+
+# The layouts that a video's files hold, the largest first.
+LAYOUTS = {"openpose137": r"(\d+)_(?:2|openpose)\.xlsx", "imigue35": r"(\d+)_light_hand\.csv"}
+
+_cross_subject = prepared.by_subject(train=[str(subject) for subject in TRAIN_SUBJECTS])
+
+
+class Builder(prepared.Builder):
+  """iMiGUE skeletons: OpenPose key points of whole videos, cut into labelled clips."""
+
+  class_names = tuple(name for name, _ in CLASSES)
+  class_short_names = tuple(short for _, short in CLASSES)
+  frame_size = (720, 1280)
+  fps = 25
+  protocols = {  # noqa: RUF012
+    "xsub": _cross_subject,
+    "miga": lambda clip: None if clip["video"] in ABSENT_VIDEOS else _cross_subject(clip),
+  }
+  subject_file = pathlib.Path(__file__).with_name("imigue_video_to_subject.json")
+
+  def __init__(self, *, raw, layout=None, **kwargs):
+    paths = sorted(pathlib.Path(raw).rglob("*.*"))
+    files = {name: _by_video(paths, pattern) for name, pattern in LAYOUTS.items()}
+    self.skeleton = _choose_layout(raw, files, layout)
+    self.files = files[self.skeleton]
+    self.label_files = _by_video(paths, r"(\d+)_label\.csv")
+    self.label_tables = [path for path in paths if re.fullmatch(r"labels_\d+\.csv", path.name)]
+    super().__init__(raw=raw, layout=layout, **kwargs)
+
+  def clips(self):
+    labels, subjects = self._labels()
+    if not labels.keys() & self.files.keys():
+      expected = "0001/0001_label.csv ... or Label/labels_20200831.csv"
+      raise DataError(self.raw, expected=expected, got="no labels of the videos there")
+    for video, path in self.files.items():
+      if video not in labels:
+        self.notes.append(f"video {video:04d} has no labels and is left out")
+        continue
+      if video not in subjects:
+        raise DataError(f"{path}: video {video}", expected="a known subject", got="none")
+      whole = readers.read(path, layout=self.skeleton)
+      for k, label in enumerate(labels[video], FIRST_CLIP):
+        id = f"{video:04d}_{k}"
+        start, stop = label.start - FIRST_FRAME, label.end - FIRST_FRAME + 1
+        if not 0 <= start < len(whole.keypoints):
+          got = f"{label.start} to {label.end}"
+          raise DataError(f"{path}: frames of clip {id}", expected="some in the file", got=got)
+        if stop > len(whole.keypoints):
+          self.notes.append(f"clip {id} ends {stop - len(whole.keypoints)} frames after its file")
+        clip = dataclasses.replace(whole, keypoints=whole.keypoints[start:stop])
+        yield prepared.Example(id, label.label, str(subjects[video]), clip, f"{video:04d}")
+
+  def _labels(self):
+    """The labels of each video in their order, and its subject."""
+    labels, subjects = collections.defaultdict(list), {}
+    if self.subject_file:
+      subjects = {int(v): s for v, s in json.loads(self.subject_file.read_text()).items()}
+    for path in self.label_tables:
+      for label in readers.read_labels(path):
+        labels[label.video].append(label)
+        subject = subjects.setdefault(label.video, label.subject)
+        if subject != label.subject:
+          where = f"{path}: subject of video {label.video}"
+          raise DataError(where, expected=subject, got=label.subject, hint="not iMiGUE?")
+    # Where a video has its own file, submissions count the lines of that one.
+    return labels | {v: readers.read_labels(path) for v, path in self.label_files.items()}, subjects
+
+
+def _by_video(paths, pattern):
+  """The first file of each video: MiGA's validation folder repeats training videos."""
+  found = {}
+  for path in paths:
+    if match := re.fullmatch(pattern, path.name):
+      found.setdefault(int(match[1]), path)
+  return dict(sorted(found.items()))
+
+
+def _choose_layout(raw, files, layout):
+  if layout not in (None, *files):
+    raise ConfigError("layout", expected=" or ".join(files), got=layout)
+  videos = set().union(*files.values())
+  for name in files if layout is None else (layout,):
+    if files[name] and files[name].keys() == videos:
+      return name
+  expected = f"files of every video in one layout, {layout or ' or '.join(files)}"
+  got = ", ".join(f"{name} of {len(found)}" for name, found in files.items())
+  raise DataError(raw, expected=expected, got=got, hint="see datasets/imigue/README.md")

@@ -1,0 +1,97 @@
+"""Raw files -> a prepared directory that training reads: ArrayRecord shards and their index.
+
+  python datasets/prepare.py utd_mhad --manual_dir=RAW --data_dir=DATA
+  python datasets/prepare.py imigue --manual_dir=RAW --data_dir=DATA --layout=imigue35
+
+writes DATA/<name>/<version>/. What RAW holds, says datasets/<name>/README.md. The same command
+again leaves a whole directory as it is, and makes a half-made one again.
+"""
+
+import argparse
+import difflib
+import importlib
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+from etils import epath
+
+from jaxmg import errors
+from jaxmg.data import prepared
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+
+
+def load(name: str) -> type[prepared.Builder]:
+  """The builder in datasets/<name>/<name>_dataset_builder.py."""
+  suffix = "_dataset_builder"
+  names = sorted(path.stem.removesuffix(suffix) for path in FOLDER.glob(f"*/*{suffix}.py"))
+  if name not in names:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else None
+    raise errors.ConfigError("data set", expected=" or ".join(names), got=name, hint=hint)
+  if str(FOLDER) not in sys.path:  # it is there when this file is the script
+    sys.path.append(str(FOLDER))
+  builder = importlib.import_module(f"{name}.{name}{suffix}").Builder
+  builder.pkg_dir_path = epath.Path(
+    FOLDER / name
+  )  # TFDS takes README.md and CITATIONS.bib from there
+  return builder
+
+
+def summary(index: dict) -> str:
+  """What was prepared, for the eye: sizes, protocols, notes, classes that no protocol can learn."""
+  labels = np.array(index["clips"]["label"])
+  subjects = len(set(index["clips"]["subject"]))
+  lines = [
+    f"{len(labels)} clips, {len(index['class_names'])} classes, {subjects} subjects, "
+    f"{index['skeleton']}" + (", synthetic" if index["synthetic"] else "")
+  ]
+  for name, rows in index["protocols"].items():
+    learned = set(labels[rows["train"]])
+    missing = [name for k, name in enumerate(index["class_names"]) if k not in learned]
+    lines.append(f"{name}: {len(rows['train'])} to train, {len(rows['test'])} to test")
+    if missing:
+      lines.append(f"{name}: no training clip of {', '.join(missing)}")
+  notes = index["notes"]
+  lines += notes[:5] + [f"and {len(notes) - 5} more notes in index.json"] * (len(notes) > 5)
+  return "\n".join(f"  {line}" for line in lines)
+
+
+class _Parser(argparse.ArgumentParser):
+  def error(self, message):
+    raise errors.ConfigError(message)
+
+
+def main(argv: list[str] | None = None) -> int:
+  parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("name", help="a folder of datasets/")
+  parser.add_argument("--manual_dir", required=True, help="the raw files")
+  parser.add_argument("--data_dir", required=True, help="where prepared data sets are kept")
+  parser.add_argument("--layout", help="one of the layouts that the raw files hold")
+  try:
+    args = parser.parse_args(argv)
+    builder = load(args.name)
+    path = prepared.directory(builder, args.data_dir)
+    whole = (path / prepared.INDEX).exists()
+    start = time.perf_counter()
+    prepared.write(builder, raw=args.manual_dir, data_dir=args.data_dir, layout=args.layout)
+    seconds = time.perf_counter() - start
+    print(f"{path} is already whole" if whole else f"{path} made in {seconds:.0f} s")
+    print(summary(json.loads((path / prepared.INDEX).read_text(encoding="utf-8"))))
+  except errors.Error as error:
+    print(f"jaxmg: error: {error}", file=sys.stderr)
+    return error.exit_code
+  except OSError as error:
+    print(f"jaxmg: error: {error}", file=sys.stderr)
+    return errors.StorageError.exit_code
+  except KeyboardInterrupt:
+    print("jaxmg: error: interrupted, nothing is left half made", file=sys.stderr)
+    return errors.Interrupted.exit_code
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,57 @@
+"""PoseC3D, SlowOnly-R50 on pose heatmaps (Duan et al., CVPR 2022, arXiv 2104.13586).
+
+  python -m experiments.posec3d --config=experiments/configs/posec3d.py:DATASET,STREAM[,small] ...
+
+DATASET: imigue, utd_mhad, synthetic_imigue; STREAM: joint or limb; "small" is a network and an
+input for a laptop's CPU, without claim to anybody's figures.
+"""
+
+import ml_collections
+
+DATASETS = {
+  # The 2023 winner's recipe (VUT-HFUT/MiGA2023_Track1): 100 epochs at 0.4 / 6 for a batch of 32.
+  "imigue": dict(skeleton="imigue22", epochs=100, learning_rate=0.4 / 6, reference_batch=32),
+  "synthetic_imigue": dict(skeleton="imigue22", epochs=30, learning_rate=0.2, reference_batch=256),
+  # Left and right are classes there, so its index forbids mirroring.
+  "utd_mhad": dict(skeleton="kinect20", epochs=100, learning_rate=0.4, reference_batch=256),
+}
+
+
+def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
+  name, kind, *size = argument.split(",")
+  dataset = DATASETS[name]
+  if kind not in ("joint", "limb") or size not in ([], ["small"]):
+    raise ValueError(f"expected DATASET,joint or limb[,small], got {argument!r}")
+  config = ml_collections.ConfigDict()
+  config.data = dict(
+    name=name,
+    dir="data",  # of the prepared sets
+    protocol=ml_collections.config_dict.placeholder(str),  # the first of the data set
+    fold=ml_collections.config_dict.placeholder(str),  # "0/4": validate on a 4th of the subjects
+  )
+  config.skeleton = dataset["skeleton"]
+  config.sampling = dict(
+    kind="uniform", num_frames=48, num_persons=1, test_clips=10, test_size=64, mirror=True
+  )
+  config.inputs = dict(kind=kind, size=56, sigma=0.6)
+  config.augment = dict(crop_area=(0.56, 1.0), rotation=0.0, jitter=0.0, joint_dropout=0.0)
+  config.model = dict(name="posec3d", variant="slowonly-r50", dropout=0.5)
+  config.optimizer = dict(
+    name="sgd",
+    learning_rate=dataset["learning_rate"],
+    reference_batch=dataset["reference_batch"],
+    momentum=0.9,
+    nesterov=False,
+    weight_decay=3e-4,
+    decay="all",
+    clip_norm=40.0,
+  )
+  config.schedule = dict(name="cosine", epochs=dataset["epochs"], warmup_epochs=0.0, milestones=())
+  config.train = dict(
+    batch_size=32, dtype="float32", label_smoothing=0.0, seed=0, evaluate_every=5, log_every=20
+  )
+  if size:
+    config.model.variant = "small"
+    config.sampling.update(num_frames=32, test_clips=2, test_size=40)
+    config.inputs.size = 32
+  return config

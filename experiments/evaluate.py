@@ -1,0 +1,127 @@
+"""Evaluates a run on a split of its data set: every clip once, all its test views averaged.
+
+  python -m experiments.evaluate --run=RUN --split=test
+
+writes RUN/<split>/: metrics.json, scores.npz (probabilities by clip id), confusion.png, views.png.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable
+
+import jax
+from absl import flags
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from experiments import launch, plots
+from jaxmg import predict, scores, skeletons
+from jaxmg.data import pipeline
+from jaxmg.data.source import Source
+from jaxmg.training import checkpoints, metrics, sharding, step
+from jaxmg.training import evaluate as evaluation
+
+
+def define(values: flags.FlagValues) -> None:
+  options = {"flag_values": values}
+  flags.DEFINE_string(
+    "run", None, "The work directory of a training run.", required=True, **options
+  )
+  flags.DEFINE_string("split", "test", "test, val (of a fold) or train.", **options)
+  flags.DEFINE_string("step", "best", "best, latest or a number.", **options)
+  flags.DEFINE_string("data_dir", None, "Where the prepared set is now, if it moved.", **options)
+  flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=1, **options)
+
+
+def run(values: flags.FlagValues) -> None:
+  directory = pathlib.Path(values.run)
+  recipe = predict.load_recipe(directory)
+  location = recipe["data"]
+  data = Source(
+    pathlib.Path(values.data_dir) / location["name"] if values.data_dir else location["directory"]
+  )
+  at = int(values.step) if values.step.isdecimal() else values.step
+  variables = checkpoints.restore_variables(directory / "checkpoints", at)
+  mesh = sharding.data_mesh()
+  batch_size = -(-values.batch_size // mesh.size) * mesh.size
+  score = scorer(
+    recipe, predict.build_model(recipe), data, values.split, mesh=mesh, batch_size=batch_size
+  )
+  rows, probabilities, labels = score(variables)
+  if jax.process_index() > 0:
+    return
+
+  folder = directory / values.split
+  folder.mkdir(exist_ok=True)
+  found = scores.Scores(
+    ids=tuple(data.ids[row] for row in rows),
+    probabilities=probabilities,
+    labels=labels,
+    class_names=data.class_names,
+  )
+  scores.save(folder / "scores.npz", found)
+  print(f"{len(rows)} clips of {values.split}: scores by id in {folder / 'scores.npz'}")
+  if (labels < 0).any():
+    print("their labels are hidden: no metrics")
+    return
+  summary = metrics.summary(probabilities, labels, len(data.class_names))
+  (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+  plots.confusion(
+    folder / "confusion.png",
+    metrics.confusion_matrix(labels, probabilities.argmax(-1), len(data.class_names)),
+    data.class_names,
+    title=title(recipe, values.split, summary),
+  )
+  plots.views(folder / "views.png", recipe, data, rows, probabilities)
+  print(report(recipe, values.split, summary))
+
+
+def scorer(
+  recipe: dict, model: nn.Module, data: Source, split: str, *, mesh: Mesh, batch_size: int
+) -> Callable:
+  """Returns `variables -> (rows, probabilities, labels)` over a split of the run's protocol."""
+  location = recipe["data"]
+  rows = data.rows(split, protocol=location["protocol"], fold=location["fold"])
+  batches = pipeline.test_batches(
+    data,
+    rows,
+    skeleton=skeletons.get(recipe["skeleton"]),
+    batch_size=batch_size,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    **recipe["sampling"],
+  )
+  predict_step = step.compile_predict_step(predict.build_predict_step(recipe, model), mesh)
+  return lambda variables: evaluation.evaluate(predict_step, variables, batches, mesh=mesh)
+
+
+def validation(recipe: dict, model: nn.Module, data: Source, mesh: Mesh) -> Callable | None:
+  """Metrics on the held-out subjects of a fold, from one unmirrored view; None without a fold."""
+  if recipe["data"]["fold"] is None:
+    return None  # the test subjects are not there to choose a checkpoint by
+  one_view = recipe | {
+    "sampling": recipe["sampling"] | {"num_clips": 1},
+    "inputs": recipe["inputs"] | {"mirror": False},
+  }
+  score = scorer(one_view, model, data, "val", mesh=mesh, batch_size=16 * mesh.size)
+
+  def evaluate(state):
+    _, probabilities, labels = score({"params": state.params, "batch_stats": state.batch_stats})
+    return metrics.summary(probabilities, labels, len(data.class_names))
+
+  return evaluate
+
+
+def report(recipe: dict, split: str, summary: dict) -> str:
+  """The figures and what they are worth, for a terminal."""
+  synthetic = "SYNTHETIC data: " if recipe["data"]["synthetic"] else ""
+  return (
+    f"{synthetic}{recipe['data']['name']}, {split}, {summary['num_clips']} clips:\n"
+    f"  top-1 {summary['top1']:.1%}   top-5 {summary['top5']:.1%}   "
+    f"mean-class {summary['mean_class']:.1%}   macro-F1 {summary['macro_f1']:.1%}\n"
+    f"  always answering the most frequent class: {summary['majority_class']:.1%}"
+  )
+
+
+if __name__ == "__main__":
+  launch.command(run, define)

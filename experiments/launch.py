@@ -1,0 +1,325 @@
+"""The edge between a shell and jaxmg: flags, config, work directory, signals, errors as one line.
+
+An experiment is a function and one call:
+
+  def run(config: ml_collections.ConfigDict, workdir: pathlib.Path): ...
+
+  if __name__ == "__main__":
+    launch.main(run)
+
+  python -m experiments.NAME --config=FILE.py[:ARGUMENT] --workdir=DIR [--config.KEY=VALUE ...]
+
+Exit codes: 0 done, 2 command line or config, 3 data, 4 checkpoint, 5 disk, 6 diverged, 7 work
+directory in use, 75 stopped by SIGTERM and saved (start the same command again), 130 stopped by
+Ctrl-C, 1 a fault of jaxmg's own.
+"""
+
+import contextlib
+import datetime
+import difflib
+import fcntl
+import json
+import math
+import operator
+import os
+import pathlib
+import re
+import runpy
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from jaxmg import errors
+
+# Settings that a run may be continued with after a change.
+MAY_CHANGE = frozenset({"schedule.epochs", "train.log_every", "train.checkpoint_every"})
+
+RANGES = {
+  "sampling.num_frames": "[1, 4096]",
+  "sampling.test_clips": "[1, 1000]",
+  "inputs.size": "[8, 1024]",
+  "inputs.sigma": "(0, 100]",
+  "model.dropout": "[0, 1)",
+  "optimizer.learning_rate": "[0, 1000]",
+  "optimizer.reference_batch": "[1, 1000000]",
+  "optimizer.momentum": "[0, 1)",
+  "optimizer.weight_decay": "[0, 1]",
+  "schedule.warmup_epochs": "[0, 1000000]",
+  "schedule.epochs": "[1, 1000000]",
+  "train.batch_size": "[1, 1000000]",
+  "train.label_smoothing": "[0, 1)",
+  "train.seed": "[0, 2147483647]",
+}
+
+_stop: str | None = None
+
+
+def main(run: Callable[[ConfigDict, pathlib.Path], Any], argv: Sequence[str] | None = None) -> int:
+  """Runs an experiment in its work directory; the process ends with the exit code.
+
+  With `argv` (without the program's name) the code is returned instead.
+  """
+  if argv is None:
+    sys.exit(main(run, sys.argv[1:]))
+  overrides = [argument for argument in argv if re.match(r"--?(no)?config\.", argument)]
+  plain = [argument for argument in argv if argument not in overrides]
+
+  def define(values):
+    flags.DEFINE_string(
+      "config",
+      None,
+      "FILE.py[:ARGUMENT]; --config.KEY=VALUE changes one setting.",
+      required=True,
+      flag_values=values,
+    )
+    flags.DEFINE_string("workdir", None, "Where the run lives.", required=True, flag_values=values)
+    flags.DEFINE_boolean(
+      "distributed", False, "One of several processes (TPU pod, Slurm).", flag_values=values
+    )
+
+  def body():
+    values = _parse(run, define, plain)
+    config = _read_config(values.config, overrides)
+    check(config)
+    _start_jax(distributed=values.distributed)
+    with _work_directory(values.workdir, config) as workdir, _signals():
+      run(config, workdir)
+
+  return _exit_code(body, debug="--debug" in argv)
+
+
+def command(
+  run: Callable[[flags.FlagValues], Any],
+  define: Callable[[flags.FlagValues], Any],
+  argv: Sequence[str] | None = None,
+) -> int:
+  """Runs a command without config and work directory, such as `predict`, as `main` does.
+
+  `define(values)` declares its flags: `flags.DEFINE_string(..., flag_values=values)`.
+  """
+  if argv is None:
+    sys.exit(command(run, define, sys.argv[1:]))
+
+  def body():
+    values = _parse(run, define, argv)
+    _start_jax()
+    run(values)
+
+  return _exit_code(body, debug="--debug" in argv)
+
+
+def stop_reason() -> str | None:
+  """Why to save after this step and leave: "SIGTERM", "SIGINT" (Ctrl-C), or None to go on."""
+  return _stop
+
+
+def check(config: ConfigDict) -> None:
+  """Raises `errors.ConfigError` for a number outside its range in RANGES, NaN or infinity."""
+  for key, value in _flatten(config.to_dict()).items():
+    if isinstance(value, float) and not math.isfinite(value):
+      raise errors.ConfigError(f"--config.{key}", expected="a finite number", got=value)
+    if key in RANGES and not _inside(value, RANGES[key]):
+      raise errors.ConfigError(f"--config.{key}", expected=f"in {RANGES[key]}", got=value)
+
+
+def _inside(value, interval):
+  low, high = map(float, interval[1:-1].split(","))
+  above = operator.ge if interval[0] == "[" else operator.gt
+  below = operator.le if interval[-1] == "]" else operator.lt
+  return isinstance(value, int | float) and above(value, low) and below(value, high)
+
+
+def _parse(run, define, argv):
+  # A FlagValues of its own: several commands can run in one process.
+  values = flags.FlagValues()
+  values.set_gnu_getopt(True)
+  flags.DEFINE_boolean("debug", False, "Print the traceback of every error.", flag_values=values)
+  define(values)
+  if "--help" in argv:
+    print(run.__globals__["__doc__"] or "", values.get_help(), sep="\n")
+    sys.exit(0)
+  try:
+    _, *stray = values(["", *argv])
+  except flags.Error as error:
+    message = re.sub(r"^flag (--\w+)=None: .*", r"\1 is required", str(error))
+    raise errors.ConfigError(message.removeprefix("flag ")) from error
+  if stray:
+    raise errors.ConfigError(f"unexpected argument {stray[0]!r}", hint="write --name=value")
+  for name in values:
+    if values[name].present > 1 and not isinstance(values[name], flags.MultiFlag):
+      raise errors.ConfigError(f"--{name} is given twice")
+  return values
+
+
+def _read_config(text, overrides):
+  """The config of FILE.py[:ARGUMENT], changed by `--config.KEY=VALUE`, locked."""
+  path, *argument = text.split(":", 1)
+  try:
+    config = runpy.run_path(path)["get_config"](*argument)
+    settings = _flatten(config.to_dict())
+  except Exception as error:
+    raise errors.ConfigError(f"--config={text}: {type(error).__name__}: {error}") from error
+  seen = set()
+  for override in overrides:
+    key = re.sub(r"--?(no)?config\.", "", override, count=1).partition("=")[0]
+    if key not in settings:
+      close = difflib.get_close_matches(key, settings, n=1)
+      hint = f"did you mean --config.{close[0]}?" if close else f"settings: {', '.join(settings)}"
+      raise errors.ConfigError(f"--config.{key}: no such setting", hint=hint)
+    if key in seen:
+      raise errors.ConfigError(f"--config.{key} is given twice")
+    seen.add(key)
+  values = flags.FlagValues()
+  try:
+    config_flags.DEFINE_config_dict(
+      "config", config, flag_values=values, lock_config=True, sys_argv=["", *overrides]
+    )
+    values(["", *overrides])
+  except flags.Error as error:
+    raise errors.ConfigError(str(error).removeprefix("flag ")) from error
+  return values.config
+
+
+def _start_jax(*, distributed=False):
+  logging.set_verbosity(logging.WARNING)
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/jaxmg/jax"))
+  try:
+    if distributed:
+      jax.distributed.initialize()
+    jax.devices()
+  except Exception as error:
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    raise errors.ConfigError(
+      f"JAX cannot start (JAX_PLATFORMS={platforms!r}, --distributed={distributed}): "
+      f"{type(error).__name__}: {error}"
+    ) from error
+
+
+@contextlib.contextmanager
+def _work_directory(text, config) -> Iterator[pathlib.Path]:
+  """Makes and locks the work directory, and settles which config runs in it."""
+  workdir = pathlib.Path(os.path.abspath(os.path.expanduser(text)))
+  workdir.mkdir(parents=True, exist_ok=True)
+  if jax.process_index() > 0:
+    yield workdir
+    return
+  tempfile.TemporaryFile(dir=workdir).close()  # fails now rather than at the first checkpoint
+  with open(workdir / "lock", "a+") as lock:
+    try:
+      # The kernel releases it when the process dies, however it dies.
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      lock.seek(0)
+      raise errors.LockedError(f"{workdir} is in use by {lock.read().strip()}") from None
+    lock.truncate(0)
+    now = datetime.datetime.now().isoformat(" ", "seconds")
+    print(f"pid {os.getpid()} on {socket.gethostname()} since {now}", file=lock, flush=True)
+    _settle_config(workdir / "config.json", config)
+    print(f"work directory: {workdir}")
+    print(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}", flush=True)
+    yield workdir
+
+
+def _settle_config(path, config):
+  text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+  if path.exists():
+    try:
+      old, new = _flatten(json.loads(path.read_text())), _flatten(json.loads(text))
+    except ValueError as error:
+      raise errors.ConfigError(path, expected="the config of a run", got=error) from error
+    changes = [
+      f"{key} {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+      for key in sorted((old.keys() | new.keys()) - MAY_CHANGE)
+      if old.get(key, "absent") != new.get(key, "absent")
+    ]
+    if changes:
+      raise errors.ConfigError(
+        f"{path.parent} holds a run with another config: {', '.join(changes)}",
+        hint="take another --workdir, or the settings of that run",
+      )
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text(text)
+  temporary.replace(path)
+
+
+def _flatten(tree, prefix=""):
+  leaves = {}
+  for name, value in tree.items():
+    key = f"{prefix}{name}"
+    leaves |= _flatten(value, f"{key}.") if isinstance(value, dict) else {key: value}
+  return leaves
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+  """SIGTERM and Ctrl-C set the stop reason; the second Ctrl-C ends the process at once."""
+  global _stop
+  _stop = None
+  # Python's handlers wait for the next bytecode, through a whole compilation; only the byte that C
+  # writes to the wake-up pipe arrives at once.
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  thread = threading.Thread(target=_watch, args=(reader,), daemon=True)
+  thread.start()
+  wakeup = signal.set_wakeup_fd(writer)
+  handlers = {n: signal.signal(n, _ask_to_stop) for n in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    yield
+  finally:
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
+    signal.set_wakeup_fd(wakeup)
+    os.close(writer)
+    thread.join()
+    os.close(reader)
+
+
+def _ask_to_stop(number, frame):
+  global _stop
+  _stop = _stop or signal.Signals(number).name
+
+
+def _watch(reader):
+  interrupted = False
+  while number := os.read(reader, 1):
+    if number[0] == signal.SIGINT and interrupted:
+      os._exit(errors.Interrupted.exit_code)
+    interrupted |= number[0] == signal.SIGINT
+    name = signal.Signals(number[0]).name
+    os.write(2, f"\njaxmg: {name}: saving after this step, Ctrl-C to stop at once\n".encode())
+
+
+def _exit_code(body, *, debug):
+  try:
+    body()
+    sys.stdout.flush()
+    return 0
+  except BrokenPipeError:  # `| head` has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+  except (errors.Error, OSError, KeyboardInterrupt) as error:
+    if debug:
+      traceback.print_exc()
+    message, code = str(error), getattr(error, "exit_code", None)
+    if isinstance(error, OSError):
+      code = errors.StorageError.exit_code
+      message = f"{error.filename}: {error.strerror}" if error.filename else message
+    elif isinstance(error, KeyboardInterrupt):
+      code, message = errors.Interrupted.exit_code, "interrupted"
+    first, *more = message.splitlines() or [type(error).__name__]
+    line = f"{first} {'; '.join(map(str.strip, more))}".rstrip()
+    print(f"jaxmg: error: {line}", file=sys.stderr)
+    return code
+  except Exception:
+    traceback.print_exc()
+    return 1

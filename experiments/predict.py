@@ -1,0 +1,54 @@
+"""Classifies one recording with a trained run and prints the most probable classes.
+
+  python -m experiments.predict --run=RUN --input=FILE
+
+FILE is .csv, .xlsx, .npy, .mat or a folder of OpenPose JSON (see `jaxmg.data.readers`). The whole
+recording is taken as one clip: `--frames=FIRST:LAST` (from 0, LAST included) takes a part of it.
+"""
+
+import dataclasses
+
+import numpy as np
+from absl import flags
+
+from experiments import launch
+from jaxmg import errors, predict
+from jaxmg.data import readers
+
+
+def define(values: flags.FlagValues) -> None:
+  options = {"flag_values": values}
+  flags.DEFINE_string(
+    "run", None, "The work directory of a training run.", required=True, **options
+  )
+  flags.DEFINE_string("input", None, "The recording.", required=True, **options)
+  flags.DEFINE_string("frames", None, "FIRST:LAST, a part of the recording.", **options)
+  flags.DEFINE_string("layout", None, "The layout of its joints, if not the usual.", **options)
+  flags.DEFINE_string("step", "best", "best, latest or a number.", **options)
+  flags.DEFINE_integer("top", 5, "How many classes to print.", lower_bound=1, **options)
+
+
+def run(values: flags.FlagValues) -> None:
+  clip = readers.read(values.input, layout=values.layout)
+  if values.frames:
+    clip = part(clip, values.frames)
+  predictor = predict.Predictor(values.run, step=values.step)
+  probabilities = predictor(clip)
+  print(f"{values.input}: {len(clip.keypoints)} frames, {clip.layout}")
+  for k in np.argsort(-probabilities, kind="stable")[: values.top]:
+    print(f"  {probabilities[k]:6.1%}  {predictor.class_names[k]}")
+
+
+def part(clip: readers.Clip, frames: str) -> readers.Clip:
+  try:
+    first, last = map(int, frames.split(":"))
+  except ValueError:
+    raise errors.ConfigError("--frames", expected="FIRST:LAST", got=frames) from None
+  if not 0 <= first <= last < len(clip.keypoints):
+    expected = f"0 <= FIRST <= LAST < {len(clip.keypoints)}"
+    raise errors.ConfigError("--frames", expected=expected, got=frames)
+  return dataclasses.replace(clip, keypoints=clip.keypoints[first : last + 1], joints3d=None)
+
+
+if __name__ == "__main__":
+  launch.command(run, define)

@@ -1,0 +1,1 @@
+"""Raw files, prepared directories, and the batches made from them (host, numpy)."""

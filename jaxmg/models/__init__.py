@@ -1,0 +1,11 @@
+"""The models: Flax Linen modules that take arrays and return `(logits, out)`.
+
+model = models.MODELS["posec3d"](num_classes=32, **models.posec3d.VARIANTS["slowonly-r50"])
+variables = model.init(key, heatmaps)
+logits, out = model.apply(variables, heatmaps)
+"""
+
+from jaxmg.models import layers as layers
+from jaxmg.models import posec3d as posec3d
+
+MODELS = {"posec3d": posec3d.PoseC3D}

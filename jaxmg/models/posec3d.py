@@ -1,0 +1,141 @@
+"""PoseC3D: SlowOnly-R50 over joint or limb heatmaps (Duan et al., CVPR 2022, arXiv 2104.13586).
+
+A 3-D ResNet without its first stage: the stem keeps the heatmaps' resolution, and three stages of
+bottlenecks halve it. Kernels reach over time only in the last two stages.
+
+Axis letters: B batch, T frames, H rows, W columns, V joints or limbs, C channels, K classes.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxmg.models import layers
+
+# The published network has 2,024,860 parameters at 17 joints and 60 classes. "small" is ours, for
+# laptops; "tiny" is for tests.
+VARIANTS = {
+  "slowonly-r50": dict(width=32, depths=(4, 6, 3)),
+  "small": dict(width=16, depths=(2, 3, 2)),
+  "tiny": dict(width=4, depths=(1, 1, 1)),
+}
+
+
+class ConvNorm(nn.Module):
+  """Convolution, batch normalisation and, unless told otherwise, ReLU."""
+
+  features: int
+  kernel_size: tuple[int, int, int] = (1, 1, 1)
+  strides: tuple[int, int] = (1, 1)
+  relu: bool = True
+  zero_scale: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t2 h2 w2 d"]:
+    x = layers.Conv(self.features, self.kernel_size, self.strides, self.dtype, name="conv")(x)
+    x = nn.BatchNorm(
+      use_running_average=not train,
+      momentum=0.9,
+      epsilon=1e-5,
+      dtype=self.dtype,
+      scale_init=nn.initializers.zeros if self.zero_scale else nn.initializers.ones,
+      name="bn",
+    )(x)
+    return nn.relu(x) if self.relu else x
+
+
+class Bottleneck(nn.Module):
+  """1x1x1 (3x1x1 where inflated), 1x3x3 with the strides, 1x1x1 to four times the planes."""
+
+  planes: int
+  strides: tuple[int, int] = (1, 1)
+  inflated: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t2 h2 w2 d"]:
+    kernel = (3, 1, 1) if self.inflated else (1, 1, 1)
+    y = ConvNorm(self.planes, kernel, dtype=self.dtype, name="conv1")(x, train=train)
+    y = ConvNorm(self.planes, (1, 3, 3), self.strides, dtype=self.dtype, name="conv2")(
+      y, train=train
+    )
+    y = ConvNorm(4 * self.planes, relu=False, zero_scale=True, dtype=self.dtype, name="conv3")(
+      y, train=train
+    )
+    if x.shape != y.shape:
+      x = ConvNorm(
+        4 * self.planes, strides=self.strides, relu=False, dtype=self.dtype, name="downsample"
+      )(x, train=train)
+    return nn.relu(x + y)
+
+
+class Stage(nn.Module):
+  """Bottlenecks in a row, the first of them with the strides."""
+
+  planes: int
+  depth: int
+  strides: tuple[int, int]
+  inflated: bool
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> list[Array]:
+    outputs = []
+    for i in range(self.depth):
+      strides = self.strides if i == 0 else (1, 1)
+      block = Bottleneck(self.planes, strides, self.inflated, self.dtype, name=f"block{i}")
+      x = block(x, train=train)
+      outputs.append(x)
+    return outputs
+
+
+class PoseC3D(nn.Module):
+  """Heatmaps -> class scores; `**VARIANTS[name]` gives the named sizes.
+
+  Called on float[B, T, H, W, V], returns `(logits float32[B, K], out)`, where `out` holds every
+  intermediate: "stem", "pool", "stage1" ("stage1/block0", ...) to "stage3", and "features"
+  float32[B, C], the pooled features before dropout. Under jit, what is not used costs nothing.
+
+  In training (`train=True`) pass `mutable=["batch_stats"]` and `rngs={"dropout": key}`; `rows`
+  int[B] names the rows, see `layers.Dropout`. `dtype=jnp.bfloat16` computes in bfloat16 over
+  float32 parameters, with float32 batch statistics and head.
+  """
+
+  num_classes: int
+  width: int = 32
+  depths: tuple[int, ...] = (4, 6, 3)
+  dropout: float = 0.5
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    heatmaps: Float[Array, "b t h w v"],
+    *,
+    train: bool = False,
+    rows: Int[Array, " b"] | None = None,
+  ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+    out = {}
+    x = ConvNorm(self.width, (1, 7, 7), dtype=self.dtype, name="stem")(heatmaps, train=train)
+    out["stem"] = x
+    x = out["pool"] = layers.max_pool_3x3(x)
+    for i, depth in enumerate(self.depths):
+      last = i + 1 == len(self.depths)
+      stage = Stage(
+        planes=self.width * 2**i,
+        depth=depth,
+        strides=(2 if last else 1, 2),  # time is halved in the last stage only
+        inflated=i > 0,
+        dtype=self.dtype,
+        name=f"stage{i + 1}",
+      )
+      blocks = stage(x, train=train)
+      out |= {f"stage{i + 1}/block{j}": block for j, block in enumerate(blocks)}
+      x = out[f"stage{i + 1}"] = blocks[-1]
+    features = out["features"] = x.mean((1, 2, 3), dtype=jnp.float32)
+    x = layers.Dropout(self.dropout)(features, train=train, rows=rows)
+    logits = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="head")(x)
+    return logits, out

@@ -1,0 +1,102 @@
+"""A run directory -> class probabilities, for a batch, a clip or a file.
+
+`recipe.json` in the run directory holds all that prediction needs beside the weights:
+
+    {"model": {"name": "posec3d", "num_classes": 32, "width": 32, "depths": [4, 6, 3], ...},
+     "sampling": {"kind": "uniform", "num_frames": 48, "num_clips": 10, "num_persons": 1},
+     "inputs": {"kind": "joint", "size": 64, "sigma": 0.6, "mirror": true},
+     "skeleton": "imigue22", "class_names": [...], "frame_size": [720, 1280], "data": {...}}
+"""
+
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Float
+
+from jaxmg import errors, inputs, models, skeletons
+from jaxmg.data import batch, readers
+from jaxmg.skeletons import sampling
+from jaxmg.training import checkpoints, sharding, step
+
+
+def load_recipe(run: str | os.PathLike) -> dict[str, Any]:
+  """Reads the recipe of a run directory; raises CheckpointError where there is none."""
+  path = pathlib.Path(run) / "recipe.json"
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise errors.CheckpointError(
+      path, expected="a run directory with a recipe", got="no such file"
+    ) from None
+  except ValueError as error:
+    raise errors.CheckpointError(path, expected="JSON", got=error) from error
+
+
+def build_model(recipe: dict[str, Any], *, dtype: Any = jnp.float32) -> nn.Module:
+  """The model of a recipe, computing in `dtype`."""
+  options = dict(recipe["model"])
+  model = models.MODELS[options.pop("name")]
+  return model(
+    **{name: tuple(x) if isinstance(x, list) else x for name, x in options.items()}, dtype=dtype
+  )
+
+
+def build_predict_step(recipe: dict[str, Any], model: nn.Module) -> Callable:
+  """The step `(params, batch_stats, batch) -> probabilities [B, K]`, averaged over all views."""
+  options = dict(recipe["inputs"])
+  mirror = options.pop("mirror")
+  skeleton = skeletons.get(recipe["skeleton"])
+
+  def views(batch):
+    return inputs.heatmap_views(
+      batch["keypoints"], batch["frame_size"], size=options["size"], mirror=mirror
+    )
+
+  render = functools.partial(inputs.render_view, skeleton=skeleton, **options)
+  return step.make_predict_step(model, views, render)
+
+
+class Predictor:
+  """The model of a run directory, ready to classify clips.
+
+      predictor = Predictor("runs/demo")
+      probabilities = predictor(readers.read("clip.csv"))  # float32[K], as predictor.class_names
+
+  `step` is "best" (the highest score in training, the latest where none was taken), "latest" or a
+  number.
+  """
+
+  def __init__(self, run: str | os.PathLike, *, step: str | int = "best"):
+    self.recipe = load_recipe(run)
+    self.class_names = tuple(self.recipe["class_names"])
+    self._variables = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", step)
+    self._predict = jax.jit(
+      build_predict_step(self.recipe, build_model(self.recipe)),
+      compiler_options=sharding.compiler_options(),
+    )
+
+  def __call__(self, clip: readers.Clip) -> Float[np.ndarray, " k"]:
+    """The probabilities of the classes for one clip, averaged over its test views.
+
+    Raises DataError where the run's skeleton cannot be taken from the clip's layout.
+    """
+    try:
+      joints = skeletons.get(self.recipe["skeleton"]).indices_in(clip.layout)
+    except ValueError as error:
+      raise errors.DataError(f"layout of the clip: {error}") from error
+    options = dict(self.recipe["sampling"])
+    keypoints = batch.select(clip.keypoints, joints=joints, num_persons=options.pop("num_persons"))
+    frame_size = clip.frame_size or self.recipe["frame_size"]
+    one = {
+      "keypoints": sampling.sample_test(keypoints, **options)[None],
+      "frame_size": np.array([frame_size], np.int32),
+    }
+    return np.asarray(self._predict(**self._variables, batch=one)[0])

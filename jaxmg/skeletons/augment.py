@@ -1,0 +1,87 @@
+"""Random changes of poses, pure and keyed: one key changes one clip, `jax.vmap` a batch.
+
+Key points are x, y and score in pixels; joints whose score is 0 are missing, and what happens to
+their coordinates does not matter.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+
+def mirror(
+  key: Key[Array, ""],
+  keypoints: Float[Array, "t m v 3"],
+  permutation: Int[np.ndarray, " v"],
+  *,
+  width: int,
+  probability: float = 0.5,
+) -> Float[Array, "t m v 3"]:
+  """Left and right exchanged: x -> width - 1 - x, and each joint takes its counterpart's place.
+
+  On the grid of a heatmap of `width` columns this is the reversal of the columns. `permutation` is
+  `Skeleton.mirror`.
+  """
+  flipped = flip(keypoints, permutation, width=width)
+  return jnp.where(jax.random.bernoulli(key, probability), flipped, keypoints)
+
+
+def flip(
+  keypoints: Float[Array, "*b v 3"], permutation: Int[np.ndarray, " v"], *, width: int
+) -> Float[Array, "*b v 3"]:
+  """The mirror image of every clip; twice is the identity."""
+  keypoints = keypoints[..., permutation, :]
+  return keypoints.at[..., 0].set(width - 1 - keypoints[..., 0])
+
+
+def resized_crop(
+  key: Key[Array, ""],
+  box: Float[Array, " 4"],
+  *,
+  area: tuple[float, float] = (0.56, 1.0),
+  aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Float[Array, " 4"]:
+  """A random part of a box: its share of the area varies and, log-uniformly, its aspect."""
+  area_key, aspect_key, place_key = jax.random.split(key, 3)
+  share = jax.random.uniform(area_key, minval=area[0], maxval=area[1])
+  low, high = math.log(aspect[0]), math.log(aspect[1])
+  ratio = jnp.exp(0.5 * jax.random.uniform(aspect_key, minval=low, maxval=high))
+  sides = jnp.minimum(jnp.sqrt(share) * jnp.stack([ratio, 1 / ratio]), 1)  # of width, of height
+  low = jax.random.uniform(place_key, (2,)) * (1 - sides)
+  whole = box[2:] - box[:2]
+  return jnp.concatenate([box[:2] + low * whole, box[:2] + (low + sides) * whole])
+
+
+def rotate(
+  key: Key[Array, ""],
+  keypoints: Float[Array, "t m v 3"],
+  box: Float[Array, " 4"],
+  *,
+  degrees: float,
+) -> Float[Array, "t m v 3"]:
+  """The whole clip turned about the centre of its box by up to `degrees` either way."""
+  angle = jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees))
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  x, y = (keypoints[..., i] - (box[i] + box[i + 2]) / 2 for i in (0, 1))
+  x, y = cos * x - sin * y, sin * x + cos * y
+  center = (box[:2] + box[2:]) / 2
+  return jnp.stack([x + center[0], y + center[1], keypoints[..., 2]], -1)
+
+
+def jitter(
+  key: Key[Array, ""], keypoints: Float[Array, "t m v 3"], *, pixels: float
+) -> Float[Array, "t m v 3"]:
+  """Gaussian noise of standard deviation `pixels`, apart for every joint and frame."""
+  noise = pixels * jax.random.normal(key, (*keypoints.shape[:-1], 2), keypoints.dtype)
+  return keypoints.at[..., :2].add(noise)
+
+
+def drop_joints(
+  key: Key[Array, ""], keypoints: Float[Array, "t m v 3"], *, probability: float
+) -> Float[Array, "t m v 3"]:
+  """Joints taken away for the whole clip, each with `probability`, by a score of 0."""
+  keep = jax.random.bernoulli(key, 1 - probability, keypoints.shape[2:3])
+  return keypoints.at[..., 2].multiply(keep)

@@ -1,0 +1,152 @@
+"""Which frames of a clip a model sees: host work on numpy arrays, because it changes shapes."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+KINDS = ("uniform", "interpolate")
+
+
+def uniform(length: int, num_frames: int, rng: np.random.Generator) -> Int64[np.ndarray, " t"]:
+  """Draws the frames of a training clip: a random one of each of T equal segments (PoseC3D, 3.2).
+
+  As in the reference, a clip shorter than T is read round and round from a random start, and one
+  shorter than 2T skips a frame at `length - T` random places.
+
+  Args:
+    length: the number of frames in the file.
+    num_frames: T, the number wanted.
+  """
+  _check(length, num_frames)
+  if length < num_frames:
+    return (rng.integers(length) + np.arange(num_frames)) % length
+  return _spread(length, num_frames, rng.choice, rng.integers)
+
+
+def test_clips(
+  length: int,
+  num_frames: int,
+  num_clips: int,
+  *,
+  style: str = "mmaction2",  # noqa: PT028 (not a test)
+) -> Int64[np.ndarray, "n t"]:
+  """The frames of N test clips, as the reference toolboxes draw them: the length decides them.
+
+  Args:
+    length: the number of frames in the file.
+    num_frames: T, the number wanted.
+    num_clips: N.
+    style: "mmaction2", or "pyskl", which draws an interval and an offset before each clip, so that
+      other frames come out where `length >= num_frames`.
+  """
+  _check(length, num_frames, num_clips)
+  if style not in ("mmaction2", "pyskl"):
+    raise ValueError(f"style: expected 'mmaction2' or 'pyskl', got {style!r}")
+  rng = np.random.RandomState(255)
+  clips = []
+  for n in range(num_clips):
+    if style == "pyskl":
+      rng.rand()  # its interval, which is 1 whatever is drawn
+      rng.randint(1)  # its offset, which is 0
+    if length < num_frames:
+      start = n if length < num_clips else n * length // num_clips
+      clips.append(np.arange(start, start + num_frames))
+    else:
+      clips.append(_spread(length, num_frames, rng.choice, rng.randint))
+  return np.stack(clips) % length
+
+
+def interpolate(
+  keypoints: Float[np.ndarray, "length *v c"],
+  num_frames: int,
+  rng: np.random.Generator | None = None,
+) -> Float[np.ndarray, "t *v c"]:
+  """Brings a clip to T frames without a jump: our reading of Xu et al. (MiGA 2025).
+
+  A clip of T frames or more gives one frame of each of T equal segments: a random one with `rng`,
+  else the middle one. A shorter clip is interpolated linearly from its first frame to its last. A
+  joint whose score, the last channel, is 0 is absent: if so in one of the two frames, it is taken
+  whole from the nearer one (the earlier of two equally near), never blended with zeros.
+
+  Args:
+    keypoints: x, y and score of the points of the frames in the file.
+    num_frames: T, the number wanted.
+  """
+  return _interpolate(keypoints, num_frames, 0.5 if rng is None else rng.random(num_frames))
+
+
+def sample(
+  keypoints: Float[np.ndarray, "length m v c"],
+  *,
+  kind: str = "uniform",
+  num_frames: int,
+  rng: np.random.Generator,
+) -> Float[np.ndarray, "t m v c"]:
+  """The T frames of a training clip, by `uniform` or `interpolate`; all chance comes from `rng`."""
+  if _is_uniform(kind):
+    return keypoints[uniform(len(keypoints), num_frames, rng)]
+  return interpolate(keypoints, num_frames, rng)
+
+
+def sample_test(
+  keypoints: Float[np.ndarray, "length m v c"],
+  *,
+  kind: str = "uniform",
+  num_frames: int,
+  num_clips: int,
+) -> Float[np.ndarray, "n t m v c"]:
+  """The T frames of each of N test clips, without chance.
+
+  "uniform" gives `test_clips`; "interpolate" gives N evenly phased choices from the segments, which
+  are all the same for a clip of T frames or fewer.
+  """
+  _check(len(keypoints), num_frames, num_clips)
+  if _is_uniform(kind):
+    return keypoints[test_clips(len(keypoints), num_frames, num_clips)]
+  phases = (np.arange(num_clips) + 0.5) / num_clips
+  return np.stack([_interpolate(keypoints, num_frames, phase) for phase in phases])
+
+
+def _check(length: int, num_frames: int, num_clips: int = 1):
+  for what, count in (("length", length), ("num_frames", num_frames), ("num_clips", num_clips)):
+    if count < 1:
+      raise ValueError(f"{what} of a sampled clip: expected at least 1, got {count}")
+
+
+def _is_uniform(kind: str) -> bool:
+  if kind not in KINDS:
+    raise ValueError(f"kind of sampling: expected {' or '.join(KINDS)}, got {kind!r}")
+  return kind == "uniform"
+
+
+def _segments(length: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+  """The first frames and the sizes of T segments, as equal as whole frames allow."""
+  bounds = np.arange(num_frames + 1) * length // num_frames
+  return bounds[:-1], np.diff(bounds)
+
+
+def _spread(length: int, num_frames: int, choice: Callable, integers: Callable) -> np.ndarray:
+  # The kind, order and shape of the draws are the reference's: the test clips depend on them.
+  if length < 2 * num_frames:
+    skips = np.sort(choice(num_frames + 1, length - num_frames, replace=False))
+    frames = np.arange(num_frames)
+    return frames + np.searchsorted(skips, frames, side="right")
+  first, size = _segments(length, num_frames)
+  return first + integers(size)
+
+
+def _interpolate(keypoints: np.ndarray, num_frames: int, phase: float | np.ndarray) -> np.ndarray:
+  length = len(keypoints)
+  _check(length, num_frames)
+  if length >= num_frames:
+    first, size = _segments(length, num_frames)
+    return keypoints[first + (phase * size).astype(np.int64)]
+  position = np.linspace(0, length - 1, num_frames)
+  earlier = position.astype(np.int64)
+  later = np.minimum(earlier + 1, length - 1)
+  weight = (position - earlier).astype(keypoints.dtype)
+  weight = weight.reshape(-1, *[1] * (keypoints.ndim - 1))
+  a, b = keypoints[earlier], keypoints[later]
+  absent = (a[..., -1:] == 0) | (b[..., -1:] == 0)
+  return np.where(absent, np.where(weight <= 0.5, a, b), a + weight * (b - a))

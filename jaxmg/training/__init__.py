@@ -1,0 +1,1 @@
+"""Training and evaluation of any model on any batches: arrays and callables only."""

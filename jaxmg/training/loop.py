@@ -1,0 +1,175 @@
+"""The training loop: steps, metrics, evaluation, checkpoints, and going on where a run stopped."""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import tensorboardX
+import tqdm
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+
+from jaxmg import errors
+from jaxmg.training import sharding
+from jaxmg.training.checkpoints import Checkpoints
+from jaxmg.training.step import TrainState
+
+
+class Logger:
+  """Writes metrics.jsonl, TensorBoard events, a progress bar on a terminal, and a line per epoch.
+
+  A line of metrics.jsonl is an object with "step" and "epoch" and either the means over the steps
+  since the line before ("loss", "learning_rate", "clips_per_second", ...; null where none was
+  finite) or, as "eval/<name>", what `evaluate` returned. Of several processes the first one writes.
+  """
+
+  def __init__(self, directory: str | os.PathLike):
+    self._directory = pathlib.Path(directory)
+    self._active = jax.process_index() == 0
+
+  def start(self, step: int, steps: int) -> None:
+    """Opens the files, without what a killed run wrote beyond `step`: that comes again."""
+    terminal = self._active and sys.stderr.isatty()
+    self._bar = tqdm.tqdm(initial=step, total=steps, unit="step", disable=not terminal)
+    if not self._active:
+      return
+    path = self._directory / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    # A kill can cut off the last line.
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    path.with_suffix(".tmp").write_text("".join(kept))
+    path.with_suffix(".tmp").replace(path)
+    self._file = path.open("a")
+    self._events = tensorboardX.SummaryWriter(str(self._directory), purge_step=step + 1)
+
+  def advance(self) -> None:
+    """Moves the bar by one step."""
+    self._bar.update()
+
+  def log(
+    self, step: int, epoch: float, values: Mapping[str, float | None], *, say: bool = False
+  ) -> None:
+    """Writes one line of metrics.jsonl and the same to TensorBoard; prints it too if `say`."""
+    if not self._active:
+      return
+    self._file.write(json.dumps({"step": step, "epoch": epoch, **values}, allow_nan=False) + "\n")
+    self._file.flush()
+    known = {name: value for name, value in values.items() if value is not None}
+    for name, value in known.items():
+      self._events.add_scalar(name, value, step)
+    if say:
+      figures = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+      self._bar.write(f"epoch {epoch:g}, step {step}: {figures}")
+      sys.stdout.flush()
+
+  def close(self) -> None:
+    self._bar.close()
+    if self._active:
+      self._file.close()
+      self._events.close()
+
+
+def train(
+  state: TrainState,
+  train_step: Callable,
+  batches: Any,
+  *,
+  mesh: Mesh,
+  steps: int,
+  steps_per_epoch: int,
+  key: Key[Array, ""],
+  learning_rate: Callable,
+  checkpoints: Checkpoints,
+  logger: Logger,
+  evaluate: Callable[[TrainState], Mapping[str, float] | None] | None = None,
+  evaluate_every: int = 1,
+  best_metric: str = "top1",
+  save_every: int | None = None,
+  log_every: int = 50,
+  max_skipped: int = 10,
+  stop: Callable[[], str | None] = lambda: None,
+) -> TrainState:
+  """Trains to `steps` steps in all, from the latest checkpoint if there is one.
+
+  `train_step` comes from `step.compile_train_step`; `state` is donated. `batches` is an endless
+  iterator of this process's rows with Grain's `get_state` and `set_state`. A checkpoint is saved
+  every `save_every` steps (an epoch, if None), after each evaluation, and at the end; the state of
+  the iterator in it belongs to the same step. `evaluate` is called every `evaluate_every` epochs
+  and at the end; it may return None when it was asked to stop. `learning_rate` is the optimizer's
+  schedule, for the metrics.
+
+  `stop()` is asked after each step and must answer alike in all processes: None, or the name of the
+  signal that ends the run there, saved.
+
+  Raises:
+    DivergedError: more than `max_skipped` steps had a loss or gradient that was not finite.
+    Interrupted, Preempted: by "SIGINT", or by another signal.
+  """
+  save_every = save_every or steps_per_epoch
+  evaluate_every *= steps_per_epoch
+  state = sharding.replicate(mesh, state)
+  if checkpoints.latest_step() is not None:
+    state, iterator_state = checkpoints.restore(state)
+    batches.set_state(iterator_state)
+  start = int(state.step)
+  logger.start(start, steps)
+  try:
+    pending, previous, since = [], None, time.perf_counter()
+    for step in range(start + 1, steps + 1):
+      batch = sharding.shard_batch(mesh, next(batches))
+      state, metrics = train_step(state, batch, key)
+      pending.append(metrics)
+      # One step runs and one waits: enough to keep the devices busy, and no stop is far away.
+      jax.block_until_ready(previous)
+      previous = metrics
+      logger.advance()
+
+      signal = stop()
+      last = step == steps
+      evaluates = evaluate and not signal and (last or step % evaluate_every == 0)
+      saves = evaluates or signal or last or step % save_every == 0
+      epoch, epoch_ends = round(step / steps_per_epoch, 3), step % steps_per_epoch == 0
+      if not (saves or epoch_ends or step % log_every == 0):
+        continue
+
+      values = _means(pending)
+      skipped = int(state.skipped)
+      rate = learning_rate(step - 1 - skipped)  # the optimizer counts the updates it has made
+      speed = len(pending) * len(batch["clip"]) / (time.perf_counter() - since)
+      values |= {"skipped": skipped, "learning_rate": float(rate), "clips_per_second": speed}
+      logger.log(step, epoch, values, say=epoch_ends or last)
+      if skipped > max_skipped:
+        raise errors.DivergedError(
+          f"step {step}",
+          expected=f"at most {max_skipped} losses or gradients that are not finite",
+          got=skipped,
+          hint=f"the last checkpoint is that of step {checkpoints.latest_step()}",
+        )
+      results = evaluate(state) if evaluates else None
+      if results:
+        logger.log(step, epoch, {f"eval/{name}": x for name, x in results.items()}, say=True)
+      if saves:
+        score = results[best_metric] if results else None
+        checkpoints.save(step, state, batches.get_state(), score)
+      if signal:
+        checkpoints.wait()
+        kind = errors.Interrupted if signal == "SIGINT" else errors.Preempted
+        raise kind(f"{signal}: step {step} is saved; the same command goes on from there")
+      pending, since = [], time.perf_counter()
+  finally:
+    logger.close()
+    checkpoints.wait()
+  return state
+
+
+def _means(steps: list[dict[str, Array]]) -> dict[str, float | None]:
+  """Means over the steps of each metric, without the values that are not finite."""
+  columns = {name: np.array(jax.device_get([step[name] for step in steps])) for name in steps[0]}
+  finite = {name: column[np.isfinite(column)] for name, column in columns.items()}
+  return {name: float(column.mean()) if len(column) else None for name, column in finite.items()}

@@ -1,0 +1,50 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxmg.data import prepared, readers
+
+
+class Toy(prepared.Builder):
+  """23 clips of 1 to 23 frames, by subjects a (11 clips), b (6), c and d (3 each)."""
+
+  skeleton = "openpose25"
+  class_names = ("nod", "shrug", "wave")
+  frame_size = (72, 128)
+  fps = 25
+  num_persons = 2
+  mirror = False
+  protocols = {"xsub": prepared.by_subject(train=("a", "b", "c")), "solo": lambda clip: None}  # noqa: RUF012
+
+  def clips(self):
+    rng = np.random.default_rng(0)
+    for i in range(23):
+      keypoints = rng.uniform(1, 70, (i + 1, 2, 25, 3)).astype(np.float32)
+      keypoints[..., 2] = [[0.25], [0.5]]  # the second person is seen better
+      subject = "aaaaaaaaaaabbbbbbcccddd"[i]
+      label = -1 if subject == "d" else i % 3
+      clip = readers.Clip(keypoints=keypoints, layout="openpose25", frame_size=(72 + i, 128))
+      yield prepared.Example(f"clip {i} 手", label, subject, clip)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+  """The directory of a prepared data set; do not write into it."""
+  folder = tmp_path_factory.mktemp("toy")
+  return prepared.write(Toy, raw=folder, data_dir=folder / "data")
+
+
+@pytest.fixture
+def edited_toy(toy, tmp_path):
+  """Makes a copy of the data set with `edit(index)` applied to its index."""
+
+  def make(edit):
+    copy = shutil.copytree(toy, tmp_path / "toy" / "1.0.0")
+    index = json.loads((copy / "index.json").read_text(encoding="utf-8"))
+    edit(index)
+    (copy / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    return copy
+
+  return make

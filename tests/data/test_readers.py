@@ -1,0 +1,384 @@
+"""Raw files -> key points."""
+
+import json
+import sys
+
+import numpy as np
+import openpyxl
+import pytest
+import scipy.io
+
+from jaxmg.data import readers
+from jaxmg.errors import DataError
+
+
+def pose(num_frames=4, num_joints=25, seed=0):
+  """float64[T, V, 3], every joint present; a few digits, so that text keeps it."""
+  shape = (num_frames, num_joints)
+  rng = np.random.default_rng(seed)
+  return rng.uniform((1, 1, 0.1), (1280, 720, 1), (*shape, 3)).round(3)
+
+
+def write_csv(path, table, *, header=False):
+  lines = [",".join(f"{value:g}" for value in row) for row in table]
+  if header:
+    lines.insert(0, ",".join(f"column {i}" for i in range(len(table[0]))))
+  path.write_text("\n".join(lines) + "\n")
+  return path
+
+
+def write_xlsx(path, rows):
+  book = openpyxl.Workbook(write_only=True)
+  sheet = book.create_sheet()
+  for row in rows:
+    sheet.append(row)
+  book.save(path)
+  return path
+
+
+def save(path, array):
+  np.save(path, array)
+  return path
+
+
+def numbered(keypoints, numbers):
+  return np.concatenate([np.array(numbers)[:, None], keypoints.reshape(len(keypoints), -1)], 1)
+
+
+def write_openpose(folder, frames, *, start=0):
+  """`frames`: per frame a list of persons, each a dict of part -> array."""
+  folder.mkdir(exist_ok=True)
+  for number, persons in enumerate(frames, start):
+    people = [
+      {f"{part}_keypoints_2d": np.ravel(values).tolist() for part, values in person.items()}
+      for person in persons
+    ]
+    file = folder / f"take_{number:012d}_keypoints.json"
+    file.write_text(json.dumps({"version": 1.3, "people": people}))
+  return folder
+
+
+# --- tables
+
+
+@pytest.mark.parametrize(
+  ("num_joints", "layout"), [(17, "coco17"), (25, "openpose25"), (137, "openpose137")]
+)
+def test_a_csv_tells_its_layout_by_the_number_of_columns(tmp_path, num_joints, layout):
+  keypoints = pose(num_joints=num_joints)
+  clip = readers.read(write_csv(tmp_path / "a.csv", keypoints.reshape(4, -1)))
+  assert clip.layout == layout
+  assert clip.keypoints.dtype == np.float32
+  np.testing.assert_allclose(clip.keypoints, keypoints[:, None], rtol=1e-5)
+
+
+def test_imigue_csv_has_a_header_and_frame_numbers(tmp_path):
+  keypoints = pose(num_joints=35)
+  path = write_csv(
+    tmp_path / "0001_light_hand.csv", numbered(keypoints, [7, 8, 9, 10]), header=True
+  )
+  clip = readers.read(path, frame_size=(720, 1280))
+  assert (clip.layout, clip.frame_size) == ("imigue35", (720, 1280))
+  np.testing.assert_allclose(clip.keypoints[:, 0], keypoints, rtol=1e-5)
+
+
+def test_frames_that_a_csv_leaves_out_are_all_zero(tmp_path):
+  keypoints = pose(num_frames=3)
+  clip = readers.read(write_csv(tmp_path / "a.csv", numbered(keypoints, [1, 2, 5])))
+  assert clip.keypoints.any((1, 2, 3)).tolist() == [True, True, False, False, True]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_number(tmp_path):
+  path = write_csv(tmp_path / "a.csv", pose().reshape(4, -1))
+  path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+  assert len(readers.read(path).keypoints) == 4
+
+
+def test_an_xlsx_of_411_columns_has_137_points(tmp_path):
+  keypoints = pose(num_frames=3, num_joints=137)
+  clip = readers.read(write_xlsx(tmp_path / "0001_2.xlsx", keypoints.reshape(3, -1).tolist()))
+  assert clip.layout == "openpose137"
+  np.testing.assert_allclose(clip.keypoints[:, 0], keypoints, rtol=1e-5)
+
+
+# --- arrays
+
+
+def test_npy_may_leave_out_the_persons_axis(tmp_path):
+  keypoints = pose(num_joints=17)
+  one = readers.read(save(tmp_path / "one.npy", keypoints))
+  many = readers.read(save(tmp_path / "many.npy", np.stack([keypoints] * 2, 1)))
+  np.testing.assert_array_equal(one.keypoints, np.float32(keypoints[:, None]))
+  assert (many.keypoints.shape, many.layout) == ((4, 2, 17, 3), "coco17")
+
+
+def test_organisers_npy_is_channels_first_and_loses_its_padding(tmp_path):
+  keypoints = np.zeros((90, 22, 3))
+  keypoints[:5] = pose(5, 22)
+  clip = readers.read(save(tmp_path / "a.npy", keypoints.transpose(2, 0, 1)[..., None]))
+  assert clip.layout == "imigue22"
+  np.testing.assert_array_equal(clip.keypoints, np.float32(keypoints[:5, None]))
+
+
+def test_utd_mhad_is_read_in_3d_and_as_the_view_of_its_camera(tmp_path):
+  joints = np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 4), (6, 20, 3))
+  scipy.io.savemat(tmp_path / "a.mat", {"d_skel": joints.transpose(1, 2, 0)})
+  clip = readers.read(tmp_path / "a.mat")
+  assert (clip.layout, clip.frame_size) == ("kinect20", (240, 320))
+  np.testing.assert_array_equal(clip.joints3d[:, 0], np.float32(joints))
+  x, y, z = np.moveaxis(joints, -1, 0)
+  u, v, score = np.moveaxis(clip.keypoints[:, 0], -1, 0)
+  np.testing.assert_allclose(u, 160 + 285.63 * x / z, rtol=1e-6)
+  np.testing.assert_allclose(v, 120 - 285.63 * y / z, rtol=1e-6)
+  assert (score == 1).all()
+
+
+def test_a_joint_behind_the_camera_is_absent_from_its_view():
+  view = readers.depth_view(np.full((1, 1, 1, 3), -1.0))
+  np.testing.assert_array_equal(view, np.zeros((1, 1, 1, 3)))
+
+
+# --- OpenPose
+
+
+@pytest.mark.parametrize(("num_joints", "layout"), [(18, "openpose18"), (25, "openpose25")])
+def test_openpose_folder_of_bodies(tmp_path, num_joints, layout):
+  keypoints = pose(num_joints=num_joints)
+  clip = readers.read(write_openpose(tmp_path / "a", [[{"pose": body}] for body in keypoints]))
+  assert clip.layout == layout
+  np.testing.assert_array_equal(clip.keypoints[:, 0], np.float32(keypoints))
+
+
+def test_openpose_with_face_and_hands_has_137_points_in_order(tmp_path):
+  keypoints = pose(num_joints=137)
+  parts = ("pose", "face", "hand_left", "hand_right")
+  frames = [[dict(zip(parts, np.split(frame, [25, 95, 116]), strict=True))] for frame in keypoints]
+  folder = write_openpose(tmp_path / "a", frames, start=1)
+  np.testing.assert_array_equal(readers.read(folder).keypoints[:, 0], np.float32(keypoints))
+  assert readers.read(folder, layout="openpose25").keypoints.shape == (4, 1, 25, 3)
+
+
+def test_the_order_of_openpose_people_plays_no_part(tmp_path):
+  first, second = pose(seed=1), pose(seed=2)
+  frames = [[{"pose": a}, {"pose": b}] for a, b in zip(first, second, strict=True)]
+  one = readers.read(write_openpose(tmp_path / "one", [*frames, []]))
+  other = readers.read(write_openpose(tmp_path / "other", [*(f[::-1] for f in frames), []]))
+  assert one.keypoints.shape == (5, 2, 25, 3)
+  assert not one.keypoints[-1].any()
+  np.testing.assert_array_equal(one.keypoints, other.keypoints)
+
+
+# --- the clip
+
+
+def test_an_absent_joint_is_all_zero():
+  keypoints = pose()[:, None]
+  keypoints[0, 0, 3, 2] = 0  # no score
+  keypoints[1, 0, 5, :2] = 0  # at the origin
+  cleaned = readers.Clip(keypoints, "openpose25").keypoints
+  absent = ~cleaned.any(-1)
+  assert np.argwhere(absent).tolist() == [[0, 0, 3], [1, 0, 5]]
+
+
+def test_a_score_a_little_above_one_becomes_one():
+  keypoints = pose()[:, None]
+  keypoints[0, 0, 0, 2] = 1.05
+  assert readers.Clip(keypoints, "openpose25").keypoints[0, 0, 0, 2] == 1
+
+
+def test_a_clip_does_not_share_memory_with_its_source():
+  keypoints = np.float32(pose()[:, None])
+  clip = readers.Clip(keypoints, "openpose25")
+  keypoints[:] = -1
+  assert clip.keypoints.min() > 0
+
+
+# --- faults: one line, with the file and the field
+
+
+def _with(keypoints, index, value):
+  keypoints = keypoints.copy()
+  keypoints[index] = value
+  return keypoints
+
+
+def _json(folder, text, name="take_000000000000_keypoints.json"):
+  folder.mkdir(exist_ok=True)
+  (folder / name).write_text(text)
+  return folder
+
+
+def _npy_that_promises_more(path):
+  save(path, np.zeros((4, 25, 3), np.float32))
+  path.write_bytes(path.read_bytes().replace(b"(4, 25, 3)", b"(9, 25, 3)"))
+  return path
+
+
+def _bytes(path, content):
+  path.write_bytes(content)
+  return path
+
+
+def _openpose_gap(folder):
+  write_openpose(folder, [[{"pose": body}] for body in pose(5)])
+  (folder / "take_000000000002_keypoints.json").unlink()
+  return folder
+
+
+FAULTS = {
+  "no such file": (lambda d: d / "a.csv", "got nothing"),
+  "unknown suffix": (lambda d: _bytes(d / "a.txt", b"1"), "got .txt"),
+  "empty csv": (lambda d: _bytes(d / "a.csv", b""), "expected at least one frame"),
+  "csv of a web page": (lambda d: _bytes(d / "a.csv", b"<html>\n<p>sorry</p>\n"), "row 0"),
+  "ragged csv": (lambda d: _bytes(d / "a.csv", b"1,2,3\n1,2\n"), "columns changed from 3 to 2"),
+  "csv in latin-1": (lambda d: _bytes(d / "a.csv", b"\xe9,2,3\n"), "utf-8"),
+  "csv with text": (lambda d: _bytes(d / "a.csv", b"1,2,3\n1,b,3\n"), "'b'"),
+  "csv of 51 points": (
+    lambda d: write_csv(d / "a.csv", pose(num_joints=51).reshape(4, -1)),
+    "got 51 (name the layout)",
+  ),
+  "csv of 77 columns": (lambda d: write_csv(d / "a.csv", np.ones((3, 77))), "got 77"),
+  "csv with repeated frames": (
+    lambda d: write_csv(d / "a.csv", numbered(pose(), [0, 1, 1, 2])),
+    "frame numbers that rise",
+  ),
+  "csv with a far frame": (
+    lambda d: write_csv(d / "a.csv", numbered(pose(), [0, 1, 2, 1e9])),
+    "at most 1000000 frames",
+  ),
+  "csv with nan": (
+    lambda d: write_csv(d / "a.csv", _with(pose(), (2, 5, 1), np.nan).reshape(4, -1)),
+    "frame 2, person 0, joint 5, axis 1: expected a finite number, got nan",
+  ),
+  "xlsx that is none": (lambda d: _bytes(d / "a.xlsx", b"PK but no"), "a whole xlsx file"),
+  "xlsx with a hole": (
+    lambda d: write_xlsx(d / "a.xlsx", [[1.0] * 411, [1.0] * 410 + [None]]),
+    "row 2: expected 411 numbers",
+  ),
+  "xlsx with text": (lambda d: write_xlsx(d / "a.xlsx", [["x"] * 411]), "row 1: expected 411"),
+  "empty xlsx": (lambda d: write_xlsx(d / "a.xlsx", []), "expected at least one frame"),
+  "npy of objects": (lambda d: save(d / "a.npy", np.array([{}], object)), "a whole npy file"),
+  "npy that promises more": (lambda d: _npy_that_promises_more(d / "a.npy"), "a whole npy file"),
+  "npy with a tail": (
+    lambda d: _bytes(d / "a.npy", save(d / "b.npy", pose()).read_bytes() + b"x"),
+    "size: expected",
+  ),
+  "empty npy": (lambda d: _bytes(d / "a.npy", b""), "a whole npy file"),
+  "npy of structures": (lambda d: save(d / "a.npy", np.zeros(3, "f4,f4")), "array of numbers"),
+  "npy without scores": (lambda d: save(d / "a.npy", pose()[..., :2]), "got [4, 1, 25, 2]"),
+  "npy without frames": (lambda d: save(d / "a.npy", pose(0)), "npy|T and M at least 1"),
+  "npy out of range": (lambda d: save(d / "a.npy", _with(pose(), (0, 0, 0), 1e300)), "got 1e+300"),
+  "npy with a score of 2": (
+    lambda d: save(d / "a.npy", _with(pose(), (1, 0, 2), 2.0)),
+    "frame 1, person 0, joint 0: expected a score in [0, 1], got 2",
+  ),
+  "npy with a score below 0": (
+    lambda d: save(d / "a.npy", _with(pose(), (1, 0, 2), -0.5)),
+    "got -0.5",
+  ),
+  "mat that is none": (lambda d: _bytes(d / "a.mat", b"MATLAB 5.0"), "a whole MATLAB file"),
+  "mat without skeleton": (
+    lambda d: scipy.io.savemat(d / "a.mat", {"x": 1}) or d / "a.mat",
+    "d_skel is missing",
+  ),
+  "mat of another shape": (
+    lambda d: scipy.io.savemat(d / "a.mat", {"d_skel": np.ones((25, 3, 9))}) or d / "a.mat",
+    "got float64 [25, 3, 9]",
+  ),
+  "mat with infinity": (
+    lambda d: scipy.io.savemat(d / "a.mat", {"d_skel": np.full((20, 3, 9), np.inf)}) or d / "a.mat",
+    "d_skel: frame 0",
+  ),
+  "folder without json": (lambda d: d, "keypoints.json, got none"),
+  "json cut off": (lambda d: _json(d / "a", '{"people": ['), "take_000000000000_keypoints.json:"),
+  "json too deep": (lambda d: _json(d / "a", "[" * 100_000), "recursion"),
+  "json with a key twice": (lambda d: _json(d / "a", '{"people": [], "people": []}'), "twice"),
+  "json without people": (lambda d: _json(d / "a", "{}"), "expected a list `people`"),
+  "json with people as object": (lambda d: _json(d / "a", '{"people": {}}'), "got dict"),
+  "json of 17 points": (
+    lambda d: write_openpose(d / "a", [[{"pose": pose()[0, :17]}]]),
+    "people[0]: pose_keypoints_2d: expected 75 or 54 numbers, got 51",
+  ),
+  "json with infinity": (
+    lambda d: _json(d / "a", f'{{"people": [{{"pose_keypoints_2d": [{"1e400," * 74} 1]}}]}}'),
+    "number 0: expected a finite number",
+  ),
+  "json with a huge integer": (
+    lambda d: _json(d / "a", f'{{"people": [{{"pose_keypoints_2d": [{"1" * 400}{", 1" * 74}]}}]}}'),
+    "finite",
+  ),
+  "json of changing models": (
+    lambda d: write_openpose(d / "a", [[{"pose": pose()[0]}], [{"pose": pose()[0, :18]}]]),
+    "expected 25 points as in take_000000000000_keypoints.json, got 18",
+  ),
+  "json of nobody": (lambda d: write_openpose(d / "a", [[], []]), "no person in any frame"),
+  "json of two clips": (
+    lambda d: _json(write_openpose(d / "a", [[]]), "{}", "other_0_keypoints.json"),
+    "expected one recording, got 'other', 'take'",
+  ),
+  "json with a frame missing": (lambda d: _openpose_gap(d / "a"), "0 to 4, got none for 2"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_one_line_that_names_the_file(tmp_path, name):
+  make, expected = FAULTS[name]
+  path = make(tmp_path)
+  with pytest.raises(DataError) as caught:
+    readers.read(path)
+  message = str(caught.value)
+  assert message.startswith(str(path))
+  assert "\n" not in message
+  assert any(part in message for part in expected.split("|")), message
+
+
+def test_a_layout_of_another_size_is_refused(tmp_path):
+  with pytest.raises(DataError, match=r"expected \[T, M, 17, 3\].*got \[4, 1, 25, 3\]"):
+    readers.read(save(tmp_path / "a.npy", pose()), layout="coco17")
+
+
+def test_an_unknown_layout_is_refused(tmp_path):
+  with pytest.raises(ValueError, match="coco17"):
+    readers.read(save(tmp_path / "a.npy", pose()), layout="coco")
+
+
+def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "openpyxl", None)
+  with pytest.raises(DataError, match=r"needs openpyxl \(pip install 'jaxmg\[prepare\]'\)"):
+    readers.read(_bytes(tmp_path / "a.xlsx", b""))
+
+
+# --- labels
+
+
+def test_labels_of_one_video_have_no_header(tmp_path):
+  path = _bytes(tmp_path / "0001_label.csv", b"1,10,35\n99,40,41\r\n0,50,60\n\n")
+  assert readers.read_labels(path) == [
+    readers.Label(0, 10, 35),
+    readers.Label(31, 40, 41),
+    readers.Label(-1, 50, 60),
+  ]
+
+
+def test_labels_of_all_videos_have_a_header(tmp_path):
+  text = "video_id,class,start_frame,end_frame,win_or_lose,subject_id\n1,31,10,35,Win,42\n"
+  path = _bytes(tmp_path / "labels.csv", text.encode())
+  assert readers.read_labels(path) == [readers.Label(30, 10, 35, video=1, subject=42)]
+
+
+@pytest.mark.parametrize(
+  ("content", "expected"),
+  [
+    (b"1,10,35\n32,10,35\n", ":2: class: expected 1 to 31 or 99, got 32"),
+    (b"1,35,10\n", ":1: frames: expected 0 <= start <= end, got 35 to 10"),
+    (b"1,10\n", ":1: expected 3 columns, got 2"),
+    (b"1,10,x\n", ":1: end_frame: expected an integer, got 'x'"),
+    (b"class,start_frame,end_frame,subject_id\n", ":1: expected a column video_id"),
+    (b"\xff,1,2\n", "utf-8"),
+  ],
+)
+def test_a_faulty_label_is_named_by_line_and_field(tmp_path, content, expected):
+  path = _bytes(tmp_path / "0001_label.csv", content)
+  with pytest.raises(DataError) as caught:
+    readers.read_labels(path)
+  assert expected in str(caught.value)

@@ -1,0 +1,187 @@
+import re
+
+import numpy as np
+import pytest
+
+from jaxmg.data import source
+from jaxmg.errors import DataError
+
+
+def test_index_is_read_without_decoding(toy, monkeypatch):
+  monkeypatch.setattr(source.Source, "__getitem__", None)
+  data = source.Source(toy)
+  assert len(data) == 23
+  assert (data.name, data.version, data.skeleton) == ("toy", "1.0.0", "openpose25")
+  assert data.class_names == ("nod", "shrug", "wave")
+  assert (data.mirror, data.synthetic, data.num_persons) == (False, False, 2)
+  assert (data.frame_size, data.fps) == ((72, 128), 25)
+  assert data.ids[3] == "clip 3 手"
+  assert data.videos[3] == "clip 3 手"
+  np.testing.assert_equal(data.num_frames, np.arange(1, 24, dtype=np.int32))
+  np.testing.assert_equal(data.labels[:20], np.arange(20, dtype=np.int32) % 3)
+  assert "".join(data.subjects) == "aaaaaaaaaaabbbbbbcccddd"
+
+
+def test_row_of_the_index_is_the_record(toy):
+  data = source.Source(toy)
+  for row in (22, 0, 5):
+    record = data[row]
+    assert record["id"] == data.ids[row]
+    assert record["frame_size"].tolist() == [72 + row, 128]
+    assert record["keypoints"].shape == (data.num_frames[row], 2, 25, 3)
+    assert record["keypoints"].dtype == np.float32
+
+
+def test_newest_version_with_an_index_is_taken(toy, tmp_path):
+  (tmp_path / "1.9.0").symlink_to(toy)
+  (tmp_path / "1.10.0").symlink_to(toy)
+  (tmp_path / "2.0.0").mkdir()
+  (tmp_path / "9.0.0.incomplete").symlink_to(toy)
+  assert source.Source(tmp_path).directory == tmp_path / "1.10.0"
+  assert source.Source(str(tmp_path / "1.9.0")).directory == tmp_path / "1.9.0"
+
+
+def test_rows_of_the_default_protocol(toy):
+  data = source.Source(toy)
+  np.testing.assert_array_equal(data.rows("train"), np.arange(20))
+  np.testing.assert_array_equal(data.rows("test", protocol="xsub"), np.arange(20, 23))
+  assert data.rows("train").dtype == np.int64
+  assert len(data.rows("train", protocol="solo")) == 0
+
+
+def test_folds_part_the_training_subjects(toy):
+  data = source.Source(toy)
+  held_out = []
+  for i in range(2):
+    train, val = (data.rows(split, fold=(i, 2)) for split in ("train", "val"))
+    np.testing.assert_array_equal(np.sort(np.append(train, val)), data.rows("train"))
+    assert not set(data.subjects[train]) & set(data.subjects[val])
+    held_out.append(sorted(set(data.subjects[val])))
+  assert held_out == [["a", "c"], ["b"]]
+  np.testing.assert_array_equal(data.rows("test", fold=(0, 2)), data.rows("test"))
+
+
+def test_as_many_folds_as_subjects_leave_one_out(toy):
+  data = source.Source(toy)
+  groups = [set(data.subjects[data.rows("val", fold=(i, 3))].tolist()) for i in range(3)]
+  assert groups == [{"a"}, {"b"}, {"c"}]
+
+
+def test_fingerprint_knows_ids_and_labels(toy, edited_toy):
+  def relabel(index):
+    index["clips"]["label"][4] = 0
+
+  fingerprint = source.Source(toy).fingerprint()
+  assert re.fullmatch("[0-9a-f]{16}", fingerprint)
+  assert source.Source(toy.parent).fingerprint() == fingerprint
+  assert source.Source(edited_toy(relabel)).fingerprint() != fingerprint
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (dict(split="trian"), "split: expected 'train' or 'test', got 'trian'"),
+    (dict(split="val"), "got 'val' (a fold makes 'val' of training subjects)"),
+    (dict(split="train", protocol="miga"), "protocol: expected 'xsub' or 'solo', got 'miga'"),
+    (dict(split="val", fold=(3, 3)), "n from 2 to 3 training subjects, got (3, 3)"),
+    (dict(split="val", fold=(0, 4)), "n from 2 to 3 training subjects, got (0, 4)"),
+    (dict(split="val", fold=(0, 2), protocol="solo"), "from 2 to 0 training subjects"),
+  ],
+)
+def test_unknown_rows_are_refused_with_what_exists(toy, arguments, message):
+  with pytest.raises(DataError, match=re.escape(message)):
+    source.Source(toy).rows(**arguments)
+
+
+@pytest.mark.parametrize(
+  ("path", "got"), [("nowhere", "no such folder"), ("empty", "none"), ("file", "a file")]
+)
+def test_missing_data_is_told_with_the_command_that_prepares_it(tmp_path, path, got):
+  (tmp_path / "empty").mkdir()
+  (tmp_path / "file").touch()
+  with pytest.raises(DataError, match=f"with an index.json, got {got} ") as caught:
+    source.Source(tmp_path / path)
+  assert f"prepare.py {path} --manual_dir=RAW --data_dir={tmp_path}" in str(caught.value)
+
+
+def test_index_that_is_not_json_is_refused(edited_toy):
+  path = edited_toy(lambda index: None)
+  (path / "index.json").write_text("<html>")
+  with pytest.raises(DataError, match=r"index\.json: expected an index as prepare\.py writes it"):
+    source.Source(path)
+
+
+def test_missing_shards_description_is_refused(edited_toy):
+  path = edited_toy(lambda index: None)
+  (path / "dataset_info.json").unlink()
+  with pytest.raises(DataError, match=r"toy/1\.0\.0: "):
+    source.Source(path)
+
+
+def _drop_name(index):
+  del index["skeleton"]
+
+
+def _drop_clip(index):
+  index["clips"]["label"].pop()
+
+
+def _repeat_id(index):
+  index["clips"]["id"][1] = index["clips"]["id"][0]
+
+
+@pytest.mark.parametrize(
+  ("edit", "message"),
+  [
+    (_drop_name, "KeyError: 'skeleton'"),
+    (_drop_clip, "23 clips in each column of index.json, one per record, got 23, 22, 23, 23, 23"),
+    (_repeat_id, "expected unique ids"),
+  ],
+)
+def test_faulty_index_is_refused(edited_toy, edit, message):
+  with pytest.raises(DataError, match=re.escape(message)):
+    source.Source(edited_toy(edit))
+
+
+def _share_subject(index):
+  index["clips"]["subject"][22] = "a"
+
+
+def _share_row(index):
+  index["protocols"]["xsub"]["train"].append(0)
+
+
+def _add_row(index):
+  index["protocols"]["xsub"]["test"].append(23)
+
+
+def _hide_training_label(index):
+  index["clips"]["label"][2] = -1
+
+
+def _invent_class(index):
+  index["clips"]["label"][21] = 3
+
+
+@pytest.mark.parametrize(
+  ("edit", "message"),
+  [
+    (_share_subject, "subject 'a': expected one split, got it in train and test"),
+    (_share_row, "train rows: expected each row once"),
+    (_add_row, "test rows: expected 0 to 22"),
+    (_hide_training_label, "label of train clip 'clip 2 手': expected 0 to 2, got -1"),
+    (_invent_class, "label of test clip 'clip 21 手': expected -1 to 2, got 3"),
+  ],
+)
+def test_faulty_protocol_is_refused(edited_toy, edit, message):
+  with pytest.raises(DataError, match=re.escape(message)):
+    source.Source(edited_toy(edit)).rows("train")
+
+
+def test_record_that_is_not_the_index_row_is_refused(edited_toy):
+  def swap(index):
+    ids = index["clips"]["id"]
+    ids[0], ids[1] = ids[1], ids[0]
+
+  with pytest.raises(DataError, match=r"record 1: expected clip 'clip 0 手' as in index\.json"):
+    source.Source(edited_toy(swap))[1]

@@ -1,0 +1,176 @@
+"""iMiGUE: files in its formats, all made here, -> a prepared directory."""
+
+import json
+
+import numpy as np
+import openpyxl
+import pytest
+
+from jaxmg.data import prepared, source
+from jaxmg.errors import ConfigError, DataError
+from jaxmg.skeletons import topology
+
+# Videos and their subjects: 1 by 42 and 218 by 21 train, 67 by 19 tests.
+LABELS = {1: "3,0,9\n99,5,14\n3,20,29\n", 67: "1,0,4\n31,10,10\n", 218: "5,2,3\n"}
+NUM_FRAMES = 30
+
+
+def pose(video):
+  shape = (NUM_FRAMES, 137)
+  return np.random.default_rng(video).uniform((1, 1, 0.1), (1280, 720, 1), (*shape, 3)).round(2)
+
+
+def write_csv(raw, video):
+  keypoints = pose(video)[:, topology.get("imigue35").indices_in("openpose137")]
+  rows = np.concatenate([np.arange(NUM_FRAMES)[:, None], keypoints.reshape(NUM_FRAMES, -1)], 1)
+  lines = [",".join(map(str, range(106))), *(",".join(f"{x:g}" for x in row) for row in rows)]
+  lines[0] = lines[0].replace("0,", "frame,", 1)
+  (raw / f"{video:04d}" / f"{video:04d}_light_hand.csv").write_text("\n".join(lines))
+
+
+def write_xlsx(raw, video):
+  book = openpyxl.Workbook(write_only=True)
+  sheet = book.create_sheet()
+  for row in pose(video).reshape(NUM_FRAMES, -1).tolist():
+    sheet.append(row)
+  book.save(raw / f"{video:04d}" / f"{video:04d}_2.xlsx")
+
+
+@pytest.fixture
+def raw(tmp_path):
+  raw = tmp_path / "raw"
+  for video, lines in LABELS.items():
+    (raw / f"{video:04d}").mkdir(parents=True)
+    (raw / f"{video:04d}" / f"{video:04d}_label.csv").write_text(lines)
+    write_csv(raw, video)
+  return raw
+
+
+def write(prepare, raw, **options):
+  builder = prepare.load("imigue")
+  return source.Source(prepared.write(builder, raw=raw, data_dir=raw.parent / "data", **options))
+
+
+def test_clips_are_the_lines_of_the_label_files(prepare, raw):
+  data = write(prepare, raw)
+  assert data.ids == ("0001_0", "0001_1", "0001_2", "0067_0", "0067_1", "0218_0")
+  assert data.labels.tolist() == [2, 31, 2, 0, 30, 4]
+  assert data.videos.tolist() == ["0001"] * 3 + ["0067"] * 2 + ["0218"]
+  assert data.subjects.tolist() == ["42"] * 3 + ["19"] * 2 + ["21"]
+  assert data.num_frames.tolist() == [10, 10, 10, 5, 1, 2]
+  assert (data.skeleton, data.frame_size, data.fps) == ("imigue35", (720, 1280), 25)
+
+
+def test_frames_count_from_zero_and_ends_are_inclusive(prepare, raw):
+  keypoints = write(prepare, raw)[1]["keypoints"]
+  points = topology.get("imigue35").indices_in("openpose137")
+  np.testing.assert_allclose(keypoints[:, 0], pose(1)[5:15, points], rtol=1e-5)
+
+
+def test_protocols_split_by_subject_and_miga_leaves_four_videos_out(prepare, raw):
+  data = write(prepare, raw)
+  assert list(data.protocols) == ["xsub", "miga"]
+  assert data.rows("train").tolist() == [0, 1, 2, 5]
+  assert data.rows("test").tolist() == [3, 4]
+  assert data.rows("train", protocol="miga").tolist() == [0, 1, 2]
+  assert data.rows("test", protocol="miga").tolist() == [3, 4]
+
+
+def test_protocols_have_the_numbers_of_the_publications(prepare):
+  builder = prepare.load("imigue")
+  subjects = json.loads(builder.subject_file.read_text())
+  assert (len(subjects), len(set(subjects.values()))) == (359, 72)
+  splits = {
+    name: [
+      protocol({"video": f"{int(video):04d}", "subject": str(subject)})
+      for video, subject in subjects.items()
+    ]
+    for name, protocol in builder.protocols.items()
+  }
+  assert (splits["miga"].count("train"), splits["miga"].count("test")) == (251, 104)
+  train = {
+    s for s, split in zip(subjects.values(), splits["xsub"], strict=True) if split == "train"
+  }
+  assert len(train) == 37
+
+
+def test_there_are_32_classes_with_short_names(prepare):
+  builder = prepare.load("imigue")
+  assert len(set(builder.class_names)) == len(set(builder.class_short_names)) == 32
+  assert builder.class_names[31] == "Illustrative body language"
+  assert builder.class_short_names[22] == "rub hand"
+
+
+def test_the_largest_layout_that_all_videos_have_is_taken(prepare, raw):
+  for video in LABELS:
+    write_xlsx(raw, video)
+  data = write(prepare, raw)
+  assert data.skeleton == "openpose137"
+  np.testing.assert_allclose(data[0]["keypoints"][:, 0], pose(1)[:10], rtol=1e-5)
+
+
+def test_a_layout_that_one_video_has_is_not_taken(prepare, raw):
+  write_xlsx(raw, 1)
+  assert write(prepare, raw).skeleton == "imigue35"
+
+
+def test_the_smaller_layout_can_be_asked_for(prepare, raw):
+  for video in LABELS:
+    write_xlsx(raw, video)
+  assert write(prepare, raw, layout="imigue35").skeleton == "imigue35"
+
+
+def test_a_layout_that_is_not_there_is_refused(prepare, raw):
+  write_xlsx(raw, 1)
+  with pytest.raises(DataError, match="openpose137, got openpose137 of 1, imigue35 of 3"):
+    write(prepare, raw, layout="openpose137")
+  with pytest.raises(ConfigError, match="layout: expected openpose137 or imigue35, got coco17"):
+    write(prepare, raw, layout="coco17")
+
+
+def test_the_table_of_all_labels_stands_in_for_the_files_of_single_videos(prepare, raw):
+  one = write(prepare, raw)
+  rows = ["video_id,class,start_frame,end_frame,win_or_lose,subject_id"]
+  for (video, lines), subject in zip(LABELS.items(), (42, 19, 21), strict=True):
+    rows += [f"{video},{line},Win,{subject}" for line in lines.split()]
+    (raw / f"{video:04d}" / f"{video:04d}_label.csv").unlink()
+  (raw / "Label").mkdir()
+  (raw / "Label" / "labels_20200831.csv").write_text("\n".join(rows))
+  builder = prepare.load("imigue")
+  other = prepared.write(builder, raw=raw, data_dir=raw.parent / "other")
+  assert source.Source(other).fingerprint() == one.fingerprint()
+
+
+def test_a_table_with_other_subjects_is_refused(prepare, raw):
+  row = "video_id,class,start_frame,end_frame,win_or_lose,subject_id\n1,3,0,9,Win,2\n"
+  (raw / "labels_20200831.csv").write_text(row)
+  with pytest.raises(DataError, match="subject of video 1: expected 42, got 2"):
+    write(prepare, raw)
+
+
+def test_cut_clips_and_videos_without_labels_are_noted(prepare, raw):
+  (raw / "0001" / "0001_label.csv").write_text("3,20,31\n")
+  (raw / "0067" / "0067_label.csv").unlink()
+  data = write(prepare, raw)
+  assert data.num_frames.tolist() == [10, 2]
+  assert json.loads((data.directory / "index.json").read_text())["notes"] == [
+    "clip 0001_0 ends 2 frames after its file",
+    "video 0067 has no labels and is left out",
+  ]
+
+
+def test_a_clip_outside_its_file_is_refused(prepare, raw):
+  (raw / "0001" / "0001_label.csv").write_text("3,30,31\n")
+  with pytest.raises(DataError, match="frames of clip 0001_0: expected some in the file"):
+    write(prepare, raw)
+
+
+def test_folders_without_skeletons_or_labels_are_refused(prepare, raw):
+  for video in LABELS:
+    (raw / f"{video:04d}" / f"{video:04d}_label.csv").unlink()
+  with pytest.raises(DataError, match="got no labels of the videos there"):
+    write(prepare, raw)
+  for path in raw.rglob("*.csv"):
+    path.unlink()
+  with pytest.raises(DataError, match="got openpose137 of 0, imigue35 of 0"):
+    write(prepare, raw)

@@ -1,0 +1,302 @@
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import jax
+import ml_collections
+import pytest
+from absl import flags
+
+from experiments import launch
+from jaxmg import errors
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = """
+import ml_collections
+
+def get_config(argument="joint"):
+  if argument not in ("joint", "limb"):
+    raise ValueError(f"expected joint or limb, got {argument}")
+  config = ml_collections.ConfigDict()
+  config.data = dict(name="utd_mhad", fold=ml_collections.config_dict.placeholder(str))
+  config.inputs = dict(kind=argument)
+  config.model = dict(depth=3, dropout=0.5)
+  config.optimizer = dict(learning_rate=0.4)
+  config.sampling = dict(num_frames=48, mirror=True)
+  config.schedule = dict(epochs=24)
+  config.train = dict(batch_size=32)
+  return config
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_with_a_config(tmp_path, monkeypatch):
+  (tmp_path / "c.py").write_text(CONFIG)
+  (tmp_path / "broken.py").write_text("def get_config(")
+  (tmp_path / "file").touch()
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  before = jax.config.jax_compilation_cache_dir
+  yield
+  jax.config.update("jax_compilation_cache_dir", before)
+
+
+def _main(*argv, run=lambda config, workdir: None):
+  return launch.main(run, ["--config=c.py", "--workdir=run", *argv])
+
+
+def _raise(error):
+  raise error
+
+
+def test_run_gets_the_changed_config_and_an_absolute_work_directory(capsys, tmp_path):
+  got = []
+  argv = ["--config=c.py:limb", "--workdir=a/b", "--config.model.depth=5", "--config.data.fold=0/4"]
+  argv += ["--config.sampling.mirror=false"]
+  assert launch.main(lambda *args: got.extend(args), argv) == 0
+  config, workdir = got
+  assert (config.model.depth, config.inputs.kind, config.data.fold) == (5, "limb", "0/4")
+  assert config.sampling.mirror is False
+  assert config.is_locked
+  assert workdir == tmp_path / "a" / "b"
+  assert str(workdir) in capsys.readouterr().out
+  assert json.loads((workdir / "config.json").read_text()) == config.to_dict()
+
+
+USAGE = [
+  (["--config.model.depht=4"], r"--config\.model\.depht: .*did you mean --config\.model\.depth\?"),
+  (["--config.batch_size=4"], r"did you mean --config\.train\.batch_size\?"),
+  (["--config.modle.depth=4"], r"did you mean --config\.model\.depth\?"),
+  (["--config.model.depth.x=4"], r"--config\.model\.depth\.x"),
+  (["--config.xyz=4"], r"--config\.xyz: no such setting \(settings: data\.fold, "),
+  (["--config..=4"], "no such setting"),
+  (["--config.model={}"], "no such setting"),
+  (["--config.train.batch_size=abc"], r"--config\.train\.batch_size=abc: .*int.*'abc'"),
+  (["--config.train.batch_size=true"], r"batch_size=true: .*int.*'true'"),
+  (["--config.train.batch_size=1.5"], r"batch_size=1\.5: .*int"),
+  (["--config.optimizer.learning_rate=1e-3x"], r"learning_rate=1e-3x: .*float: '1e-3x'"),
+  (["--config.sampling.mirror=maybe"], r"mirror=maybe: .*boolean"),
+  (["--config.model.depth"], r"Missing value for flag --config\.model\.depth"),
+  (["--config.model.depth", "4"], "unexpected argument '4'"),
+  (["--config.model.depth=4", "--config.model.depth=5"], r"--config\.model\.depth is given twice"),
+  (["--config.train.batch_size=0"], r"batch_size: expected in \[1, 1000000\], got 0"),
+  (["--config.train.batch_size=-1"], r"got -1"),
+  (["--config.model.dropout=1"], r"--config\.model\.dropout: expected in \[0, 1\), got 1\.0"),
+  (["--config.model.dropout=-0.1"], r"--config\.model\.dropout"),
+  (["--config.sampling.num_frames=0"], r"num_frames"),
+  (["--config.schedule.epochs=1000000000"], r"--config\.schedule\.epochs: .*1000000\]"),
+  (["--config.optimizer.learning_rate=nan"], "learning_rate: expected a finite number, got nan"),
+  (["--config.optimizer.learning_rate=1e400"], "got inf"),
+  (["--config.optimizer.learning_rate=-1"], r"learning_rate: expected in \[0"),
+  (["--wrkdir=x"], "wrkdir.*Did you mean: workdir"),
+  (["--workdir=again"], "--workdir is given twice"),
+  (["--debug=perhaps"], "--debug=perhaps"),
+  (["stray"], "unexpected argument 'stray'"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), USAGE)
+def test_a_bad_command_line_is_one_line_and_makes_no_work_directory(argv, message, capsys):
+  assert _main(*argv, run=lambda *_: pytest.fail("ran")) == 2
+  _check_one_line(capsys, message)
+  assert not os.path.exists("run")
+
+
+@pytest.mark.parametrize(
+  ("argv", "message"),
+  [
+    (["--workdir=run"], "--config is required"),
+    (["--config=c.py"], "--workdir is required"),
+    (["--config=nope.py", "--workdir=run"], "--config=nope.py: .*No such file"),
+    (["--config=", "--workdir=run"], "--config="),
+    (
+      ["--config=c.py:face", "--workdir=run"],
+      "--config=c.py:face: .*expected joint or limb, got face",
+    ),
+    (["--config=broken.py", "--workdir=run"], "--config=broken.py: SyntaxError"),
+    (["--config=file", "--workdir=run"], "--config=file: .*get_config"),
+  ],
+)
+def test_a_missing_or_broken_config_is_one_line_and_makes_no_work_directory(argv, message, capsys):
+  assert launch.main(lambda *_: pytest.fail("ran"), argv) == 2
+  _check_one_line(capsys, message)
+  assert not os.path.exists("run")
+
+
+def _check_one_line(capsys, message):
+  err = capsys.readouterr().err
+  assert err.startswith("jaxmg: error: ")
+  assert err.count("\n") == 1
+  assert re.search(message, err)
+
+
+@pytest.mark.parametrize("workdir", ["file", "file/below", "/proc/self", "/proc/run"])
+def test_a_work_directory_that_cannot_be_written_is_found_before_the_run(workdir, capsys):
+  argv = ["--config=c.py", f"--workdir={workdir}"]
+  assert launch.main(lambda *_: pytest.fail("ran"), argv) == 5
+  _check_one_line(capsys, os.path.abspath(workdir))
+
+
+@pytest.mark.parametrize(
+  ("error", "code", "message"),
+  [
+    (errors.ConfigError("batch", expected="2", got="3"), 2, r"batch: expected 2, got 3$"),
+    (errors.DataError("x.csv"), 3, r"x\.csv$"),
+    (
+      errors.CheckpointError("does not fit:\n  a matches 0 rules\n  b is not filled"),
+      4,
+      "does not fit: a matches 0 rules; b is not filled$",
+    ),
+    (OSError(28, "No space left on device", "/run/x"), 5, r"/run/x: No space left on device$"),
+    (errors.StorageError("full"), 5, "full$"),
+    (errors.DivergedError("loss"), 6, "loss$"),
+    (errors.Preempted("saved"), 75, "saved$"),
+    (errors.Interrupted("saved"), 130, "saved$"),
+    (KeyboardInterrupt(), 130, "interrupted$"),
+  ],
+)
+def test_an_error_in_the_run_is_one_line_and_its_exit_code(error, code, message, capsys):
+  assert _main(run=lambda *_: _raise(error)) == code
+  _check_one_line(capsys, message)
+
+
+def test_a_fault_of_our_own_is_a_traceback_and_code_1(capsys):
+  assert _main(run=lambda *_: _raise(IndexError("bug"))) == 1
+  assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_adds_the_traceback(capsys):
+  assert _main("--debug", run=lambda *_: _raise(errors.DataError("x"))) == 3
+  err = capsys.readouterr().err
+  assert "Traceback" in err
+  assert err.endswith("jaxmg: error: x\n")
+
+
+def test_help_lists_the_flags(capsys):
+  with pytest.raises(SystemExit) as caught:
+    launch.main(lambda *_: None, ["--help"])
+  assert caught.value.code == 0
+  assert "--workdir" in capsys.readouterr().out
+
+
+def test_the_same_command_in_the_same_work_directory_goes_on():
+  assert [_main("--config.model.depth=5") for _ in range(2)] == [0, 0]
+
+
+def test_another_config_in_the_same_work_directory_is_refused_by_its_keys(capsys):
+  assert _main() == 0
+  before = pathlib.Path("run/config.json").read_text()
+  capsys.readouterr()
+  assert _main("--config.model.depth=5", "--config.data.fold=0/4") == 2
+  _check_one_line(capsys, r"data\.fold None -> '0/4', model\.depth 3 -> 5 \(")
+  assert pathlib.Path("run/config.json").read_text() == before
+
+
+def test_more_epochs_in_the_same_work_directory_go_on():
+  assert _main() == 0
+  assert _main("--config.schedule.epochs=30") == 0
+  assert json.loads(pathlib.Path("run/config.json").read_text())["schedule"]["epochs"] == 30
+
+
+def test_a_damaged_config_in_the_work_directory_is_refused(capsys):
+  os.mkdir("run")
+  pathlib.Path("run/config.json").write_text("{")
+  assert _main() == 2
+  _check_one_line(capsys, r"run/config\.json")
+
+
+def test_a_second_run_in_the_work_directory_is_refused_and_names_the_holder(capsys):
+  assert _main(run=lambda *_: _main() == 7 or pytest.fail("ran")) == 0
+  _check_one_line(capsys, rf"is in use by pid {os.getpid()} on \S+ since \d{{4}}-")
+  assert _main() == 0
+
+
+def test_the_lock_of_a_killed_process_is_free():
+  os.mkdir("run")
+  code = (
+    "import fcntl, time; lock = open('run/lock', 'w'); fcntl.flock(lock, fcntl.LOCK_EX);"
+    "print('locked', flush=True); time.sleep(60)"
+  )
+  child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+  with child:
+    assert child.stdout.readline() == b"locked\n"
+    assert _main() == 7
+    child.kill()
+  assert _main() == 0
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_sets_the_stop_reason_for_this_run_only(name):
+  reasons = []
+
+  def run(config, workdir):
+    reasons.append(launch.stop_reason())
+    os.kill(os.getpid(), getattr(signal, name))
+    reasons.append(launch.stop_reason())
+
+  handler = signal.getsignal(signal.SIGINT)
+  assert _main(run=run) == 0
+  assert _main(run=run) == 0
+  assert reasons == [None, name] * 2
+  assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_the_second_interrupt_ends_the_process_while_c_code_runs():
+  code = (
+    "import hashlib; from experiments import launch\n"
+    "def run(config, workdir):\n"
+    "  print('running', flush=True)\n"
+    "  hashlib.pbkdf2_hmac('sha256', b'', b'', 10**8)\n"
+    "launch.main(run)"
+  )
+  argv = [sys.executable, "-c", code, "--config=c.py", "--workdir=run"]
+  environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+  with subprocess.Popen(argv, env=environment, **pipes) as child:
+    assert any(line == b"running\n" for line in child.stdout)
+    child.send_signal(signal.SIGINT)
+    assert any(b"SIGINT: saving" in line for line in child.stdout)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(20) == 130
+
+
+def test_a_platform_that_is_absent_is_one_line():
+  code = "from experiments import launch; launch.main(lambda *_: None)"
+  argv = [sys.executable, "-c", code, "--config=c.py", "--workdir=run"]
+  environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "nonsense"}
+  done = subprocess.run(argv, capture_output=True, text=True, env=environment)
+  assert done.returncode == 2
+  assert re.fullmatch(r"jaxmg: error: JAX cannot start .*'nonsense'.*\n", done.stderr)
+  assert not os.path.exists("run")
+
+
+def test_a_command_with_plain_flags_shares_the_error_handling(capsys):
+  def define(values):
+    flags.DEFINE_string("run", None, "Run directory.", required=True, flag_values=values)
+    flags.DEFINE_multi_string("input", [], "File.", flag_values=values)
+
+  got = []
+  argv = ["--run=r", "--input=a", "--input=b"]
+  assert launch.command(lambda values: got.extend([values.run, *values.input]), define, argv) == 0
+  assert got == ["r", "a", "b"]
+  assert launch.command(lambda values: _raise(errors.DataError("x")), define, argv) == 3
+  capsys.readouterr()
+  assert launch.command(lambda values: None, define, []) == 2
+  _check_one_line(capsys, "--run is required")
+
+
+def test_the_compilation_cache_is_on_and_an_own_choice_is_kept(tmp_path):
+  jax.config.update("jax_compilation_cache_dir", None)
+  assert _main() == 0
+  assert jax.config.jax_compilation_cache_dir == str(tmp_path / "home/.cache/jaxmg/jax")
+  jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
+  assert _main() == 0
+  assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
+
+
+def test_check_takes_a_config_without_the_ranged_settings():
+  launch.check(ml_collections.ConfigDict({"other": {"epochs": -1}}))

@@ -1,0 +1,116 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxmg.models import layers
+
+FORMS = [  # kernel, strides
+  ((1, 1, 1), (1, 1)),
+  ((1, 1, 1), (2, 2)),
+  ((3, 1, 1), (1, 1)),
+  ((5, 1, 1), (1, 1)),
+  ((1, 3, 3), (1, 1)),
+  ((1, 3, 3), (2, 2)),
+  ((1, 3, 3), (1, 2)),
+  ((1, 7, 7), (1, 1)),
+]
+
+
+def plain_convolution(x, kernel, strides):
+  """The same as one 3-D convolution: what the fast forms must equal."""
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (strides[0], strides[1], strides[1]),
+    [(k // 2, k // 2) for k in kernel.shape[:3]],
+    dimension_numbers=("NTHWC", "THWIO", "NTHWC"),
+  )
+
+
+@pytest.mark.parametrize(("kernel_size", "strides"), FORMS)
+@pytest.mark.parametrize("side", [7, 8])
+def test_convolution_and_its_gradients_are_those_of_a_3d_convolution(kernel_size, strides, side):
+  x = jax.random.normal(jax.random.key(0), (2, 5, side, side, 3))
+  conv = layers.Conv(4, kernel_size, strides)
+  params = conv.init(jax.random.key(1), x)
+  kernel = params["params"]["kernel"]
+  y, pullback = jax.vjp(lambda x, p: conv.apply(p, x), x, params)
+  expected, plain_pullback = jax.vjp(lambda x, k: plain_convolution(x, k, strides), x, kernel)
+  np.testing.assert_allclose(y, expected, atol=1e-5)
+  gradient = jax.random.normal(jax.random.key(2), y.shape)
+  (dx, dparams), (plain_dx, plain_dkernel) = pullback(gradient), plain_pullback(gradient)
+  np.testing.assert_allclose(dx, plain_dx, atol=1e-4)
+  np.testing.assert_allclose(dparams["params"]["kernel"], plain_dkernel, atol=1e-3)
+
+
+def test_a_convolution_without_a_fast_form_is_refused():
+  with pytest.raises(ValueError, match=r"kernel \(3, 3, 3\)"):
+    layers.Conv(4, (3, 3, 3)).init(jax.random.key(0), jnp.zeros((1, 4, 4, 4, 2)))
+
+
+def test_max_pool_is_the_maximum_of_the_window():
+  x = jax.random.normal(jax.random.key(0), (2, 3, 6, 5, 4))
+  expected = jax.lax.reduce_window(
+    x, -jnp.inf, jax.lax.max, (1, 1, 3, 3, 1), (1,) * 5, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)]
+  )
+  np.testing.assert_array_equal(layers.max_pool_3x3(x), expected)
+
+
+def test_max_pool_gradient_is_that_of_finite_differences_without_ties():
+  x = jax.random.permutation(jax.random.key(0), jnp.arange(40.0)).reshape(1, 5, 8, 1) / 10
+  check_grads(
+    lambda x: layers.max_pool_3x3(jnp.asarray(x)),
+    (x,),
+    order=1,
+    modes=["rev"],
+    eps=1e-2,
+    atol=1e-2,
+    rtol=1e-2,
+  )
+
+
+# torch.nn.functional.max_pool2d(x, 3, stride=1, padding=1) and its gradient for the upstream
+# gradient 1, 2, 3, ... in row-major order, torch 2.13: the first of equal values takes it all.
+TIES = {
+  "all equal": (
+    [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+    [[14, 10, 12, 0], [19, 11, 12, 0], [0, 0, 0, 0]],
+  ),
+  "some equal": (
+    [[2, 1, 1, 0, 0, 0, 0], [0, 0, 2, 1, 2, 1, 1], [2, 2, 1, 1, 1, 2, 0], [2, 2, 0, 1, 2, 1, 0]],
+    [
+      [20, 0, 0, 0, 0, 0, 0],
+      [0, 0, 79, 0, 75, 7, 0],
+      [60, 24, 0, 0, 0, 116, 0],
+      [0, 0, 0, 0, 25, 0, 0],
+    ],
+  ),
+}
+
+
+@pytest.mark.parametrize("case", TIES)
+def test_max_pool_gradient_goes_to_the_first_of_equal_values(case):
+  x, expected = map(np.asarray, TIES[case])
+  upstream = jnp.arange(1.0, x.size + 1).reshape(1, *x.shape, 1)
+  _, pullback = jax.vjp(layers.max_pool_3x3, jnp.asarray(x, jnp.float32)[None, :, :, None])
+  np.testing.assert_array_equal(pullback(upstream)[0][0, :, :, 0], expected)
+
+
+def test_dropout_of_a_row_depends_on_its_name_alone():
+  x, key = jnp.ones((4, 100)), jax.random.key(3)
+  dropout = layers.Dropout(0.5)
+
+  def drop(rows):
+    return dropout.apply({}, x, train=True, rows=rows, rngs={"dropout": key})
+
+  rows = jnp.array([11, 4, 7, 2])
+  np.testing.assert_array_equal(drop(rows)[::-1], drop(rows[::-1]))
+  assert set(np.unique(drop(rows))) == {0.0, 2.0}
+  assert (drop(rows)[0] != drop(rows)[1]).any()
+
+
+def test_dropout_is_identity_outside_training():
+  x = jnp.ones((2, 8))
+  np.testing.assert_array_equal(layers.Dropout(0.5).apply({}, x, train=False), x)

@@ -1,0 +1,83 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmg import models
+from jaxmg.models import posec3d
+
+PARAMETERS = {  # at 17 joints and 60 classes
+  "slowonly-r50": 2_024_860,  # published
+  "small": 333_548,
+  "tiny": 16_728,
+}
+
+
+@pytest.mark.parametrize("variant", posec3d.VARIANTS)
+def test_variant_has_its_number_of_parameters(variant):
+  model = posec3d.PoseC3D(60, **posec3d.VARIANTS[variant])
+  heatmaps = jax.ShapeDtypeStruct((1, 8, 16, 16, 17), jnp.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0), heatmaps)["params"]
+  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[variant]
+
+
+def tiny(**options):
+  return models.MODELS["posec3d"](num_classes=5, **{**posec3d.VARIANTS["tiny"], **options})
+
+
+@pytest.fixture(scope="module")
+def heatmaps():
+  return jax.random.uniform(jax.random.key(0), (3, 6, 12, 12, 4))
+
+
+@pytest.fixture(scope="module")
+def variables(heatmaps):
+  return jax.jit(tiny().init)(jax.random.key(1), heatmaps)
+
+
+def test_every_intermediate_has_its_shape(variables, heatmaps):
+  logits, out = jax.eval_shape(tiny().apply, variables, heatmaps)
+  assert logits.shape == (3, 5)
+  assert {name: leaf.shape[1:] for name, leaf in out.items()} == {
+    "stem": (6, 12, 12, 4),
+    "pool": (6, 12, 12, 4),
+    "stage1": (6, 6, 6, 16),
+    "stage1/block0": (6, 6, 6, 16),
+    "stage2": (6, 3, 3, 32),
+    "stage2/block0": (6, 3, 3, 32),
+    "stage3": (3, 2, 2, 64),
+    "stage3/block0": (3, 2, 2, 64),
+    "features": (64,),
+  }
+
+
+def test_blocks_begin_as_identity_on_their_last_norm(variables):
+  for stage in ("stage1", "stage2", "stage3"):
+    scale = variables["params"][stage]["block0"]["conv3"]["bn"]["scale"]
+    np.testing.assert_array_equal(scale, 0)
+
+
+def test_bfloat16_keeps_float32_parameters_and_logits(variables, heatmaps):
+  logits, out = tiny(dtype=jnp.bfloat16).apply(variables, heatmaps)
+  expected, _ = tiny().apply(variables, heatmaps)
+  assert logits.dtype == jnp.float32
+  assert out["stage3"].dtype == jnp.bfloat16
+  np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_training_changes_the_statistics_and_evaluation_does_not(variables, heatmaps):
+  model = tiny()
+  (_, _), changed = model.apply(
+    variables, heatmaps, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)}
+  )
+  before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, changed))
+  assert all((a != b).any() for a, b in zip(before, after, strict=True))
+  (_, _), same = model.apply(variables, heatmaps, mutable=["batch_stats"])
+  before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, same))
+  assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+def test_a_clip_alone_is_a_clip_in_a_batch(variables, heatmaps):
+  together, _ = tiny().apply(variables, heatmaps)
+  alone, _ = tiny().apply(variables, heatmaps[1:2])
+  np.testing.assert_allclose(alone[0], together[1], atol=1e-5)

@@ -1,0 +1,91 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmg.skeletons import augment, heatmaps, topology
+
+SKELETON = topology.SKELETONS["imigue22"]
+KEY = jax.random.key(7)
+
+
+def some_clip(frames=3):  # T M V 3
+  rng = np.random.default_rng(0)
+  return jnp.asarray(rng.uniform([2, 2, 0.2], [30, 30, 1], (frames, 1, 22, 3)), jnp.float32)
+
+
+def test_flip_twice_is_identity():
+  flipped = augment.flip(some_clip(), SKELETON.mirror, width=32)
+  back = augment.flip(flipped, SKELETON.mirror, width=32)
+  np.testing.assert_allclose(back, some_clip(), atol=1e-5)
+
+
+def test_flipped_points_draw_the_mirrored_heatmap():
+  """On points the channels follow the joints; on limb heatmaps they follow the limbs' mirror."""
+  clip = some_clip()
+  flipped = augment.flip(clip, SKELETON.mirror, width=32)
+  size = dict(size=(32, 32), window=False)
+  joints = heatmaps.render_joints(clip, **size)[..., ::-1, SKELETON.mirror]
+  np.testing.assert_allclose(heatmaps.render_joints(flipped, **size), joints, atol=1e-5)
+  limbs = heatmaps.render_limbs(clip, SKELETON.limbs, **size)[..., ::-1, SKELETON.limb_mirror]
+  np.testing.assert_allclose(
+    heatmaps.render_limbs(flipped, SKELETON.limbs, **size), limbs, atol=1e-5
+  )
+
+
+def test_mirror_is_all_or_nothing():
+  clip, flipped = some_clip(), augment.flip(some_clip(), SKELETON.mirror, width=32)
+  keys = jax.random.split(KEY, 64)
+  results = jax.vmap(lambda key: augment.mirror(key, clip, SKELETON.mirror, width=32))(keys)
+  share = np.mean([bool((result == flipped).all()) for result in results])
+  assert all((result == flipped).all() or (result == clip).all() for result in results)
+  assert 0.3 < share < 0.7
+
+
+def test_resized_crop_stays_in_the_box_and_keeps_its_share_of_the_area():
+  box = jnp.array([10.0, 20.0, 110.0, 120.0])
+  crops = jax.vmap(lambda key: augment.resized_crop(key, box))(jax.random.split(KEY, 500))
+  low, high = crops[:, :2], crops[:, 2:]
+  assert (low >= box[:2] - 1e-3).all()
+  assert (high <= box[2:] + 1e-3).all()
+  share = (high - low).prod(1) / 100**2
+  assert share.min() > 0.5
+  assert share.max() <= 1 + 1e-4
+  assert share.std() > 0.05
+
+
+def test_rotation_keeps_distances_and_scores():
+  clip = some_clip()
+  turned = augment.rotate(KEY, clip, jnp.array([0.0, 0.0, 32.0, 32.0]), degrees=30.0)
+
+  def distances(points):
+    xy = points[..., :2]
+    return jnp.linalg.norm(xy[..., :, None, :] - xy[..., None, :, :] + 1e-9, axis=-1)
+
+  np.testing.assert_allclose(distances(turned), distances(clip), atol=1e-3)
+  np.testing.assert_array_equal(turned[..., 2], clip[..., 2])
+  assert jnp.abs(turned - clip).max() > 0.1
+
+
+def test_jitter_has_the_deviation_asked_for_and_leaves_scores():
+  clip = some_clip(frames=200)
+  moved = augment.jitter(KEY, clip, pixels=0.5)
+  np.testing.assert_allclose((moved - clip)[..., :2].std(), 0.5, rtol=0.05)
+  np.testing.assert_array_equal(moved[..., 2], clip[..., 2])
+
+
+def test_dropped_joints_are_missing_for_the_whole_clip():
+  dropped = augment.drop_joints(KEY, some_clip(), probability=0.4)
+  missing = dropped[..., 2] == 0
+  np.testing.assert_array_equal(missing.any((0, 1)), missing.all((0, 1)))
+  assert 0 < missing.all((0, 1)).sum() < 22
+
+
+def test_a_clips_augmentation_depends_on_its_key_alone():
+  keys, clip = jax.random.split(KEY, 4), some_clip()
+
+  def change(key):
+    return augment.jitter(key, augment.drop_joints(key, clip, probability=0.3), pixels=1.0)
+
+  together = jax.vmap(change)(keys)
+  backwards = jax.vmap(change)(keys[::-1])
+  np.testing.assert_array_equal(together, backwards[::-1])

@@ -1,0 +1,183 @@
+import pathlib
+
+import numpy as np
+import pytest
+
+from jaxmg.skeletons import sampling
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+
+
+def moving_points(length):
+  """float32[length, 1, 2, 3]: two present points, each on a line at constant speed."""
+  time = np.linspace(0, 1, length, dtype=np.float32)[:, None, None]
+  score = np.ones_like(time)
+  first = np.stack([100 + 50 * time, 20 - 10 * time, score], -1)
+  second = np.stack([7 + 3 * time, 400 * time, 0.5 * score], -1)
+  return np.concatenate([first, second], axis=2)
+
+
+@pytest.mark.parametrize("case", ["short", "middle", "long"])
+def test_test_clips_are_the_frames_of_the_reference(case):
+  with np.load(GOLDEN / "test_pipeline.npz") as golden:
+    expected, length = golden[f"{case}.frame_inds"], golden[f"{case}.keypoint"].shape[1]
+  np.testing.assert_array_equal(sampling.test_clips(length, 48, 10), expected)
+
+
+@pytest.mark.parametrize(
+  ("length", "expected"),
+  [
+    (6, [[1, 2, 3, 5], [0, 1, 2, 4], [1, 2, 3, 4]]),
+    (20, [[1, 5, 11, 17], [0, 9, 12, 16], [1, 5, 12, 15]]),
+  ],
+)
+def test_pyskl_style_gives_the_frames_of_pyskl(length, expected):
+  # From a transcription of PYSKL's UniformSampleFrames (commit 07eeb4a), 4 frames, 3 clips.
+  assert sampling.test_clips(length, 4, 3, style="pyskl").tolist() == expected
+  assert sampling.test_clips(length, 4, 3).tolist() != expected
+
+
+def test_both_styles_agree_on_a_short_clip():
+  pyskl = sampling.test_clips(30, 48, 10, style="pyskl")
+  np.testing.assert_array_equal(pyskl, sampling.test_clips(30, 48, 10))
+
+
+def test_more_clips_than_frames_start_one_frame_apart_and_wrap():
+  clips = sampling.test_clips(3, 4, 5)
+  assert clips.tolist() == [[0, 1, 2, 0], [1, 2, 0, 1], [2, 0, 1, 2], [0, 1, 2, 0], [1, 2, 0, 1]]
+
+
+@pytest.mark.parametrize("length", [96, 97, 150, 1000])
+def test_uniform_takes_one_frame_of_each_segment(length):
+  bounds = np.arange(49) * length // 48
+  for seed in range(20):
+    frames = sampling.uniform(length, 48, np.random.default_rng(seed))
+    assert (bounds[:-1] <= frames).all()
+    assert (frames < bounds[1:]).all()
+
+
+@pytest.mark.parametrize("length", [48, 49, 60, 95])
+def test_uniform_skips_single_frames_of_a_middle_clip(length):
+  for seed in range(20):
+    frames = sampling.uniform(length, 48, np.random.default_rng(seed))
+    assert set(np.diff(frames)) <= {1, 2}
+    assert 0 <= frames[0] <= 1
+    assert frames[-1] in (length - 1, length - 2)
+
+
+def test_uniform_reads_a_short_clip_round_and_round_from_any_start():
+  starts = set()
+  for seed in range(50):
+    frames = sampling.uniform(5, 12, np.random.default_rng(seed))
+    np.testing.assert_array_equal(frames, (frames[0] + np.arange(12)) % 5)
+    starts.add(int(frames[0]))
+  assert starts == set(range(5))
+
+
+@pytest.mark.parametrize("kind", sampling.KINDS)
+@pytest.mark.parametrize("length", [10, 60, 200])
+def test_sample_depends_on_its_generator_alone(kind, length):
+  keypoints = moving_points(length)
+  np.random.seed(0)
+  once = sampling.sample(keypoints, kind=kind, num_frames=48, rng=np.random.default_rng((1, 2, 3)))
+  np.random.seed(1)
+  again = sampling.sample(keypoints, kind=kind, num_frames=48, rng=np.random.default_rng((1, 2, 3)))
+  np.testing.assert_array_equal(once, again)
+  other = sampling.sample(keypoints, kind=kind, num_frames=48, rng=np.random.default_rng((1, 2, 4)))
+  # Interpolating a short clip leaves nothing to chance.
+  assert (once != other).any() == (kind == "uniform" or length >= 48)
+
+
+@pytest.mark.parametrize("length", [2, 3, 17, 47])
+def test_interpolate_keeps_linear_motion_linear(length):
+  np.testing.assert_allclose(
+    sampling.interpolate(moving_points(length), 48), moving_points(48), atol=1e-4
+  )
+
+
+def test_interpolate_has_no_jump_where_uniform_wraps_round():
+  keypoints = moving_points(20)
+  wrapped = sampling.sample(keypoints, num_frames=48, rng=np.random.default_rng(0))
+  smooth = sampling.interpolate(keypoints, 48, np.random.default_rng(0))
+  fastest = np.abs(np.diff(keypoints, axis=0)).max()
+  assert np.abs(np.diff(wrapped, axis=0)).max() > 10 * fastest
+  assert np.abs(np.diff(smooth, axis=0)).max() <= fastest
+
+
+@pytest.mark.parametrize("rng", [None, np.random.default_rng(0)])
+def test_interpolate_to_the_same_length_is_identity(rng):
+  keypoints = moving_points(48)
+  np.testing.assert_array_equal(sampling.interpolate(keypoints, 48, rng), keypoints)
+
+
+def test_interpolate_takes_an_absent_joint_whole_from_the_nearer_frame():
+  keypoints = np.array([[[8, 8, 0.5]], [[0, 0, 0]], [[4, 6, 1.0]]], np.float32)
+  #                   frame: 0     0.5        1          1.5        2
+  expected = [[8, 8, 0.5], [8, 8, 0.5], [0, 0, 0], [0, 0, 0], [4, 6, 1]]
+  np.testing.assert_array_equal(sampling.interpolate(keypoints, 5)[:, 0], expected)
+  # With ten frames, 0.44 is the last of the first joint, and 1.56 the first of the last.
+  assert (sampling.interpolate(keypoints, 10)[:, 0, 2]).tolist() == [*[0.5] * 3, *[0] * 4, *[1] * 3]
+
+
+def test_interpolate_blends_the_score_of_present_joints():
+  keypoints = np.array([[[0, 0, 0.2]], [[3, 9, 0.8]]], np.float32)
+  expected = [[0, 0, 0.2], [1, 3, 0.4], [2, 6, 0.6], [3, 9, 0.8]]
+  np.testing.assert_allclose(sampling.interpolate(keypoints, 4)[:, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("length", [49, 72, 96, 150, 1001])
+def test_interpolate_takes_distinct_frames_evenly_from_a_long_clip(length):
+  frames = np.arange(length, dtype=np.float32)[:, None, None] + np.ones(3, np.float32)
+  even = sampling.interpolate(frames, 48)[:, 0, 0] - 1
+  step = length / 48
+  np.testing.assert_allclose(even, (np.arange(48) + 0.5) * step, atol=1.5)
+  bounds = np.arange(49) * length // 48
+  for seed in range(10):
+    jittered = sampling.interpolate(frames, 48, np.random.default_rng(seed))[:, 0, 0] - 1
+    assert (bounds[:-1] <= jittered).all()
+    assert (jittered < bounds[1:]).all()
+
+
+def test_a_single_frame_is_held():
+  keypoints = moving_points(1)
+  for kind in sampling.KINDS:
+    clip = sampling.sample(keypoints, kind=kind, num_frames=4, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(clip, np.repeat(keypoints, 4, axis=0))
+
+
+@pytest.mark.parametrize("kind", sampling.KINDS)
+@pytest.mark.parametrize("length", [1, 7, 16, 20, 100])
+def test_samples_have_the_shape_asked_for_and_keep_their_type(kind, length):
+  keypoints = moving_points(length)
+  clip = sampling.sample(keypoints, kind=kind, num_frames=16, rng=np.random.default_rng(0))
+  clips = sampling.sample_test(keypoints, kind=kind, num_frames=16, num_clips=3)
+  assert (clip.shape, clips.shape) == ((16, 1, 2, 3), (3, 16, 1, 2, 3))
+  assert clip.dtype == clips.dtype == np.float32
+
+
+def test_test_clips_of_interpolation_are_evenly_phased():
+  frames = np.arange(1, 41, dtype=np.float32)[:, None, None, None] * np.ones(3, np.float32)
+  clips = sampling.sample_test(frames, kind="interpolate", num_frames=10, num_clips=4)
+  first_frames = clips[:, 0, 0, 0, 0] - 1
+  assert first_frames.tolist() == [0, 1, 2, 3]
+  (only,) = sampling.sample_test(frames, kind="interpolate", num_frames=10, num_clips=1)
+  np.testing.assert_array_equal(only, sampling.interpolate(frames, 10))
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda rng: sampling.uniform(0, 48, rng), "length .* at least 1, got 0"),
+    (lambda rng: sampling.test_clips(5, 0, 1), "num_frames .* at least 1, got 0"),
+    (lambda rng: sampling.test_clips(5, 4, 0), "num_clips .* at least 1, got 0"),
+    (lambda rng: sampling.test_clips(5, 4, 1, style="x"), "'mmaction2' or 'pyskl', got 'x'"),
+    (lambda rng: sampling.interpolate(moving_points(0), 4), "length .* at least 1, got 0"),
+    (
+      lambda rng: sampling.sample(moving_points(5), kind="linear", num_frames=4, rng=rng),
+      "expected uniform or interpolate, got 'linear'",
+    ),
+  ],
+)
+def test_wrong_arguments_are_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call(np.random.default_rng(0))

@@ -1,0 +1,205 @@
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmg import errors
+from jaxmg.training import checkpoints, loop, losses, optimizers, sharding
+from jaxmg.training import step as steps
+
+STEPS, STEPS_PER_EPOCH = 12, 4
+
+
+SCHEDULE = optimizers.schedule("cosine", learning_rate=0.1, steps=STEPS)
+OPTIMIZER = optimizers.optimizer("sgd", SCHEDULE, weight_decay=1e-3)
+
+
+class Run:
+  """Trains the toy in a directory; each call makes all but the compiled step anew."""
+
+  def __init__(self, toy, mesh, train_step, directory: pathlib.Path):
+    self.toy, self.mesh, self.train_step, self.directory = toy, mesh, train_step, directory
+
+  def __call__(self, *, batches=None, **options):
+    state = steps.init_train_state(self.toy.model, OPTIMIZER, self.toy.key, self.toy.example)
+    with checkpoints.Checkpoints(self.directory / "checkpoints") as saved:
+      state = loop.train(
+        state,
+        self.train_step,
+        batches or self.toy.Batches(),
+        mesh=self.mesh,
+        steps=STEPS,
+        steps_per_epoch=STEPS_PER_EPOCH,
+        key=self.toy.key,
+        learning_rate=SCHEDULE,
+        checkpoints=saved,
+        logger=loop.Logger(self.directory),
+        **options,
+      )
+    return jax.device_get(state)
+
+  def lines(self):
+    text = (self.directory / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+  def steps_on_disk(self):
+    return sorted(int(path.name) for path in (self.directory / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def compiled(toy):
+  mesh = sharding.data_mesh(jax.devices()[:2])
+  train_step = steps.make_train_step(toy.model, toy.preprocess, losses.classification(), OPTIMIZER)
+  return mesh, steps.compile_train_step(train_step, mesh)
+
+
+@pytest.fixture
+def make_run(toy, compiled, tmp_path):
+  def make(name="run"):
+    (tmp_path / name).mkdir()
+    return Run(toy, *compiled, tmp_path / name)
+
+  return make
+
+
+def stop_after(calls, signal="SIGTERM"):
+  """A `stop` that reports the signal at its n-th call."""
+  count = iter(range(1, 1000))
+  return lambda: signal if next(count) >= calls else None
+
+
+def assert_same_bits(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_stopped_and_resumed_run_ends_as_if_it_had_not_been(make_run):
+  whole, stopped = make_run("whole"), make_run("stopped")
+  expected = whole()
+  with pytest.raises(errors.Preempted, match="step 3 is saved"):
+    stopped(stop=stop_after(3))
+  with pytest.raises(errors.Interrupted, match="step 8 is saved"):
+    stopped(stop=stop_after(5, "SIGINT"))
+  assert stopped.steps_on_disk() == [8]
+  assert_same_bits(stopped(), expected)
+  assert [line["step"] for line in whole.lines()] == [4, 8, 12]
+  assert [line["step"] for line in stopped.lines()] == [3, 4, 8, 12]
+  assert whole.lines()[-1]["loss"] == stopped.lines()[-1]["loss"]
+
+
+def test_run_that_broke_off_goes_on_from_its_last_checkpoint(make_run):
+  class Failing:
+    def __init__(self, batches, after):
+      self.batches, self.left = batches, after
+
+    def __next__(self):
+      self.left -= 1
+      if self.left < 0:
+        raise errors.DataError("clip 7 is broken")
+      return next(self.batches)
+
+    def __getattr__(self, name):
+      return getattr(self.batches, name)
+
+  whole, broken = make_run("whole"), make_run("broken")
+  expected = whole(log_every=1)
+  with pytest.raises(errors.DataError):
+    broken(log_every=1, batches=Failing(broken.toy.Batches(), 7))
+  assert [line["step"] for line in broken.lines()] == list(range(1, 8))
+  with (broken.directory / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 8, "lo')  # cut off by a kill
+  assert_same_bits(broken(log_every=1), expected)
+  for a, b in zip(whole.lines(), broken.lines(), strict=True):
+    assert a | {"clips_per_second": 0} == b | {"clips_per_second": 0}
+
+
+def test_run_that_is_complete_only_returns_its_end(make_run):
+  run = make_run()
+  end = run()
+  assert_same_bits(run(), end)
+  assert [line["step"] for line in run.lines()] == [4, 8, 12]
+
+
+def test_metrics_hold_means_rate_speed_and_evaluation(make_run):
+  run = make_run()
+  run(log_every=3, evaluate=lambda state: {"top1": 0.5}, evaluate_every=2)
+  training = [line for line in run.lines() if "loss" in line]
+  assert [line["step"] for line in training] == [3, 4, 6, 8, 9, 12]
+  assert [line["epoch"] for line in training] == [0.75, 1, 1.5, 2, 2.25, 3]
+  first = training[0]
+  assert first["learning_rate"] == pytest.approx(0.05 * (1 + np.cos(np.pi * 2 / STEPS)))
+  assert first["clips_per_second"] > 0
+  assert first["skipped"] == 0
+  assert {"accuracy", "gradient_norm"} < first.keys()
+  evaluation = [line for line in run.lines() if "loss" not in line]
+  assert evaluation == [
+    {"step": 8, "epoch": 2.0, "eval/top1": 0.5},
+    {"step": 12, "epoch": 3.0, "eval/top1": 0.5},
+  ]
+  assert list(run.directory.glob("events.out.tfevents.*"))
+
+
+def test_best_and_newest_checkpoints_remain(make_run):
+  run = make_run()
+  scores = {4: 0.2, 8: 0.7, 12: 0.4}
+  run(evaluate=lambda state: {"top1": scores[int(state.step)]})
+  assert run.steps_on_disk() == [8, 12]
+
+
+def test_evaluation_that_was_asked_to_stop_gives_no_score(make_run):
+  run = make_run()
+  asked = []
+
+  def evaluate(state):
+    asked.append(int(state.step))  # the signal comes now, and evaluation breaks off
+
+  with pytest.raises(errors.Preempted, match="step 5 is saved"):
+    run(evaluate=evaluate, stop=lambda: "SIGTERM" if asked else None)
+  assert asked == [4]
+  assert run.steps_on_disk() == [5]
+
+
+def test_checkpoints_can_be_more_frequent_than_epochs(make_run):
+  run = make_run()
+  saved_at = []
+  with pytest.raises(errors.Preempted):
+    run(
+      save_every=3, stop=lambda: saved_at.append(1) or ("SIGTERM" if len(saved_at) == 4 else None)
+    )
+  assert [line["step"] for line in run.lines()] == [3, 4]
+
+
+def test_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(make_run):
+  class Poisoned:
+    """NaN in every batch from the tenth on, and in the second."""
+
+    def __init__(self, batches):
+      self.batches = batches
+
+    def __next__(self):
+      batch = next(self.batches)
+      if self.batches.next_index == 2 or self.batches.next_index >= 10:
+        batch["values"][:] = np.nan
+      return batch
+
+    def __getattr__(self, name):
+      return getattr(self.batches, name)
+
+  run = make_run()
+  with pytest.raises(errors.DivergedError, match=r"at most 2 .*, got 3 .*that of step 8"):
+    run(batches=Poisoned(run.toy.Batches()), max_skipped=2, log_every=1)
+  assert run.steps_on_disk() == [8]
+  lines = run.lines()
+  assert [line["skipped"] for line in lines] == [0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3]
+  assert lines[1]["loss"] is None
+  # The skipped second step made no update, so the third still has the second rate.
+  assert lines[2]["learning_rate"] == pytest.approx(float(SCHEDULE(1)))
+
+
+def test_epochs_are_printed_where_there_is_no_terminal(make_run, capsys):
+  make_run()(evaluate=lambda state: {"top1": 0.5})
+  out, err = capsys.readouterr()
+  assert out.count("epoch") == 6
+  assert "epoch 3, step 12: eval/top1 0.5" in out
+  assert err == ""

@@ -1,0 +1,151 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmg.training import losses, optimizers, sharding
+from jaxmg.training import step as steps
+
+SGD = optimizers.optimizer("sgd", lambda count: 0.1, weight_decay=1e-3)
+
+
+def make(toy, optimizer):
+  state = jax.jit(lambda key: steps.init_train_state(toy.model, optimizer, key, toy.example))(
+    toy.key
+  )
+  train_step = steps.make_train_step(
+    toy.model, toy.preprocess, losses.classification(label_smoothing=0.1), optimizer
+  )
+  return state, train_step
+
+
+@pytest.fixture(scope="module")
+def made(toy):
+  state, train_step = make(toy, SGD)
+  return state, jax.jit(train_step)
+
+
+def assert_same_bits(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_close(a, b):
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
+
+
+def test_gradient_of_the_step_agrees_with_finite_differences(toy):
+  with jax.enable_x64(True):
+    state, train_step = make(toy, optax.sgd(1.0))
+    state = state.replace(params=jax.tree.map(lambda x: x.astype(jnp.float64), state.params))
+    train_step, batch = jax.jit(train_step), next(toy.Batches())
+    after, _ = train_step(state, batch, toy.key)
+    gradient = jax.tree.map(jnp.subtract, state.params, after.params)
+
+    def loss(params):
+      return train_step(state.replace(params=params), batch, toy.key)[1]["loss"]
+
+    rng = np.random.default_rng(0)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+      direction = rng.normal(size=leaf.shape)
+
+      def moved(amount, path=path, direction=direction):
+        return jax.tree_util.tree_map_with_path(
+          lambda p, x: x + amount * direction if p == path else x, state.params
+        )
+
+      slope = (loss(moved(1e-5)) - loss(moved(-1e-5))) / 2e-5
+      np.testing.assert_allclose((leaf * direction).sum(), slope, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("poison", ["values", "label"])
+def test_step_that_is_not_finite_changes_nothing_but_the_counts(toy, made, poison):
+  (state, train_step), batches = made, toy.Batches()
+  state, _ = train_step(state, next(batches), toy.key)
+  bad = next(batches)
+  bad[poison][0] = np.nan if poison == "values" else -1
+  after, metrics = train_step(state, bad, toy.key)
+  assert_same_bits(after, state.replace(step=jnp.int32(2), skipped=jnp.int32(1)))
+  assert np.isnan(metrics["loss"])
+  after, metrics = train_step(after, next(batches), toy.key)
+  assert (after.step, after.skipped, metrics["skipped"]) == (3, 1, 1)
+  assert (after.params["head"]["bias"] != state.params["head"]["bias"]).all()
+
+
+def test_update_that_overflows_never_reaches_the_parameters(toy):
+  state, train_step = make(toy, optax.sgd(1e38, momentum=0.9))
+  train_step, batches = jax.jit(train_step), toy.Batches()
+  for _ in range(5):
+    state, metrics = train_step(state, next(batches), toy.key)
+  assert metrics["skipped"] > 0
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_training_learns_and_moves_the_batch_statistics(toy, made):
+  (start, train_step), batches = made, toy.Batches()
+  state, history = start, []
+  for _ in range(80):
+    state, metrics = train_step(state, next(batches), toy.key)
+    history.append(float(metrics["loss"]))
+  assert np.mean(history[-10:]) < 0.8 * np.mean(history[:10])
+  assert (start.batch_stats["bn"]["mean"] != state.batch_stats["bn"]["mean"]).all()
+
+
+def test_order_of_the_rows_does_not_change_a_step(toy, made):
+  state, train_step = made
+  batch = next(toy.Batches())
+  turned = {name: values[::-1] for name, values in batch.items()}
+  assert_close(train_step(state, batch, toy.key), train_step(state, turned, toy.key))
+
+
+def test_randomness_differs_from_step_to_step_and_key_to_key(toy, made):
+  (state, train_step), batch = made, next(toy.Batches())
+  found = {
+    float(train_step(state.replace(step=jnp.int32(step)), batch, jax.random.key(seed))[1]["loss"])
+    for step in range(3)
+    for seed in range(3)
+  }
+  assert len(found) == 9
+
+
+def test_one_two_and_eight_devices_agree(toy):
+  ends = []
+  for count in (1, 2, 8):
+    mesh = sharding.data_mesh(jax.devices()[:count])
+    state, train_step = make(toy, SGD)
+    state, batches = sharding.replicate(mesh, state), toy.Batches()
+    train_step = steps.compile_train_step(train_step, mesh)
+    for _ in range(10):
+      state, metrics = train_step(state, sharding.shard_batch(mesh, next(batches)), toy.key)
+    ends.append(jax.device_get((state, metrics)))
+  assert_close(ends[1], ends[0])
+  assert_close(ends[2], ends[0])
+
+
+def test_state_is_donated(toy):
+  mesh = sharding.data_mesh(jax.devices()[:2])
+  state, train_step = make(toy, SGD)
+  state = sharding.replicate(mesh, state)
+  batch = sharding.shard_batch(mesh, next(toy.Batches()))
+  steps.compile_train_step(train_step, mesh)(state, batch, toy.key)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.opt_state)))
+
+
+def test_shapes_of_the_state_are_known_without_computing_it(toy, made):
+  shapes = jax.eval_shape(
+    lambda key: steps.init_train_state(toy.model, SGD, key, toy.example), toy.key
+  )
+  assert jax.tree.map(jnp.shape, made[0]) == jax.tree.map(jnp.shape, shapes)
+
+
+def test_prediction_is_the_mean_of_the_views_probabilities(toy, made):
+  state, _ = made
+  values = next(toy.Batches())["values"]
+  predict = steps.make_predict_step(
+    toy.model, lambda batch: jnp.stack([batch["values"], -batch["values"]]), lambda view: view
+  )
+  found = jax.jit(predict)(state.params, state.batch_stats, {"values": values})
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  apply = jax.jit(toy.model.apply)
+  both = [jax.nn.softmax(apply(variables, x)[0]) for x in (values, -values)]
+  np.testing.assert_allclose(found, (both[0] + both[1]) / 2, rtol=1e-5)
