@@ -70,7 +70,8 @@ def run(values: flags.FlagValues) -> None:
     folder / "confusion.png",
     metrics.confusion_matrix(labels, probabilities.argmax(-1), len(data.class_names)),
     data.class_names,
-    title=title(recipe, values.split, summary),
+    title=f"{data.name}{' (synthetic)' if data.synthetic else ''}, {values.split}: mean-class "
+    f"accuracy {summary['mean_class']:.1%}",
   )
   plots.views(folder / "views.png", recipe, data, rows, probabilities)
   print(report(recipe, values.split, summary))

@@ -3,6 +3,7 @@
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmg import inputs, skeletons
@@ -35,8 +36,9 @@ def views(path: pathlib.Path, recipe: dict, data, rows: np.ndarray, probabilitie
     data, rows[chosen], skeleton=skeleton, batch_size=len(chosen), **sampling
   )
   batch = next(iter(batches))
+  keypoints, frame_size = map(jnp.asarray, (batch["keypoints"], batch["frame_size"]))
   options.pop("mirror")
-  view = inputs.heatmap_views(batch["keypoints"], batch["frame_size"], size=options["size"])
+  view = inputs.heatmap_views(keypoints, frame_size, size=options["size"])
   view = jax.tree.map(lambda x: x[0], view)
   volume = np.asarray(inputs.render_view(view, skeleton=skeleton, **options)).max(-1)  # B T H W
   frames = np.linspace(0, volume.shape[1] - 1, 6).astype(int)

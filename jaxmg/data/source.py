@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class Source:
     return record
 
   def rows(
-    self, split: str, *, protocol: str | None = None, fold: tuple[int, int] | None = None
+    self, split: str, *, protocol: str | None = None, fold: Sequence[int] | None = None
   ) -> Int64[np.ndarray, " rows"]:
     """Returns the rows of a split ("train", "test") of a protocol, the first one by default.
 
