@@ -41,7 +41,7 @@ from ml_collections import ConfigDict, config_flags
 from jaxmg import errors
 
 # Settings that a run may be continued with after a change.
-MAY_CHANGE = frozenset({"schedule.epochs", "train.log_every", "train.checkpoint_every"})
+MAY_CHANGE = frozenset({"schedule.epochs", "train.log_every"})
 
 RANGES = {
   "sampling.num_frames": "[1, 4096]",
@@ -57,6 +57,7 @@ RANGES = {
   "schedule.epochs": "[1, 1000000]",
   "train.batch_size": "[1, 1000000]",
   "train.label_smoothing": "[0, 1)",
+  "train.logit_adjustment": "[0, 10]",
   "train.seed": "[0, 2147483647]",
 }
 

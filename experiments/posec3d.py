@@ -16,6 +16,7 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments import evaluate, launch
 from jaxmg import errors, inputs, predict, skeletons
@@ -74,7 +75,10 @@ def run(config, workdir: pathlib.Path) -> None:
   train_step = step.make_train_step(
     model,
     lambda keys, batch: render(batch["keypoints"], batch["frame_size"], keys=keys),
-    losses.classification(label_smoothing=config.train.label_smoothing),
+    losses.classification(
+      label_smoothing=config.train.label_smoothing,
+      log_prior=log_prior(data.labels[rows], len(data.class_names), config.train.logit_adjustment),
+    ),
     optimizer,
   )
   key = jax.random.key(config.train.seed)
@@ -151,6 +155,14 @@ def make_recipe(config, data: Source) -> dict:
       "synthetic": data.synthetic,
     },
   }
+
+
+def log_prior(labels: np.ndarray, num_classes: int, strength: float) -> np.ndarray | None:
+  """`strength` times the logarithm of the classes' shares; a class without clips counts as one."""
+  if not strength:
+    return None
+  counts = np.bincount(labels, minlength=num_classes).clip(1)
+  return (strength * np.log(counts / counts.sum())).astype(np.float32)
 
 
 def parse_fold(text: str | None) -> list[int] | None:

@@ -43,7 +43,8 @@ def save(path: str | os.PathLike, scores: Scores) -> None:
 def load(path: str | os.PathLike) -> Scores:
   """Reads what `save` wrote; raises DataError for anything else."""
   try:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here: numpy leaves its own handle open when the file is broken.
+    with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
       scores = Scores(
         ids=tuple(file["ids"].tolist()),
         probabilities=file["probabilities"],
@@ -55,10 +56,10 @@ def load(path: str | os.PathLike) -> Scores:
   except Exception as error:  # numpy and zipfile raise many types
     raise errors.DataError(path, expected="a score file", got=error) from error
   shape = (len(scores.ids), len(scores.class_names))
-  if scores.probabilities.shape != shape or scores.labels.shape != shape[:1]:
-    raise errors.DataError(
-      f"{path}: probabilities", expected=list(shape), got=list(scores.probabilities.shape)
-    )
+  for name, expected in (("probabilities", shape), ("labels", shape[:1])):
+    got = getattr(scores, name).shape
+    if got != expected:
+      raise errors.DataError(f"{path}: {name}", expected=list(expected), got=list(got))
   if len(set(scores.ids)) < len(scores.ids):
     raise errors.DataError(f"{path}: ids", expected="each once", got="repeated ones")
   return scores

@@ -18,7 +18,7 @@ from jaxmg.models import layers
 # laptops; "tiny" is for tests.
 VARIANTS = {
   "slowonly-r50": dict(width=32, depths=(4, 6, 3)),
-  "small": dict(width=16, depths=(2, 3, 2)),
+  "small": dict(width=16, depths=(1, 2, 1)),
   "tiny": dict(width=4, depths=(1, 1, 1)),
 }
 
@@ -135,7 +135,7 @@ class PoseC3D(nn.Module):
       blocks = stage(x, train=train)
       out |= {f"stage{i + 1}/block{j}": block for j, block in enumerate(blocks)}
       x = out[f"stage{i + 1}"] = blocks[-1]
-    features = out["features"] = x.mean((1, 2, 3), dtype=jnp.float32)
+    features = out["features"] = x.mean((1, 2, 3), dtype=jnp.promote_types(x.dtype, jnp.float32))
     x = layers.Dropout(self.dropout)(features, train=train, rows=rows)
     logits = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="head")(x)
     return logits, out

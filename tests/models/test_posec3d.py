@@ -8,7 +8,7 @@ from jaxmg.models import posec3d
 
 PARAMETERS = {  # at 17 joints and 60 classes
   "slowonly-r50": 2_024_860,  # published
-  "small": 333_548,
+  "small": 199_852,
   "tiny": 16_728,
 }
 

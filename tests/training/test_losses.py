@@ -33,3 +33,12 @@ def test_classification_returns_mean_loss_and_accuracy():
   expected = losses.cross_entropy(LOGITS, batch["label"], label_smoothing=0.1).mean()
   assert loss == expected
   assert metrics == {"accuracy": 0.5}  # of the two equal logits the first one counts
+
+
+def test_log_prior_is_added_to_the_logits_in_the_loss_alone():
+  logits, batch = jnp.array([[2.0, 1.0], [0.0, 0.5]]), {"label": jnp.array([0, 1])}
+  log_prior = np.log(np.array([0.9, 0.1], np.float32))
+  loss, metrics = losses.classification(log_prior=log_prior)(logits, {}, batch)
+  expected, _ = losses.classification()(logits + log_prior, {}, batch)
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  assert metrics["accuracy"] == 1

@@ -1,0 +1,160 @@
+"""The arrows of docs/architecture.md: who may import whom, and what an import must not load."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# All that a module may import beside the standard library, numpy and jaxtyping. A name allows what
+# is below it; what stands in brackets is imported inside functions only.
+ARROWS = {
+  "jaxmg": "jaxmg.inputs jaxmg.models jaxmg.skeletons",
+  "jaxmg.errors": "",
+  "jaxmg.inputs": "jax jaxmg.skeletons",
+  "jaxmg.predict": (
+    "flax jax jaxmg.errors jaxmg.models jaxmg.inputs jaxmg.skeletons"
+    " jaxmg.data.batch jaxmg.data.readers"
+    " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
+  ),
+  "jaxmg.scores": "jaxmg.errors",
+  # What a pose is: arrays and no files; frames are chosen on the host.
+  "jaxmg.skeletons": "jaxmg.skeletons",
+  "jaxmg.skeletons.augment": "jax",
+  "jaxmg.skeletons.geometry": "jax",
+  "jaxmg.skeletons.heatmaps": "jax",
+  "jaxmg.skeletons.sampling": "",
+  "jaxmg.skeletons.topology": "",
+  # A model can be lifted out with one file: a skeleton reaches it as numbers.
+  "jaxmg.models": "jaxmg.models",
+  "jaxmg.models.layers": "flax jax",
+  "jaxmg.models.posec3d": "flax jax jaxmg.models.layers",
+  "jaxmg.pretrained": "",
+  "jaxmg.pretrained.convert": "flax jax jaxmg.errors",
+  "jaxmg.pretrained.posec3d": "jaxmg.pretrained.convert",
+  # The host's side, without jax: grain in the pipeline, tensorflow_datasets where records are.
+  "jaxmg.data": "",
+  "jaxmg.data.batch": "",
+  "jaxmg.data.pipeline": (
+    "grain jaxmg.errors jaxmg.data.batch jaxmg.data.source"
+    " jaxmg.skeletons.sampling jaxmg.skeletons.topology"
+  ),
+  "jaxmg.data.prepared": (
+    "tensorflow_datasets tqdm jaxmg.errors jaxmg.data.readers jaxmg.skeletons.topology"
+  ),
+  "jaxmg.data.readers": "jaxmg.errors jaxmg.skeletons.topology [openpyxl] [scipy]",
+  "jaxmg.data.source": "tensorflow_datasets jaxmg.errors",
+  # Arrays and callables: no data set, no skeleton, no particular model.
+  "jaxmg.training": "",
+  "jaxmg.training.checkpoints": "jax orbax jaxmg.errors",
+  "jaxmg.training.evaluate": "jax jaxmg.training.sharding",
+  "jaxmg.training.loop": (
+    "jax tensorboardX tqdm jaxmg.errors"
+    " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
+  ),
+  "jaxmg.training.losses": "jax",
+  "jaxmg.training.metrics": "",
+  "jaxmg.training.optimizers": "jax optax jaxmg.errors",
+  "jaxmg.training.sharding": "jax jaxmg.errors",
+  "jaxmg.training.step": "flax jax optax jaxmg.training.sharding",
+  # Composition, and the only place for flags and configs; imported by itself alone.
+  "experiments.configs.posec3d": "ml_collections",
+  "experiments.evaluate": "absl flax jax jaxmg experiments.launch experiments.plots",
+  "experiments.launch": "absl jax ml_collections jaxmg.errors",
+  "experiments.plots": "jax jaxmg.inputs jaxmg.skeletons jaxmg.data.pipeline [matplotlib]",
+  "experiments.posec3d": "jax jaxmg experiments.evaluate experiments.launch",
+  "experiments.predict": "absl jaxmg.errors jaxmg.predict jaxmg.data.readers experiments.launch",
+  # Raw files to prepared data; imported by nothing. These folders are on the path as packages.
+  "datasets.prepare": "etils jaxmg.errors jaxmg.data.prepared",
+  "datasets.imigue.imigue_dataset_builder": "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers",
+  "datasets.synthetic_imigue.generate": "openpyxl jaxmg.errors jaxmg.skeletons.topology",
+  "datasets.synthetic_imigue.synthetic_imigue_dataset_builder": (
+    "imigue.imigue_dataset_builder synthetic_imigue.generate jaxmg.data.prepared"
+  ),
+  "datasets.utd_mhad.utd_mhad_dataset_builder": (
+    "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers"
+  ),
+}
+
+
+def module_files():
+  for folder in ("jaxmg", "experiments", "datasets", "benchmarks"):
+    for path in sorted((ROOT / folder).rglob("*.py")):
+      parts = path.relative_to(ROOT).with_suffix("").parts
+      yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+FILES = dict(module_files())
+
+
+def imports(tree):
+  """Yields the full name of everything imported and whether that is inside a function."""
+  late = {
+    node
+    for function in ast.walk(tree)
+    if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    for node in ast.walk(function)
+  }
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      origin = "." * node.level + (node.module or "")
+      names = [f"{origin}.{alias.name}" for alias in node.names]
+    else:
+      continue
+    for name in names:
+      if name.partition(".")[0] not in sys.stdlib_module_names | {"numpy", "jaxtyping"}:
+        yield name, node in late
+
+
+def forbidden(tree, allowed):
+  """The imports of a module that its row of ARROWS does not hold."""
+
+  def is_allowed(name, late):
+    parts = name.split(".")
+    above = {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
+    return any(x in allowed or (late and f"[{x}]" in allowed) for x in above)
+
+  return sorted(name for name, late in imports(tree) if not is_allowed(name, late))
+
+
+def test_every_module_has_its_row():
+  assert FILES.keys() - ARROWS.keys() == set()
+  assert ARROWS.keys() - FILES.keys() == set()
+
+
+@pytest.mark.parametrize("module", sorted(FILES.keys() & ARROWS.keys()))
+def test_module_imports_what_its_row_allows(module):
+  tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+  assert forbidden(tree, ARROWS[module].split()) == []
+
+
+@pytest.mark.parametrize(
+  ("code", "found"),
+  [
+    ("import json, numpy\nimport jax.numpy as jnp\nfrom jaxmg.data import source", []),
+    ("from jaxmg import data", ["jaxmg.data"]),
+    ("from jaxmg.data import sources", ["jaxmg.data.sources"]),
+    ("import jax, grain", ["grain"]),
+    ("from . import data", ["..data"]),
+    ("def read():\n  import scipy.io", []),
+    ("import scipy.io", ["scipy.io"]),
+    ("if True:\n  from scipy import io", ["scipy.io"]),
+  ],
+)
+def test_forbidden_imports_are_found(code, found):
+  assert forbidden(ast.parse(code), ["jax", "jaxmg.data.source", "[scipy]"]) == found
+
+
+def test_importing_the_models_loads_nothing_that_trains_reads_or_draws():
+  code = "import jaxmg.models, sys; print(*sys.modules)"
+  run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+  loaded = {name.partition(".")[0] for name in run.stdout.split()}
+  assert "flax" in loaded
+  # jaxmg/__init__.py runs first: what holds for the models holds for the whole menu.
+  heavy = "grain tensorflow_datasets tensorflow orbax optax torch ml_collections matplotlib scipy"
+  assert loaded.isdisjoint(heavy.split())

@@ -1,0 +1,204 @@
+import functools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmg import inputs, skeletons
+from jaxmg.data import batch as batches
+from jaxmg.skeletons import augment, geometry, heatmaps, sampling
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+SIZE = 12
+KINDS = ("joint", "limb")
+SKELETON = skeletons.get("imigue22")
+AUGMENTATION = dict(rotation=10.0, jitter=1.0, joint_dropout=0.1)
+# The cut at 3 sigma is a pixel wider to the left (see heatmaps): what it leaves there is below it.
+WINDOW = np.exp(-0.5 * 3**2)
+
+# One shape in all tests: compiling takes longer than running.
+SEEDS = np.arange(8)  # of the clips' keys
+fake = functools.partial(batches.fake, batch_size=8, num_frames=2, num_persons=2, num_joints=22)
+fake_views = functools.partial(fake, num_views=2)
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "mirror", "augmented"))
+def render(batch, seeds=None, *, kind="joint", mirror=False, augmented=False):
+  return inputs.heatmap_inputs(
+    batch["keypoints"],
+    batch["frame_size"],
+    skeleton=SKELETON,
+    kind=kind,
+    size=SIZE,
+    keys=None if seeds is None else jax.vmap(jax.random.key)(seeds),
+    mirror=mirror,
+    **(AUGMENTATION if augmented else {}),
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("skeleton", "kind"))
+def render_views(batch, *, skeleton=SKELETON, kind="joint"):
+  """Four views, mirrored ones included: R B T H W C."""
+  views = inputs.heatmap_views(batch["keypoints"], batch["frame_size"], size=SIZE, mirror=True)
+  draw = functools.partial(inputs.render_view, skeleton=skeleton, kind=kind, size=SIZE)
+  return jax.lax.map(draw, views)
+
+
+def draw(points, kind):
+  if kind == "joint":
+    return heatmaps.render_joints(points, size=(SIZE, SIZE))
+  return heatmaps.render_limbs(points, SKELETON.limbs, size=(SIZE, SIZE))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_keys_each_clip_is_drawn_in_its_own_box(kind):
+  batch = fake()
+
+  @jax.jit
+  def by_hand(keypoints, frame_size):
+    box = geometry.compact_box(keypoints, frame_size)
+    return draw(geometry.move_into_box(keypoints, box, size=(SIZE, SIZE)), kind)
+
+  clips = zip(batch["keypoints"], batch["frame_size"], strict=True)
+  expected = np.stack([by_hand(*clip) for clip in clips])
+  np.testing.assert_allclose(render(batch, kind=kind), expected, atol=1e-6)
+  assert expected.max() > 0.5
+
+
+def test_clip_depends_on_its_key_and_on_no_other_row():
+  def augment_and_render(batch, seeds):
+    return np.asarray(render(batch, seeds, mirror=True, augmented=True))
+
+  batch = fake()
+  rendered = augment_and_render(batch, SEEDS)
+  turned = {name: rows[::-1] for name, rows in batch.items()}
+  np.testing.assert_array_equal(augment_and_render(turned, SEEDS[::-1]), rendered[::-1])
+
+  others, other_seeds = fake(seed=1), SEEDS + 100
+  others["keypoints"][1], other_seeds[1] = batch["keypoints"][1], SEEDS[1]
+  np.testing.assert_array_equal(augment_and_render(others, other_seeds)[1], rendered[1])
+  assert (augment_and_render(batch, other_seeds)[0] != rendered[0]).any()
+
+
+def test_training_mirrors_some_of_the_clips_and_changes_them_no_further():
+  plain, drawn = (np.asarray(render(fake(), SEEDS, mirror=mirror)) for mirror in (False, True))
+  mirrored = plain[..., ::-1, SKELETON.mirror]
+  is_plain, is_mirrored = (
+    np.abs(drawn - expected).max((1, 2, 3, 4)) <= WINDOW for expected in (plain, mirrored)
+  )
+  assert (is_plain ^ is_mirrored).all()
+  assert is_plain.any()
+  assert is_mirrored.any()
+
+
+def swapped(count, pairs):
+  order = list(range(count))
+  for a, b in pairs:
+    order[a], order[b] = b, a
+  return order
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["imigue22", "imigue22_legacy"])
+def test_mirrored_views_are_the_others_with_columns_and_channels_exchanged(name, kind):
+  skeleton = skeletons.get(name)
+  joints = swapped(22, skeleton.mirror_pairs)
+  channels = joints
+  if kind == "limb" and name == "imigue22_legacy":  # by its declared pairs, right or wrong
+    channels = swapped(len(skeleton.limbs), skeleton.limb_mirror_pairs)
+  elif kind == "limb":  # each limb becomes the one between its mirrored ends
+    limbs = [{a, b} for a, b in skeleton.limbs]
+    channels = [limbs.index({joints[a], joints[b]}) for a, b in skeleton.limbs]
+  plain, mirrored = np.split(
+    np.asarray(render_views(fake_views(), skeleton=skeleton, kind=kind)), 2
+  )
+  np.testing.assert_array_equal(mirrored, plain[..., ::-1, channels])
+  assert (mirrored != plain).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mirrored_views_show_the_mirrored_body(kind):
+  batch = fake_views()
+
+  @jax.jit
+  def of_mirrored_points(batch):
+    views = inputs.heatmap_views(batch["keypoints"], batch["frame_size"], size=SIZE)
+    return draw(augment.flip(views["points"], SKELETON.mirror, width=SIZE), kind)
+
+  mirrored = np.asarray(render_views(batch, kind=kind))[2:]
+  np.testing.assert_allclose(mirrored, of_mirrored_points(batch), rtol=0, atol=WINDOW)
+
+
+def test_plain_views_come_first_and_alone_without_mirroring():
+  batch = fake_views()
+  views = functools.partial(inputs.heatmap_views, size=SIZE)
+  both, plain = (
+    jax.jit(functools.partial(views, mirror=mirror))(batch["keypoints"], batch["frame_size"])
+    for mirror in (True, False)
+  )
+  assert both["mirrored"].tolist() == [False, False, True, True]
+  assert plain["mirrored"].tolist() == [False, False]
+  np.testing.assert_array_equal(np.asarray(both["points"])[:2], plain["points"])
+
+
+def test_views_of_equal_clips_are_what_training_without_keys_sees():
+  batch = fake()
+  twice = dict(batch, keypoints=np.stack([batch["keypoints"]] * 2, axis=1))
+  for view in np.asarray(render_views(twice))[:2]:
+    np.testing.assert_allclose(view, render(batch), atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["short", "middle", "long"])
+def test_points_of_the_views_are_those_of_the_pytorch_tools(case):
+  with np.load(GOLDEN / "test_pipeline.npz") as golden:
+    xy, score, frame_size, expected = (
+      golden[f"{case}.{name}"] for name in ("keypoint", "score", "img_shape", "keypoint_64")
+    )
+  keypoints = np.concatenate([xy, score[..., None]], -1).swapaxes(0, 1)  # L M V 3
+  clips = sampling.sample_test(keypoints, num_frames=48, num_clips=10)
+  views = jax.jit(functools.partial(inputs.heatmap_views, size=64))(
+    clips[None], np.int32(frame_size)[None]
+  )
+  points = np.asarray(views["points"])[:, 0].reshape(480, *keypoints.shape[1:])
+  np.testing.assert_allclose(points[..., :2].swapaxes(0, 1), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clip_without_a_body_is_empty(kind):
+  batch, views = fake(), fake_views()
+  batch["keypoints"][0] = views["keypoints"][0] = 0
+  for drawn in (
+    np.asarray(render(batch, kind=kind)),
+    np.asarray(render(batch, SEEDS, kind=kind)),
+    *np.asarray(render_views(views, kind=kind)),
+  ):
+    np.testing.assert_array_equal(drawn[0], 0)
+    assert np.isfinite(drawn).all()
+    assert drawn[1].max() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_is_finite_where_joints_and_bodies_are_absent(kind):
+  batch = fake()
+  batch["keypoints"][0] = 0
+  batch["keypoints"][1, 0, 0, :, :2] = 5.0  # limbs without length
+
+  def value(keypoints):
+    return (render(dict(batch, keypoints=keypoints), SEEDS, kind=kind) ** 2).sum()
+
+  gradient = np.asarray(jax.jit(jax.grad(value))(batch["keypoints"]))
+  assert np.isfinite(gradient).all()
+  assert np.abs(gradient[1, ..., :2]).max() > 0
+
+
+def test_vmap_over_batches_is_one_longer_batch():
+  whole = fake(), SEEDS
+  halves = jax.tree.map(lambda rows: rows.reshape(2, 4, *rows.shape[1:]), whole)
+  mapped, expected = jax.jit(jax.vmap(render))(*halves), render(*whole)
+  np.testing.assert_allclose(mapped, expected.reshape(mapped.shape), atol=1e-6)
+
+
+def test_other_kind_is_refused():
+  with pytest.raises(ValueError, match='kind: expected "joint" or "limb", got \'bone\''):
+    jax.eval_shape(functools.partial(render, kind="bone"), fake())
