@@ -21,7 +21,7 @@ def confusion(path: pathlib.Path, counts: np.ndarray, names: tuple[str, ...], *,
   axes.set_yticks(range(len(names)), names, fontsize=7)
   axes.set(xlabel="predicted", ylabel="label", title=title)
   figure.colorbar(image, shrink=0.6, label="share of the label's clips")
-  figure.savefig(path, dpi=110)
+  figure.savefig(path, dpi=110, bbox_inches="tight")
   pyplot.close(figure)
 
 
@@ -58,8 +58,8 @@ def views(path: pathlib.Path, recipe: dict, data, rows: np.ndarray, probabilitie
       margin = 0.1 * np.max(high - low) + 1
       poses.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
       poses.set_aspect("equal")
-      poses.set_title(f"frame {frame + 1} of {volume.shape[1]}", fontsize=8)
       heatmap.imshow(volume[i, frame], cmap="magma", vmin=0, vmax=1)
+      heatmap.set_xlabel(f"frame {frame + 1} of {volume.shape[1]}", fontsize=8)
       for axes in (poses, heatmap):
         axes.set_xticks([])
         axes.set_yticks([])
@@ -68,7 +68,7 @@ def views(path: pathlib.Path, recipe: dict, data, rows: np.ndarray, probabilitie
     said = names[label] if label >= 0 else "hidden"
     guessed = f"predicted: {names[guess]} ({probabilities[clip, guess]:.0%})"
     grid[2 * i, 0].set_title(
-      f"{data.ids[rows[clip]]}: {said}\n{guessed}",
+      f"{data.ids[rows[clip]]}: {said}; {guessed}",
       fontsize=8,
       loc="left",
     )

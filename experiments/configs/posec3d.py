@@ -64,7 +64,7 @@ def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
     config.optimizer.update(
       name="adamw", learning_rate=3e-3, reference_batch=16, weight_decay=0.05, decay="kernels"
     )
-    config.schedule.update(epochs=20, warmup_epochs=1.0)
+    config.schedule.update(epochs=12, warmup_epochs=1.0)
     # The training clips have a long tail, and the figure is the mean over classes.
     config.train.update(batch_size=16, label_smoothing=0.1, logit_adjustment=1.0)
   return config

@@ -52,20 +52,21 @@ class Logger:
     """Moves the bar by one step."""
     self._bar.update()
 
-  def log(
-    self, step: int, epoch: float, values: Mapping[str, float | None], *, say: bool = False
-  ) -> None:
-    """Writes one line of metrics.jsonl and the same to TensorBoard; prints it too if `say`."""
+  def log(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
+    """Writes one line of metrics.jsonl and the same to TensorBoard."""
     if not self._active:
       return
     self._file.write(json.dumps({"step": step, "epoch": epoch, **values}, allow_nan=False) + "\n")
     self._file.flush()
-    known = {name: value for name, value in values.items() if value is not None}
-    for name, value in known.items():
-      self._events.add_scalar(name, value, step)
-    if say:
-      figures = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
-      self._bar.write(f"epoch {epoch:g}, step {step}: {figures}")
+    for name, value in values.items():
+      if value is not None:
+        self._events.add_scalar(name, value, step)
+
+  def say(self, epoch: float, values: Mapping[str, float | None]) -> None:
+    """Prints a line."""
+    if self._active:
+      figures = ", ".join(f"{name} {x:.4g}" for name, x in values.items() if x is not None)
+      self._bar.write(f"epoch {epoch:g}: {figures}")
       sys.stdout.flush()
 
   def close(self) -> None:
@@ -120,11 +121,12 @@ def train(
   start = int(state.step)
   logger.start(start, steps)
   try:
-    pending, previous, since = [], None, time.perf_counter()
+    history, logged = [], 0  # the metrics of this epoch's steps; how many of them are written
+    previous, since = None, time.perf_counter()
     for step in range(start + 1, steps + 1):
       batch = sharding.shard_batch(mesh, next(batches))
       state, metrics = train_step(state, batch, key)
-      pending.append(metrics)
+      history.append(metrics)
       # One step runs and one waits: enough to keep the devices busy, and no stop is far away.
       jax.block_until_ready(previous)
       previous = metrics
@@ -138,12 +140,15 @@ def train(
       if not (saves or epoch_ends or step % log_every == 0):
         continue
 
-      values = _means(pending)
       skipped = int(state.skipped)
       rate = learning_rate(step - 1 - skipped)  # the optimizer counts the updates it has made
-      speed = len(pending) * len(batch["clip"]) / (time.perf_counter() - since)
-      values |= {"skipped": skipped, "learning_rate": float(rate), "clips_per_second": speed}
-      logger.log(step, epoch, values, say=epoch_ends or last)
+      speed = (len(history) - logged) * len(batch["clip"]) / (time.perf_counter() - since)
+      other = {"skipped": skipped, "learning_rate": float(rate), "clips_per_second": speed}
+      logger.log(step, epoch, _means(history[logged:]) | other)
+      logged = len(history)
+      if epoch_ends or last:
+        logger.say(epoch, _means(history) | other)
+        history, logged = [], 0
       if skipped > max_skipped:
         raise errors.DivergedError(
           f"step {step}",
@@ -153,15 +158,17 @@ def train(
         )
       results = evaluate(state) if evaluates else None
       if results:
-        logger.log(step, epoch, {f"eval/{name}": x for name, x in results.items()}, say=True)
+        results = {f"eval/{name}": x for name, x in results.items()}
+        logger.log(step, epoch, results)
+        logger.say(epoch, results)
       if saves:
-        score = results[best_metric] if results else None
+        score = results[f"eval/{best_metric}"] if results else None
         checkpoints.save(step, state, batches.get_state(), score)
       if signal:
         checkpoints.wait()
         kind = errors.Interrupted if signal == "SIGINT" else errors.Preempted
         raise kind(f"{signal}: step {step} is saved; the same command goes on from there")
-      pending, since = [], time.perf_counter()
+      since = time.perf_counter()
   finally:
     logger.close()
     checkpoints.wait()

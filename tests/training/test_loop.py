@@ -201,5 +201,5 @@ def test_epochs_are_printed_where_there_is_no_terminal(make_run, capsys):
   make_run()(evaluate=lambda state: {"top1": 0.5})
   out, err = capsys.readouterr()
   assert out.count("epoch") == 6
-  assert "epoch 3, step 12: eval/top1 0.5" in out
+  assert "epoch 3: eval/top1 0.5" in out
   assert err == ""
