@@ -8,6 +8,7 @@ DEMO := runs/demo
 
 # From synthetic recordings to a trained, evaluated recogniser. Interrupted, it goes on.
 demo: $(VENV)/installed
+	@mkdir -p data/raw/synthetic_imigue
 	$(RUN) datasets/prepare.py synthetic_imigue --manual_dir=data/raw/synthetic_imigue --data_dir=data
 	$(RUN) -m experiments.posec3d --config=experiments/configs/posec3d.py:synthetic_imigue,joint,small --workdir=$(DEMO)
 	$(RUN) -m experiments.evaluate --run=$(DEMO) --split=test

@@ -10,10 +10,16 @@ import ml_collections
 
 DATASETS = {
   # The 2023 winner's recipe (VUT-HFUT/MiGA2023_Track1): 100 epochs at 0.4 / 6 for a batch of 32.
-  "imigue": dict(skeleton="imigue22", epochs=100, learning_rate=0.4 / 6, reference_batch=32),
-  "synthetic_imigue": dict(skeleton="imigue22", epochs=30, learning_rate=0.2, reference_batch=256),
+  "imigue": dict(
+    skeleton="imigue22", epochs=100, learning_rate=0.4 / 6, reference_batch=32, small_epochs=20
+  ),
+  "synthetic_imigue": dict(
+    skeleton="imigue22", epochs=100, learning_rate=0.4 / 6, reference_batch=32, small_epochs=12
+  ),
   # Left and right are classes there, so its index forbids mirroring.
-  "utd_mhad": dict(skeleton="kinect20", epochs=100, learning_rate=0.4, reference_batch=256),
+  "utd_mhad": dict(
+    skeleton="kinect20", epochs=100, learning_rate=0.4, reference_batch=256, small_epochs=40
+  ),
 }
 
 
@@ -64,7 +70,7 @@ def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
     config.optimizer.update(
       name="adamw", learning_rate=3e-3, reference_batch=16, weight_decay=0.05, decay="kernels"
     )
-    config.schedule.update(epochs=12, warmup_epochs=1.0)
+    config.schedule.update(epochs=dataset["small_epochs"], warmup_epochs=1.0)
     # The training clips have a long tail, and the figure is the mean over classes.
     config.train.update(batch_size=16, label_smoothing=0.1, logit_adjustment=1.0)
   return config
