@@ -35,4 +35,4 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf data runs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf runs/demo build dist *.egg-info .pytest_cache .ruff_cache

@@ -5,17 +5,17 @@
 writes RUN/<split>/: metrics.json, scores.npz (probabilities by clip id), confusion.png, views.png.
 """
 
-import json
 import pathlib
 from collections.abc import Callable
 
 import jax
+import tqdm
 from absl import flags
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from experiments import launch, plots
-from jaxmg import predict, scores, skeletons
+from jaxmg import errors, predict, scores, skeletons
 from jaxmg.data import pipeline
 from jaxmg.data.source import Source
 from jaxmg.training import checkpoints, metrics, sharding, step
@@ -44,6 +44,12 @@ def run(values: flags.FlagValues) -> None:
   variables = checkpoints.restore_variables(directory / "checkpoints", at)
   mesh = sharding.data_mesh()
   batch_size = -(-values.batch_size // mesh.size) * mesh.size
+  if data.fingerprint() != location["fingerprint"] or data.class_names != tuple(
+    recipe["class_names"]
+  ):
+    raise errors.DataError(
+      data.directory, expected="the clips and classes that the run was trained with", got="others"
+    )
   score = scorer(
     recipe, predict.build_model(recipe), data, values.split, mesh=mesh, batch_size=batch_size
   )
@@ -65,16 +71,25 @@ def run(values: flags.FlagValues) -> None:
     print("their labels are hidden: no metrics")
     return
   summary = metrics.summary(probabilities, labels, len(data.class_names))
-  (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
-  plots.confusion(
-    folder / "confusion.png",
-    metrics.confusion_matrix(labels, probabilities.argmax(-1), len(data.class_names)),
-    data.class_names,
-    title=f"{data.name}{' (synthetic)' if data.synthetic else ''}, {values.split}: mean-class "
-    f"accuracy {summary['mean_class']:.1%}",
+  launch.write(
+    folder / "metrics.json",
+    summary
+    | {"split": values.split, "step": values.step, "data": location, "sampling": recipe["sampling"]}
+    | {"inputs": recipe["inputs"]},
   )
-  plots.views(folder / "views.png", recipe, data, rows, probabilities)
   print(report(recipe, values.split, summary))
+  counts = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(data.class_names))
+  name = f"{data.name}{' (synthetic)' if data.synthetic else ''}, {values.split}"
+  try:
+    plots.confusion(
+      folder / "confusion.png",
+      counts,
+      data.class_names,
+      title=f"{name}: mean-class accuracy {summary['mean_class']:.1%}",
+    )
+    plots.views(folder / "views.png", recipe, data, rows, probabilities, title=name)
+  except ImportError:
+    print("no pictures: they need pip install 'jaxmg[plots]'")
 
 
 def scorer(
@@ -93,7 +108,13 @@ def scorer(
     **recipe["sampling"],
   )
   predict_step = step.compile_predict_step(predict.build_predict_step(recipe, model), mesh)
-  return lambda variables: evaluation.evaluate(predict_step, variables, batches, mesh=mesh)
+  count = -(-len(rows) // batch_size)
+
+  def score(variables):
+    bar = tqdm.tqdm(batches, split, total=count, unit="batch", leave=False, disable=None)
+    return evaluation.evaluate(predict_step, variables, bar, mesh=mesh)
+
+  return score
 
 
 def validation(recipe: dict, model: nn.Module, data: Source, mesh: Mesh) -> Callable | None:

@@ -232,11 +232,11 @@ def _work_directory(text, config) -> Iterator[pathlib.Path]:
 
 
 def _settle_config(path, config):
-  text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
-  if path.exists():
+  if any(path.parent.glob("checkpoints/[0-9]*")):  # before the first, nothing is lost by a change
     try:
-      old, new = _flatten(json.loads(path.read_text())), _flatten(json.loads(text))
-    except ValueError as error:
+      old = _flatten(json.loads(path.read_text(encoding="utf-8")))
+      new = _flatten(json.loads(json.dumps(config.to_dict())))
+    except (OSError, ValueError) as error:
       raise errors.ConfigError(path, expected="the config of a run", got=error) from error
     changes = [
       f"{key} {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
@@ -248,8 +248,13 @@ def _settle_config(path, config):
         f"{path.parent} holds a run with another config: {', '.join(changes)}",
         hint="take another --workdir, or the settings of that run",
       )
+  write(path, config.to_dict())
+
+
+def write(path: pathlib.Path, tree: Any) -> None:
+  """Writes JSON in one move: whoever reads the file finds all of it or none."""
   temporary = path.with_suffix(".tmp")
-  temporary.write_text(text)
+  temporary.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")
   temporary.replace(path)
 
 

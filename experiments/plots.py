@@ -25,15 +25,16 @@ def confusion(path: pathlib.Path, counts: np.ndarray, names: tuple[str, ...], *,
   pyplot.close(figure)
 
 
-def views(path: pathlib.Path, recipe: dict, data, rows: np.ndarray, probabilities: np.ndarray):
-  """Three clips: their skeletons in source pixels, and the heatmaps that the network saw."""
+def views(
+  path: pathlib.Path, recipe: dict, data, rows: np.ndarray, probabilities: np.ndarray, *, title: str
+):
+  """Three clips, in the first of their test views: skeletons, and the heatmaps made of them."""
   pyplot = _pyplot()
   skeleton = skeletons.get(recipe["skeleton"])
   options = dict(recipe["inputs"])
   chosen = np.linspace(0, len(rows) - 1, 3).astype(int)
-  sampling = recipe["sampling"] | {"num_clips": 1}
   batches = pipeline.test_batches(
-    data, rows[chosen], skeleton=skeleton, batch_size=len(chosen), **sampling
+    data, rows[chosen], skeleton=skeleton, batch_size=len(chosen), **recipe["sampling"]
   )
   batch = next(iter(batches))
   keypoints, frame_size = map(jnp.asarray, (batch["keypoints"], batch["frame_size"]))
@@ -43,6 +44,7 @@ def views(path: pathlib.Path, recipe: dict, data, rows: np.ndarray, probabilitie
   volume = np.asarray(inputs.render_view(view, skeleton=skeleton, **options)).max(-1)  # B T H W
   frames = np.linspace(0, volume.shape[1] - 1, 6).astype(int)
   figure, grid = pyplot.subplots(6, 6, figsize=(12, 12.5), layout="constrained")
+  figure.suptitle(title)
   for i, clip in enumerate(chosen):
     keypoints = batch["keypoints"][i, 0]  # T M V 3
     seen = keypoints[keypoints[..., 2] > 0]

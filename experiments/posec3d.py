@@ -10,7 +10,6 @@ The same command in the same work directory goes on where it stopped. Afterwards
 """
 
 import functools
-import json
 import os
 import pathlib
 
@@ -81,24 +80,24 @@ def run(config, workdir: pathlib.Path) -> None:
     ),
     optimizer,
   )
-  key = jax.random.key(config.train.seed)
   channels = skeleton.num_joints if config.inputs.kind == "joint" else len(skeleton.limbs)
   size, num_frames = config.inputs.size, config.sampling.num_frames
   example = jnp.zeros((1, num_frames, size, size, channels))
   init = functools.partial(step.init_train_state, model, optimizer)
-  state = sharding.jit_once(init)(key, example)
+  init_key, train_key = jax.random.split(jax.random.key(config.train.seed))
+  state = sharding.jit_once(init)(init_key, example)
 
   parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  print(
-    f"{data.name}{' (synthetic)' if data.synthetic else ''}: {len(rows)} training clips of "
-    f"{len(data.class_names)} classes; {config.inputs.kind}s of {config.skeleton}\n"
-    f"{config.model.name} {config.model.variant}: {parameters:,} parameters\n"
-    f"learning rate {config.optimizer.learning_rate:g} x batch {config.train.batch_size} / "
-    f"{config.optimizer.reference_batch} = {rate:g}",
-    flush=True,
-  )
   if jax.process_index() == 0:
-    (workdir / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    launch.write(workdir / "recipe.json", recipe)
+    print(
+      f"{data.name}{' (synthetic)' if data.synthetic else ''}: {len(rows)} training clips of "
+      f"{len(data.class_names)} classes; {config.inputs.kind}s of {config.skeleton}\n"
+      f"{config.model.name} {config.model.variant}: {parameters:,} parameters\n"
+      f"learning rate {config.optimizer.learning_rate:g} x batch {config.train.batch_size} / "
+      f"{config.optimizer.reference_batch} = {rate:g}",
+      flush=True,
+    )
   with checkpoints.Checkpoints(workdir / "checkpoints") as saved:
     loop.train(
       state,
@@ -107,7 +106,7 @@ def run(config, workdir: pathlib.Path) -> None:
       mesh=mesh,
       steps=steps,
       steps_per_epoch=steps_per_epoch,
-      key=key,
+      key=train_key,
       learning_rate=schedule,
       checkpoints=saved,
       logger=loop.Logger(workdir),
@@ -138,6 +137,7 @@ def make_recipe(config, data: Source) -> dict:
       "num_frames": config.sampling.num_frames,
       "num_clips": config.sampling.test_clips,
       "num_persons": config.sampling.num_persons,
+      "style": config.sampling.style,
     },
     "inputs": {
       **config.inputs.to_dict(),
@@ -149,6 +149,8 @@ def make_recipe(config, data: Source) -> dict:
     "frame_size": list(data.frame_size),
     "data": {
       "name": data.name,
+      "version": data.version,
+      "fingerprint": data.fingerprint(),
       "directory": str(data.directory.resolve()),
       "protocol": config.data.protocol,
       "fold": parse_fold(config.data.fold),

@@ -1,4 +1,4 @@
-"""Micro-gesture and behaviour-based emotion recognition in pure JAX.
+"""Micro-gesture recognition in pure JAX.
 
 Axis letters, with one meaning in the whole package:
 

@@ -1,9 +1,10 @@
-"""A run directory -> class probabilities, for a batch, a clip or a file.
+"""A run directory -> class probabilities of a clip.
 
 `recipe.json` in the run directory holds all that prediction needs beside the weights:
 
     {"model": {"name": "posec3d", "num_classes": 32, "width": 32, "depths": [4, 6, 3], ...},
-     "sampling": {"kind": "uniform", "num_frames": 48, "num_clips": 10, "num_persons": 1},
+     "sampling": {"kind": "uniform", "num_frames": 48, "num_clips": 10, "num_persons": 1,
+                  "style": "mmaction2"},
      "inputs": {"kind": "joint", "size": 64, "sigma": 0.6, "mirror": true},
      "skeleton": "imigue22", "class_names": [...], "frame_size": [720, 1280], "data": {...}}
 """

@@ -62,7 +62,7 @@ ARROWS = {
   "jaxmg.training.step": "flax jax optax jaxmg.training.sharding",
   # Composition, and the only place for flags and configs; imported by itself alone.
   "experiments.configs.posec3d": "ml_collections",
-  "experiments.evaluate": "absl flax jax jaxmg experiments.launch experiments.plots",
+  "experiments.evaluate": "absl flax jax tqdm jaxmg experiments.launch experiments.plots",
   "experiments.launch": "absl jax ml_collections jaxmg.errors",
   "experiments.plots": "jax jaxmg.inputs jaxmg.skeletons jaxmg.data.pipeline [matplotlib]",
   "experiments.posec3d": "jax jaxmg experiments.evaluate experiments.launch",

@@ -88,6 +88,8 @@ class Builder(prepared.Builder):
     if not labels.keys() & self.files.keys():
       expected = "0001/0001_label.csv ... or Label/labels_20200831.csv"
       raise DataError(self.raw, expected=expected, got="no labels of the videos there")
+    for video in sorted(labels.keys() - self.files.keys()):
+      self.notes.append(f"video {video:04d} has labels and no skeleton file, and is left out")
     for video, path in self.files.items():
       if video not in labels:
         self.notes.append(f"video {video:04d} has no labels and is left out")
@@ -99,8 +101,8 @@ class Builder(prepared.Builder):
         id = f"{video:04d}_{k}"
         start, stop = label.start - FIRST_FRAME, label.end - FIRST_FRAME + 1
         if not 0 <= start < len(whole.keypoints):
-          got = f"{label.start} to {label.end}"
-          raise DataError(f"{path}: frames of clip {id}", expected="some in the file", got=got)
+          self.notes.append(f"clip {id} starts after its file's end and is left out")
+          continue
         if stop > len(whole.keypoints):
           self.notes.append(f"clip {id} ends {stop - len(whole.keypoints)} frames after its file")
         clip = dataclasses.replace(whole, keypoints=whole.keypoints[start:stop])

@@ -8,17 +8,34 @@ input for a laptop's CPU, without claim to anybody's figures.
 
 import ml_collections
 
+NO_CLIPPING = ml_collections.config_dict.placeholder(float)
+
 DATASETS = {
   # The 2023 winner's recipe (VUT-HFUT/MiGA2023_Track1): 100 epochs at 0.4 / 6 for a batch of 32.
   "imigue": dict(
-    skeleton="imigue22", epochs=100, learning_rate=0.4 / 6, reference_batch=32, small_epochs=20
+    skeleton="imigue22",
+    epochs=100,
+    learning_rate=0.4 / 6,
+    reference_batch=32,
+    small_epochs=20,
+    clip_norm=NO_CLIPPING,
   ),
   "synthetic_imigue": dict(
-    skeleton="imigue22", epochs=100, learning_rate=0.4 / 6, reference_batch=32, small_epochs=12
+    skeleton="imigue22",
+    epochs=100,
+    learning_rate=0.4 / 6,
+    reference_batch=32,
+    small_epochs=12,
+    clip_norm=NO_CLIPPING,
   ),
-  # Left and right are classes there, so its index forbids mirroring.
+  # PYSKL's recipe for NTU-60, longer. Left and right are classes: its index forbids mirroring.
   "utd_mhad": dict(
-    skeleton="kinect20", epochs=100, learning_rate=0.4, reference_batch=256, small_epochs=40
+    skeleton="kinect20",
+    epochs=100,
+    learning_rate=0.4,
+    reference_batch=256,
+    small_epochs=40,
+    clip_norm=40.0,
   ),
 }
 
@@ -37,7 +54,13 @@ def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
   )
   config.skeleton = dataset["skeleton"]
   config.sampling = dict(
-    kind="uniform", num_frames=48, num_persons=1, test_clips=10, test_size=64, mirror=True
+    kind="uniform",
+    num_frames=48,
+    num_persons=1,
+    test_clips=10,
+    test_size=64,
+    mirror=True,
+    style="mmaction2",
   )
   config.inputs = dict(kind=kind, size=56, sigma=0.6)
   config.augment = dict(crop_area=(0.56, 1.0), rotation=0.0, jitter=0.0, joint_dropout=0.0)
@@ -50,7 +73,7 @@ def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
     nesterov=False,
     weight_decay=3e-4,
     decay="all",
-    clip_norm=40.0,
+    clip_norm=dataset["clip_norm"],
   )
   config.schedule = dict(name="cosine", epochs=dataset["epochs"], warmup_epochs=0.0, milestones=())
   config.train = dict(

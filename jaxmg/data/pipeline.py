@@ -76,6 +76,7 @@ def test_batches(
   num_frames: int,
   num_clips: int,
   num_persons: int,
+  style: str = "mmaction2",
   batch_size: int,
   process_index: int = 0,
   process_count: int = 1,
@@ -97,7 +98,9 @@ def test_batches(
   padded = np.append(rows, np.repeat(rows[-1], -len(rows) % batch_size))
 
   def sample(keypoints):
-    return sampling.sample_test(keypoints, kind=kind, num_frames=num_frames, num_clips=num_clips)
+    return sampling.sample_test(
+      keypoints, kind=kind, num_frames=num_frames, num_clips=num_clips, style=style
+    )
 
   def load(position: int, row: int) -> dict[str, Any]:
     clip = _load(source, row, joints=joints, num_persons=num_persons, sample=sample)

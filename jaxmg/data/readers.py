@@ -175,7 +175,12 @@ def depth_view(joints3d: Float[np.ndarray, "t m v 3"]) -> Float[np.ndarray, "t m
 
 def _read_csv(path: pathlib.Path, layout: str | None) -> Clip:
   with open(path, encoding="utf-8-sig") as file:
-    header = not all(map(_is_number, file.readline().split(",")))
+    # A header begins with a name, or numbers its columns, as pandas does. Any other first line is
+    # data, of which a cell may be damaged.
+    cells = [cell.strip() for cell in file.readline().split(",")]
+    columns = [str(i) for i in range(len(cells))]
+    named = cells[0][:1].isalpha() and not _is_number(cells[0])
+    header = named or cells[1:] in (columns[:-1], columns[1:])
     if not header:
       file.seek(0)
     with warnings.catch_warnings():

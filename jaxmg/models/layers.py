@@ -18,8 +18,8 @@ class Conv(nn.Module):
   """A convolution without bias over space (1, k, k), over time (k, 1, 1), or neither (1, 1, 1).
 
   Zero padding of k // 2 on both sides, as in PyTorch; `strides` are (time, space). General 3-D
-  convolutions and the gradients of strided ones leave XLA's fast paths on CPUs (4 to 300 times
-  slower), so each form is written as 2-D convolutions and dots.
+  convolutions and the gradients of strided ones leave XLA's fast paths on CPUs, so each form is
+  written as 2-D convolutions and dots.
   """
 
   features: int
@@ -129,7 +129,7 @@ def max_pool_3x3(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
     before = jax.lax.slice_in_dim(padded, 0, size, axis=axis % x.ndim)
     after = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis % x.ndim)
     x = jnp.where(before >= x, before, x)
-    x = jnp.where(x >= after, x, after)
+    x = jnp.where(after > x, after, x)  # in this form a pixel that is NaN stays NaN
   return x
 
 

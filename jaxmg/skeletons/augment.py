@@ -44,12 +44,17 @@ def resized_crop(
   area: tuple[float, float] = (0.56, 1.0),
   aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Float[Array, " 4"]:
-  """A random part of a box: its share of the area varies and, log-uniformly, its aspect."""
+  """A random part of a box: its share of the area varies and, log-uniformly, its aspect.
+
+  As in the PyTorch tools, ten sizes are drawn; the first that fits is taken, or else the whole box.
+  """
   area_key, aspect_key, place_key = jax.random.split(key, 3)
-  share = jax.random.uniform(area_key, minval=area[0], maxval=area[1])
+  share = jax.random.uniform(area_key, (10,), minval=area[0], maxval=area[1])
   low, high = math.log(aspect[0]), math.log(aspect[1])
-  ratio = jnp.exp(0.5 * jax.random.uniform(aspect_key, minval=low, maxval=high))
-  sides = jnp.minimum(jnp.sqrt(share) * jnp.stack([ratio, 1 / ratio]), 1)  # of width, of height
+  ratio = jnp.exp(0.5 * jax.random.uniform(aspect_key, (10,), minval=low, maxval=high))
+  sizes = jnp.sqrt(share)[:, None] * jnp.stack([ratio, 1 / ratio], -1)  # of width, of height
+  fits = (sizes <= 1).all(-1)
+  sides = jnp.where(fits.any(), sizes[fits.argmax()], 1)
   low = jax.random.uniform(place_key, (2,)) * (1 - sides)
   whole = box[2:] - box[:2]
   return jnp.concatenate([box[:2] + low * whole, box[:2] + (low + sides) * whole])

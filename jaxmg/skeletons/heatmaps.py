@@ -5,8 +5,9 @@ is sampled at y = row, x = col, not at its centre. A point whose score is 0 is n
 
 With `window=True` the result is that of the PyTorch tools: a Gaussian is cut off 3 sigma from its
 joint or from its limb's bounding box, scores below 1e-4 are skipped, and a limb shorter than 1 px
-is its start joint. The cuts are steps: `window=False` leaves them out, and the heatmap is then a
-smooth function of the coordinates everywhere.
+is its start joint. The cuts are steps: `window=False` leaves them out, and the heatmap of a person
+is then a smooth function of the coordinates everywhere (once differentiable, for limbs). Several
+persons share it by their maximum, whose gradient goes to the highest.
 """
 
 from collections.abc import Sequence

@@ -95,15 +95,16 @@ def sample_test(
   kind: str = "uniform",
   num_frames: int,
   num_clips: int,
+  style: str = "mmaction2",
 ) -> Float[np.ndarray, "n t m v c"]:
   """The T frames of each of N test clips, without chance.
 
-  "uniform" gives `test_clips`; "interpolate" gives N evenly phased choices from the segments, which
-  are all the same for a clip of T frames or fewer.
+  "uniform" gives `test_clips`, in their `style`; "interpolate" N evenly phased choices from the
+  segments, which are all the same for a clip of T frames or fewer.
   """
   _check(len(keypoints), num_frames, num_clips)
   if _is_uniform(kind):
-    return keypoints[test_clips(len(keypoints), num_frames, num_clips)]
+    return keypoints[test_clips(len(keypoints), num_frames, num_clips, style=style)]
   phases = (np.arange(num_clips) + 0.5) / num_clips
   return np.stack([_interpolate(keypoints, num_frames, phase) for phase in phases])
 

@@ -24,9 +24,9 @@ class Checkpoints:
   """
 
   def __init__(self, directory: str | os.PathLike):
-    self._directory = directory
+    self._directory = os.path.abspath(directory)  # Orbax takes no other
     with _as_errors(errors.StorageError, directory):
-      self._manager = _manager(directory, writable=True)
+      self._manager = _manager(self._directory, writable=True)
 
   def __enter__(self):
     return self
@@ -110,6 +110,7 @@ def restore_variables(directory: str | os.PathLike, step: int | str = "best") ->
   Raises:
     CheckpointError: no such step, or files that cannot be read.
   """
+  directory = os.path.abspath(directory)
   with (
     _as_errors(errors.CheckpointError, directory),
     contextlib.closing(_manager(directory, writable=False)) as manager,

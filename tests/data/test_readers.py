@@ -382,3 +382,25 @@ def test_a_faulty_label_is_named_by_line_and_field(tmp_path, content, expected):
   with pytest.raises(DataError) as caught:
     readers.read_labels(path)
   assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("header", ["frame,x0,y0,s0", ",0,1,2", "0,1,2,3", "frame,1,2,3", None])
+def test_a_first_line_is_a_header_or_data(tmp_path, header):
+  count = 18
+  names = header and header + "".join(f",{header[-1]}{i}" for i in range(3, 3 * count))
+  if header and header[-1].isdecimal():  # numbered to the end
+    first = int(header[-1]) + 1
+    names = ",".join([header, *map(str, range(first, first + 3 * count - 3))])
+  rows = np.concatenate([np.arange(2)[:, None], np.full((2, 3 * count), 0.5)], 1)
+  text = "\n".join(",".join(map(str, row)) for row in rows)
+  (tmp_path / "clip.csv").write_text(f"{names}\n{text}" if names else text)
+  assert len(readers.read(tmp_path / "clip.csv").keypoints) == 2
+
+
+@pytest.mark.parametrize("damaged", ["", "1O"])
+def test_a_damaged_first_line_is_no_header(tmp_path, damaged):
+  rows = [["0.5"] * 54 for _ in range(3)]
+  rows[0][0] = damaged
+  (tmp_path / "clip.csv").write_text("\n".join(map(",".join, rows)))
+  with pytest.raises(DataError, match="could not convert string"):
+    readers.read(tmp_path / "clip.csv")

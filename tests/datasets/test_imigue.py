@@ -159,10 +159,16 @@ def test_cut_clips_and_videos_without_labels_are_noted(prepare, raw):
   ]
 
 
-def test_a_clip_outside_its_file_is_refused(prepare, raw):
-  (raw / "0001" / "0001_label.csv").write_text("3,30,31\n")
-  with pytest.raises(DataError, match="frames of clip 0001_0: expected some in the file"):
-    write(prepare, raw)
+def test_clips_outside_their_file_and_videos_without_skeletons_are_noted(prepare, raw):
+  (raw / "0001" / "0001_label.csv").write_text("3,0,9\n3,30,31\n")
+  for path in (raw / "0067").glob("0067_light_hand.csv"):
+    path.unlink()
+  data = write(prepare, raw)
+  assert "0001_1" not in data.ids
+  assert json.loads((data.directory / "index.json").read_text())["notes"] == [
+    "video 0067 has labels and no skeleton file, and is left out",
+    "clip 0001_1 starts after its file's end and is left out",
+  ]
 
 
 def test_folders_without_skeletons_or_labels_are_refused(prepare, raw):

@@ -187,8 +187,15 @@ def test_the_same_command_in_the_same_work_directory_goes_on():
   assert [_main("--config.model.depth=5") for _ in range(2)] == [0, 0]
 
 
+def test_before_the_first_checkpoint_a_setting_may_be_corrected():
+  assert _main() == 0
+  assert _main("--config.model.depth=5") == 0
+  assert json.loads(pathlib.Path("run/config.json").read_text())["model"]["depth"] == 5
+
+
 def test_another_config_in_the_same_work_directory_is_refused_by_its_keys(capsys):
   assert _main() == 0
+  os.makedirs("run/checkpoints/10")
   before = pathlib.Path("run/config.json").read_text()
   capsys.readouterr()
   assert _main("--config.model.depth=5", "--config.data.fold=0/4") == 2
@@ -203,7 +210,7 @@ def test_more_epochs_in_the_same_work_directory_go_on():
 
 
 def test_a_damaged_config_in_the_work_directory_is_refused(capsys):
-  os.mkdir("run")
+  os.makedirs("run/checkpoints/10")
   pathlib.Path("run/config.json").write_text("{")
   assert _main() == 2
   _check_one_line(capsys, r"run/config\.json")

@@ -72,8 +72,9 @@ def test_run_directory_holds_what_a_run_leaves(run):
   assert np.isfinite(lines[-1]["loss"])
 
 
-def test_evaluation_writes_scores_of_every_clip_and_pictures(run, capsys):
-  assert launch.command(evaluate.run, evaluate.define, [f"--run={run}"]) == 0
+def test_evaluation_writes_scores_of_every_clip_and_pictures(run, capsys, monkeypatch):
+  monkeypatch.chdir(run.parent)  # a relative path, as users type it
+  assert launch.command(evaluate.run, evaluate.define, [f"--run={run.name}"]) == 0
   found = scores.load(run / "test" / "scores.npz")
   assert sorted(found.ids) == sorted(f"clip{i}" for i in range(18, 24))
   np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-5)
