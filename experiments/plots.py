@@ -69,11 +69,11 @@ def views(
     names = recipe["class_names"]
     said = names[label] if label >= 0 else "hidden"
     guessed = f"predicted: {names[guess]} ({probabilities[clip, guess]:.0%})"
-    grid[2 * i, 0].set_title(
-      f"{data.ids[rows[clip]]}: {said}; {guessed}",
-      fontsize=8,
-      loc="left",
-    )
+    first = grid[2 * i, 0]
+    heading = f"{data.ids[rows[clip]]}: {said}; {guessed}"
+    # Out of the layout, it may reach over the next columns.
+    first.text(0, 1.04, heading, fontsize=8, transform=first.transAxes).set_in_layout(False)
+    first.set_title(" ", fontsize=8)
     grid[2 * i + 1, 0].set_ylabel(f"{options['kind']} heatmaps, maximum", fontsize=8)
   figure.savefig(path, dpi=100)
   pyplot.close(figure)
