@@ -71,33 +71,6 @@ def test_max_pool_gradient_is_that_of_finite_differences_without_ties():
   )
 
 
-# torch.nn.functional.max_pool2d(x, 3, stride=1, padding=1) and its gradient for the upstream
-# gradient 1, 2, 3, ... in row-major order, torch 2.13: the first of equal values takes it all.
-TIES = {
-  "all equal": (
-    [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
-    [[14, 10, 12, 0], [19, 11, 12, 0], [0, 0, 0, 0]],
-  ),
-  "some equal": (
-    [[2, 1, 1, 0, 0, 0, 0], [0, 0, 2, 1, 2, 1, 1], [2, 2, 1, 1, 1, 2, 0], [2, 2, 0, 1, 2, 1, 0]],
-    [
-      [20, 0, 0, 0, 0, 0, 0],
-      [0, 0, 79, 0, 75, 7, 0],
-      [60, 24, 0, 0, 0, 116, 0],
-      [0, 0, 0, 0, 25, 0, 0],
-    ],
-  ),
-}
-
-
-@pytest.mark.parametrize("case", TIES)
-def test_max_pool_gradient_goes_to_the_first_of_equal_values(case):
-  x, expected = map(np.asarray, TIES[case])
-  upstream = jnp.arange(1.0, x.size + 1).reshape(1, *x.shape, 1)
-  _, pullback = jax.vjp(layers.max_pool_3x3, jnp.asarray(x, jnp.float32)[None, :, :, None])
-  np.testing.assert_array_equal(pullback(upstream)[0][0, :, :, 0], expected)
-
-
 def test_dropout_of_a_row_depends_on_its_name_alone():
   x, key = jnp.ones((4, 100)), jax.random.key(3)
   dropout = layers.Dropout(0.5)
