@@ -1,10 +1,13 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from jaxmg import models
-from jaxmg.models import posec3d
+from jaxmg.models import layers, posec3d
 
 PARAMETERS = {  # at 17 joints and 60 classes
   "slowonly-r50": 2_024_860,  # published
@@ -81,3 +84,81 @@ def test_a_clip_alone_is_a_clip_in_a_batch(variables, heatmaps):
   together, _ = tiny().apply(variables, heatmaps)
   alone, _ = tiny().apply(variables, heatmaps[1:2])
   np.testing.assert_allclose(alone[0], together[1], atol=1e-5)
+
+
+def test_training_moves_the_running_mean_a_tenth_of_the_way(variables, heatmaps):
+  kernel = {"params": variables["params"]["stem"]["conv"]}
+  of_the_batch = layers.Conv(4, (1, 7, 7)).apply(kernel, heatmaps).mean((0, 1, 2, 3))
+  ones = jax.tree.map(jnp.ones_like, variables["batch_stats"])
+  (_, _), changed = tiny(dropout=0.0).apply(
+    {**variables, "batch_stats": ones}, heatmaps, train=True, mutable=["batch_stats"]
+  )
+  found = changed["batch_stats"]["stem"]["bn"]["mean"]
+  np.testing.assert_allclose(found, 0.9 + 0.1 * of_the_batch, rtol=1e-5)
+
+
+def test_convolutions_begin_as_kaiming_normal_by_their_outputs(variables):
+  kernels = {
+    jax.tree_util.keystr(path): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
+    if leaf.ndim == 5
+  }
+  assert len(kernels) == 13  # the stem, and four in each of three blocks
+  for name, kernel in kernels.items():
+    time, height, width, _, outputs = kernel.shape
+    deviation = np.sqrt(2 / (time * height * width * outputs))
+    error = 4 / np.sqrt(2 * kernel.size)  # four standard errors of an estimate from so many numbers
+    np.testing.assert_allclose(kernel.std(), deviation, rtol=error, err_msg=name)
+
+
+def test_the_head_begins_small_and_without_bias(variables):
+  head = variables["params"]["head"]
+  np.testing.assert_allclose(head["kernel"].std(), 0.01, rtol=4 / np.sqrt(2 * head["kernel"].size))
+  np.testing.assert_array_equal(head["bias"], 0)
+
+
+def test_order_of_the_clips_changes_no_clip_in_training(variables, heatmaps):
+  @jax.jit
+  def train(heatmaps, rows):
+    (logits, _), changed = tiny().apply(
+      variables,
+      heatmaps,
+      train=True,
+      rows=rows,
+      mutable=["batch_stats"],
+      rngs={"dropout": jax.random.key(2)},
+    )
+    return logits, changed
+
+  rows = jnp.array([11, 4, 7])
+  logits, changed = train(heatmaps, rows)
+  turned, changed_too = train(heatmaps[::-1], rows[::-1])
+  np.testing.assert_allclose(turned[::-1], logits, atol=1e-6)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), changed_too, changed)
+  other, _ = train(heatmaps[::-1], rows)  # the masks do follow the rows' names
+  assert np.abs(other[::-1] - logits).max() > 1e-3
+
+
+def test_published_network_lowers_in_bfloat16_for_every_platform():
+  model = posec3d.PoseC3D(60, **posec3d.VARIANTS["slowonly-r50"], dtype=jnp.bfloat16)
+  heatmaps = jax.ShapeDtypeStruct((2, 48, 56, 56, 17), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), heatmaps)
+
+  @jax.jit
+  @jax.grad
+  def gradient(params, batch_stats, heatmaps, key):
+    (logits, _), _ = model.apply(
+      {"params": params, "batch_stats": batch_stats},
+      heatmaps,
+      train=True,
+      mutable=["batch_stats"],
+      rngs={"dropout": key},
+    )
+    return logits.sum()
+
+  exported = export.export(gradient, platforms=("cpu", "cuda", "tpu"))(
+    variables["params"], variables["batch_stats"], heatmaps, jax.random.key(0)
+  )
+  text = exported.mlir_module()
+  assert "?x" not in text  # every shape is static
+  assert "xbf16>" in text
