@@ -266,7 +266,7 @@ FAULTS = {
   "empty npy": (lambda d: _bytes(d / "a.npy", b""), "a whole npy file"),
   "npy of structures": (lambda d: save(d / "a.npy", np.zeros(3, "f4,f4")), "array of numbers"),
   "npy without scores": (lambda d: save(d / "a.npy", pose()[..., :2]), "got [4, 1, 25, 2]"),
-  "npy without frames": (lambda d: save(d / "a.npy", pose(0)), "npy|T and M at least 1"),
+  "npy without frames": (lambda d: save(d / "a.npy", pose(0)), "T and M at least 1"),
   "npy out of range": (lambda d: save(d / "a.npy", _with(pose(), (0, 0, 0), 1e300)), "got 1e+300"),
   "npy with a score of 2": (
     lambda d: save(d / "a.npy", _with(pose(), (1, 0, 2), 2.0)),

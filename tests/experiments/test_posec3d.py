@@ -10,6 +10,8 @@ from experiments import evaluate, launch, posec3d, predict
 from jaxmg import scores
 from jaxmg.data import prepared, readers
 
+CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
+
 
 class Nods(prepared.Builder):
   """Subjects who nod or shake their heads."""
@@ -51,7 +53,7 @@ def train(data, workdir, *extra):
     "train.batch_size": 8,
     "schedule.epochs": 2,
   } | dict(setting.split("=") for setting in extra)
-  arguments = ["--config=experiments/configs/posec3d.py:imigue,joint,small", f"--workdir={workdir}"]
+  arguments = [f"--config={CONFIGS}/posec3d.py:imigue,joint,small", f"--workdir={workdir}"]
   arguments += [f"--config.{key}={value}" for key, value in settings.items()]
   return launch.main(posec3d.run, arguments)
 
@@ -136,7 +138,7 @@ def test_a_wrong_setting_is_one_line(data, tmp_path, capsys, setting, message):
   assert "\n" not in error
 
 
-@pytest.mark.parametrize("config", sorted(pathlib.Path("experiments/configs").glob("*.py")))
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_shipped_config_is_complete_and_in_range(config):
   import runpy
 

@@ -1,13 +1,17 @@
+import pathlib
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmg.skeletons import geometry
 
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+
 
 @pytest.mark.parametrize("case", ["short", "middle", "long"])
 def test_compact_crop_is_that_of_the_pytorch_tools(case):
-  with np.load("tests/golden/test_pipeline.npz") as golden:
+  with np.load(GOLDEN / "test_pipeline.npz") as golden:
     xy = golden[f"{case}.keypoint"][:, golden[f"{case}.frame_inds"].reshape(-1)]  # M 480 V 2
     score = golden[f"{case}.score"][:, golden[f"{case}.frame_inds"].reshape(-1)]
     frame_size, box_size = golden[f"{case}.img_shape"], golden[f"{case}.box_shape"]

@@ -1,3 +1,5 @@
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,13 +7,14 @@ import pytest
 
 from jaxmg.skeletons import heatmaps, topology
 
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 CASES = {"one": 0.6, "two": 0.6, "wide": 2.0}
 LIMBS = topology.SKELETONS["coco17"].limbs
 
 
 @pytest.fixture(scope="module")
 def golden():
-  with np.load("tests/golden/heatmaps.npz") as archive:
+  with np.load(GOLDEN / "heatmaps.npz") as archive:
     return dict(archive)
 
 
