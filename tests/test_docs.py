@@ -3,13 +3,18 @@
 import pathlib
 import re
 
+import jax
 import numpy as np
+from flax import nnx
 
+from jaxmg import models
 from jaxmg.data import prepared, source
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def blocks(path):
-  return re.findall(r"```python\n(.*?)```", pathlib.Path(path).read_text(), re.DOTALL)
+  return re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
 
 
 def test_example_of_the_readme_runs():
@@ -37,3 +42,22 @@ def test_example_of_your_data_prepares_a_folder_of_csv_files(tmp_path):
   assert directory == tmp_path / "data" / "desk" / "1.0.0"
   data = source.Source(directory)
   assert [data.ids[row] for row in data.rows("test")] == ["cy.csv"]
+
+
+def test_the_model_works_under_nnx_as_the_readme_says():
+  model = models.MODELS["posec3d"](num_classes=5, width=4, depths=(1,))
+  heatmaps = jax.random.uniform(jax.random.key(0), (2, 4, 8, 8, 3))
+
+  nnx_model = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0))
+  nnx.bridge.lazy_init(nnx_model, heatmaps)
+
+  params, batch_stats = (
+    nnx.to_pure_dict(nnx.state(nnx_model, kind)) for kind in (nnx.Param, nnx.BatchStat)
+  )
+  expected, _ = model.apply({"params": params, "batch_stats": batch_stats}, heatmaps)
+  logits, out = nnx_model(heatmaps)
+  np.testing.assert_allclose(logits, expected, atol=1e-6)
+  assert out["features"].shape == (2, 16)
+  nnx_model(heatmaps, train=True, mutable=["batch_stats"])  # moves the statistics in place
+  moved = np.asarray(nnx_model.stem["bn"]["mean"][...])
+  assert (moved != batch_stats["stem"]["bn"]["mean"]).all()
