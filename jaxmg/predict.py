@@ -51,7 +51,11 @@ def build_model(recipe: dict[str, Any], *, dtype: Any = jnp.float32) -> nn.Modul
 
 
 def build_predict_step(recipe: dict[str, Any], model: nn.Module) -> Callable:
-  """The step `(params, batch_stats, batch) -> probabilities [B, K]`, averaged over all views."""
+  """The step `(params, batch_stats, batch) -> probabilities [B, K]`, averaged over all views.
+
+  Batch norms are folded into the convolutions inside the step: it takes variables as training
+  leaves them.
+  """
   options = dict(recipe["inputs"])
   mirror = options.pop("mirror")
   skeleton = skeletons.get(recipe["skeleton"])
@@ -62,7 +66,13 @@ def build_predict_step(recipe: dict[str, Any], model: nn.Module) -> Callable:
     )
 
   render = functools.partial(inputs.render_view, skeleton=skeleton, **options)
-  return step.make_predict_step(model, views, render)
+  predict = step.make_predict_step(model, views, render)
+
+  def predict_step(params, batch_stats, batch):
+    folded = models.posec3d.fold_batch_norm({"params": params, "batch_stats": batch_stats})
+    return predict(folded["params"], {}, batch)
+
+  return predict_step
 
 
 class Predictor:

@@ -6,8 +6,10 @@ bottlenecks halve it. Kernels reach over time only in the last two stages.
 Axis letters: B batch, T frames, H rows, W columns, V joints or limbs, C channels, K classes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
@@ -22,9 +24,11 @@ VARIANTS = {
   "tiny": dict(width=4, depths=(1, 1, 1)),
 }
 
+_EPSILON = 1e-5
+
 
 class ConvNorm(nn.Module):
-  """Convolution, batch normalisation and, unless told otherwise, ReLU."""
+  """Convolution, batch normalisation (or what is left of it: a bias) and, usually, ReLU."""
 
   features: int
   kernel_size: tuple[int, int, int] = (1, 1, 1)
@@ -36,14 +40,17 @@ class ConvNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t2 h2 w2 d"]:
     x = layers.Conv(self.features, self.kernel_size, self.strides, self.dtype, name="conv")(x)
-    x = nn.BatchNorm(
-      use_running_average=not train,
-      momentum=0.9,
-      epsilon=1e-5,
-      dtype=self.dtype,
-      scale_init=nn.initializers.zeros if self.zero_scale else nn.initializers.ones,
-      name="bn",
-    )(x)
+    if not train and self.has_variable("params", "bias"):  # see fold_batch_norm
+      x += self.get_variable("params", "bias").astype(self.dtype)
+    else:
+      x = nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=_EPSILON,
+        dtype=self.dtype,
+        scale_init=nn.initializers.zeros if self.zero_scale else nn.initializers.ones,
+        name="bn",
+      )(x)
     return nn.relu(x) if self.relu else x
 
 
@@ -139,3 +146,20 @@ class PoseC3D(nn.Module):
     x = layers.Dropout(self.dropout)(features, train=train, rows=rows)
     logits = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="head")(x)
     return logits, out
+
+
+def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns variables without batch statistics that predict the same, for `train=False` only.
+
+  In inference a norm is a scale and a shift per channel: the scale goes into the kernel of the
+  convolution before it, and a bias is left of the shift. `model.apply` takes either form.
+  """
+
+  def fold(params, stats):
+    if "bn" not in params:
+      return {k: fold(v, stats[k]) if k in stats else v for k, v in params.items()}
+    scale = params["bn"]["scale"] * jax.lax.rsqrt(stats["bn"]["var"] + _EPSILON)
+    kernel = params["conv"]["kernel"] * scale
+    return {"conv": {"kernel": kernel}, "bias": params["bn"]["bias"] - stats["bn"]["mean"] * scale}
+
+  return {"params": fold(variables["params"], variables["batch_stats"])}

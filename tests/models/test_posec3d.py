@@ -1,5 +1,6 @@
 import functools
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,3 +163,23 @@ def test_published_network_lowers_in_bfloat16_for_every_platform():
   text = exported.mlir_module()
   assert "?x" not in text  # every shape is static
   assert "xbf16>" in text
+
+
+def test_folded_norms_give_the_same_logits_and_intermediates(variables, heatmaps):
+  leaves, tree = jax.tree.flatten(variables)
+  keys = jax.random.split(jax.random.key(3), len(leaves))
+  leaves = [jax.random.uniform(k, x.shape, minval=0.2) for k, x in zip(keys, leaves, strict=True)]
+  trained = jax.tree.unflatten(tree, leaves)
+  folded = posec3d.fold_batch_norm(trained)
+  assert folded.keys() == {"params"}
+  assert folded["params"]["stem"].keys() == {"conv", "bias"}
+  expected, found = (jax.jit(tiny().apply)(v, heatmaps) for v in (trained, folded))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+
+
+def test_folded_norms_cannot_be_trained(variables, heatmaps):
+  folded = posec3d.fold_batch_norm(variables)
+  with pytest.raises(flax.errors.ScopeParamNotFoundError):
+    tiny().apply(
+      folded, heatmaps, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)}
+    )

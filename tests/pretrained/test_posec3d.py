@@ -43,10 +43,13 @@ def test_key_points_through_the_published_network_give_its_logits_and_intermedia
     logits, out = model.apply(variables, volume[None])
     return logits, {name: out[name] for name in ("stem", "stage1", "stage2", "stage3")}
 
+  points = jnp.asarray(points.swapaxes(0, 1))
   with jax.default_matmul_precision("highest"):
-    logits, out = predict(variables, jnp.asarray(points.swapaxes(0, 1)))
+    logits, out = predict(variables, points)
+    folded_logits, _ = predict(models.posec3d.fold_batch_norm(variables), points)
   scale = np.abs(arrays["logits"]).max()
   np.testing.assert_allclose(logits, arrays["logits"], rtol=0, atol=1e-5 * scale)
+  np.testing.assert_allclose(folded_logits, logits, rtol=0, atol=1e-5 * scale)
   for name, tap in (
     ("stem", "backbone.conv1"),  # after its BN and ReLU, before the max-pool
     ("stage1", "backbone.layer1"),
