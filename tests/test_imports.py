@@ -67,6 +67,16 @@ ARROWS = {
   "experiments.plots": "jax jaxmg.inputs jaxmg.skeletons jaxmg.data.pipeline [matplotlib]",
   "experiments.posec3d": "jax jaxmg experiments.evaluate experiments.launch",
   "experiments.predict": "absl jaxmg.errors jaxmg.predict jaxmg.data.readers experiments.launch",
+  # What each claim of speed is measured with; imported by itself alone, and peers in functions.
+  "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
+  "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",
+  "benchmarks.loader": "benchmarks.timing jaxmg.data jaxmg.skeletons",
+  "benchmarks.posec3d": (
+    "jax benchmarks.timing jaxmg.models jaxmg.pretrained jaxmg.training"
+    " [benchmarks.torch_posec3d] [torch]"
+  ),
+  "benchmarks.timing": "jax",
+  "benchmarks.torch_posec3d": "torch",
   # Raw files to prepared data; imported by nothing. These folders are on the path as packages.
   "datasets.prepare": "etils jaxmg.errors jaxmg.data.prepared",
   "datasets.imigue.imigue_dataset_builder": "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers",

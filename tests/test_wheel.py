@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def test_wheel_holds_jaxmg_alone_and_all_of_it(tmp_path):
   tree = tmp_path / "tree"  # a copy: building leaves build/ and an egg-info beside the sources
   ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.npz")
-  for folder in ("jaxmg", "experiments", "datasets", "tests"):
+  for folder in ("jaxmg", "experiments", "datasets", "benchmarks", "tests"):
     shutil.copytree(ROOT / folder, tree / folder, ignore=ignore)
   for file in ("pyproject.toml", "README.md", "LICENSE"):
     shutil.copy(ROOT / file, tree)
