@@ -1,18 +1,28 @@
-"""Checkpoints on disk: the newest and the best one. The only module that knows Orbax.
+"""Checkpoints on disk: the two newest and the best one. The only module that knows Orbax.
 
-A step holds the training state, the state of the data iterator and the score it was given; a step
-directory without its temporary name is complete.
+A checkpoint is a directory named by its step, with Orbax's files of the training state and the file
+MANIFEST: the SHA-256 of each of them, the state of the data iterator and the score. It gets its
+name when all of it is written, and what a killed save or removal leaves behind is `<step>.*tmp`:
+whatever has a number is whole, or has been damaged since.
 """
 
+import concurrent.futures
 import contextlib
+import copy
+import hashlib
+import json
 import math
 import os
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
+from jax.experimental import multihost_utils
 
 from jaxmg import errors
 
@@ -20,13 +30,25 @@ from jaxmg import errors
 class Checkpoints:
   """Checkpoints of one run, saved in the background; `close` it, or use it in a `with`.
 
-  Nothing but the newest checkpoint and the one with the highest score is kept.
+  Nothing but the two newest and the one with the highest score is kept. `fingerprint` says by name
+  what the state of the data iterator relies on; it is saved, and compared by `restore`.
   """
 
-  def __init__(self, directory: str | os.PathLike):
-    self._directory = os.path.abspath(directory)  # Orbax takes no other
-    with _as_errors(errors.StorageError, directory):
-      self._manager = _manager(self._directory, writable=True)
+  def __init__(
+    self, directory: str | os.PathLike, *, fingerprint: Mapping[str, str | int] | None = None
+  ):
+    self._directory = pathlib.Path(directory).absolute()
+    self._fingerprint = dict(fingerprint or {})
+    with _as_errors(errors.StorageError, self._directory):
+      if jax.process_index() == 0:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for left in self._directory.glob("[0-9]*tmp"):
+          shutil.rmtree(left) if left.is_dir() else left.unlink()
+      if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("leftovers of killed saves are removed")
+    self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+    self._background = concurrent.futures.ThreadPoolExecutor(1)
+    self._saving: concurrent.futures.Future | None = None
 
   def __enter__(self):
     return self
@@ -35,35 +57,56 @@ class Checkpoints:
     self.close()
 
   def latest_step(self) -> int | None:
-    return self._manager.latest_step()
+    self.wait()
+    return max(_steps(self._directory), default=None)
 
   def best_step(self) -> int | None:
     """Returns the step with the highest score, the newest of equals or where none has a score."""
-    return self._manager.best_step()
+    self.wait()
+    return _best(self._directory)
 
-  def save(
-    self, step: int, state: Any, iterator_state: dict[str, Any], score: float | None = None
-  ) -> None:
-    """Starts to save; the state may be donated at once. The highest finite `score` is the best.
+  def save(self, step: int, state: Any, iterator_state: Mapping[str, Any]) -> None:
+    """Starts to save; the state may be donated at once.
 
     Raises:
       CheckpointError: the step is not newer than the latest.
+      DivergedError: there is a number in the state that is not finite.
       StorageError: this save, or the one before it, could not be written.
     """
-    if score is not None and not math.isfinite(score):
-      raise ValueError(f"score of step {step}: expected a finite number, got {score}")
+    latest = self.latest_step()
+    if latest is not None and step <= latest:
+      raise errors.CheckpointError(self._directory, expected=f"a step after {latest}", got=step)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+      if not np.isfinite(np.asarray(leaf)).all():
+        raise errors.DivergedError(
+          f"step {step}: {_name(path)}",
+          expected="finite numbers",
+          got="others",
+          hint=f"the last checkpoint is that of step {latest}",
+        )
     with _as_errors(errors.StorageError, self._directory):
-      saved = self._manager.save(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.PyTreeSave(state), iterator=ocp.args.JsonSave(iterator_state)
-        ),
-        metrics={} if score is None else {"score": float(score)},
-      )
-    if not saved:
-      raise errors.CheckpointError(
-        self._directory, expected=f"a step after {self.latest_step()}", got=step
-      )
+      self._orbax.save(self._directory / f"{step}.tmp", args=ocp.args.PyTreeSave(state))
+    iterator_state = copy.deepcopy(iterator_state)  # it may be the iterator's own
+    contents = {"score": None, "iterator": iterator_state, "fingerprint": self._fingerprint}
+    self._saving = self._background.submit(self._finish, step, contents)
+
+  def score(self, step: int) -> float | None:
+    """Returns the score of the checkpoint of `step`, or None if it has got none."""
+    self.wait()
+    return _manifest(self._directory / f"{step}")["score"]
+
+  def set_score(self, step: int, score: float) -> None:
+    """Gives the checkpoint of `step` its score; the highest one is the best."""
+    if not math.isfinite(score):
+      raise ValueError(f"score of step {step}: expected a finite number, got {score}")
+    self.wait()
+    if jax.process_index() > 0:
+      return
+    path, temporary = self._directory / f"{step}", self._directory / f"{step}.tmp"
+    contents = _manifest(path) | {"score": float(score)}
+    with _as_errors(errors.StorageError, path):
+      temporary.write_bytes(_signed(json.dumps(contents).encode()))
+      temporary.replace(path / "MANIFEST")
 
   def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
     """Returns (state, iterator state) of `step`, or of the latest.
@@ -71,35 +114,54 @@ class Checkpoints:
     `abstract_state` gives the structure, shapes, dtypes and shardings: a state, or its shapes.
 
     Raises:
-      CheckpointError: no such step, files that cannot be read, or a state that differs from
-        `abstract_state` in any path, shape or dtype; all differences are listed.
+      CheckpointError: no such step, files that are not as they were saved, or a state that differs
+        from `abstract_state` in any path, shape or dtype.
+      DataError: the fingerprint is another. Either message lists all differences.
     """
     self.wait()
-    step = _find(self._manager, self._directory, "latest" if step is None else step)
-    where = os.path.join(self._directory, str(step))
+    path, manifest = _find(self._directory, "latest" if step is None else step)
     abstract_state = jax.tree.map(ocp.utils.to_shape_dtype_struct, abstract_state)
-    with _as_errors(errors.CheckpointError, where):
-      saved = self._manager.item_metadata(step)["state"].tree
-    _compare(where, expected=_leaves(abstract_state), got=_leaves(saved))
+    with _as_errors(errors.CheckpointError, path):
+      saved = self._orbax.metadata(path).item_metadata.tree
+    state = _differences(expected=_leaves(abstract_state), got=_leaves(saved))
+    data = _differences(expected=self._fingerprint, got=manifest["fingerprint"])
+    if state or data:
+      kind = errors.CheckpointError if state else errors.DataError
+      title = f"{path}: the checkpoint does not fit this model, optimizer and data:"
+      raise kind("\n  ".join([title, *state, *data]))
     restore_args = ocp.checkpoint_utils.construct_restore_args(abstract_state)
-    with _as_errors(errors.CheckpointError, where):
-      restored = self._manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.PyTreeRestore(abstract_state, restore_args),
-          iterator=ocp.args.JsonRestore(),
-        ),
-      )
-    return restored["state"], restored["iterator"]
+    with _as_errors(errors.CheckpointError, path):
+      args = ocp.args.PyTreeRestore(abstract_state, restore_args)
+      return self._orbax.restore(path, args=args), manifest["iterator"]
 
   def wait(self) -> None:
     """Returns when the last save is on disk; raises StorageError if it failed."""
-    with _as_errors(errors.StorageError, self._directory):
-      self._manager.wait_until_finished()
+    saving, self._saving = self._saving, None
+    if saving:
+      with _as_errors(errors.StorageError, self._directory):
+        saving.result()
 
   def close(self) -> None:
-    with _as_errors(errors.StorageError, self._directory):
-      self._manager.close()
+    try:
+      self.wait()
+    finally:
+      self._background.shutdown()
+      self._orbax.close()
+
+  def _finish(self, step: int, contents: dict[str, Any]) -> None:
+    """Runs in the background: makes a checkpoint of what Orbax writes, and removes old ones."""
+    self._orbax.wait_until_finished()
+    if jax.process_index() > 0:
+      return
+    new = self._directory / f"{step}.tmp"
+    contents["files"] = _digests(new)
+    (new / "MANIFEST").write_bytes(_signed(json.dumps(contents).encode()))
+    new.rename(self._directory / f"{step}")
+    steps = _steps(self._directory)
+    for step in set(steps) - {*steps[-2:], _best(self._directory)}:
+      old = self._directory / f"{step}.tmp"
+      (self._directory / f"{step}").rename(old)
+      shutil.rmtree(old)
 
 
 def restore_variables(directory: str | os.PathLike, step: int | str = "best") -> dict[str, Any]:
@@ -108,70 +170,115 @@ def restore_variables(directory: str | os.PathLike, step: int | str = "best") ->
   Reads only, and needs to know neither the model nor the optimizer.
 
   Raises:
-    CheckpointError: no such step, or files that cannot be read.
+    CheckpointError: no such step, or files that are not as they were saved.
   """
-  directory = os.path.abspath(directory)
+  path, _ = _find(pathlib.Path(directory).absolute(), step)
   with (
-    _as_errors(errors.CheckpointError, directory),
-    contextlib.closing(_manager(directory, writable=False)) as manager,
+    _as_errors(errors.CheckpointError, path),
+    contextlib.closing(ocp.Checkpointer(ocp.PyTreeCheckpointHandler())) as orbax,
   ):
-    step = _find(manager, directory, step)
-    saved = manager.item_metadata(step)["state"].tree
+    saved = orbax.metadata(path).item_metadata.tree
     wanted = {name: saved[name] for name in ("params", "batch_stats")}
     restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     args = ocp.args.PyTreeRestore(wanted, restore_args, partial_restore=True)
-    return manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+    return orbax.restore(path, args=args)
 
 
-def _manager(directory: str | os.PathLike, *, writable: bool) -> ocp.CheckpointManager:
-  # LatestN too: by itself the best one would push out the newest, from which a run goes on.
-  keep = checkpoint_managers.AnyPreservationPolicy(
-    [
-      checkpoint_managers.LatestN(1),
-      checkpoint_managers.BestN(get_metric_fn=_score, n=1),
-    ]
-  )
-  return ocp.CheckpointManager(
-    directory,
-    item_handlers={"state": ocp.PyTreeCheckpointHandler(), "iterator": ocp.JsonCheckpointHandler()},
-    options=ocp.CheckpointManagerOptions(
-      create=writable,
-      cleanup_tmp_directories=writable,  # what killed saves left behind
-      best_fn=_score,
-      preservation_policy=keep,
-    ),
-  )
+def _steps(directory: pathlib.Path) -> list[int]:
+  names = [path.name for path in directory.glob("*")]
+  return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
 
-def _score(metrics: dict[str, float]) -> float:
-  return metrics.get("score", -math.inf)
+def _best(directory: pathlib.Path) -> int | None:
+  def rank(step):
+    score = _manifest(directory / f"{step}")["score"]
+    return -math.inf if score is None else score, step
+
+  return max(_steps(directory), key=rank, default=None)
 
 
-def _find(manager: ocp.CheckpointManager, directory: str | os.PathLike, step: int | str) -> int:
-  steps = sorted(manager.all_steps())
-  found = {"latest": manager.latest_step(), "best": manager.best_step()}.get(step, step)
-  if found not in steps:
-    raise errors.CheckpointError(directory, expected=f"step {step}", got=steps or "no checkpoint")
-  return found
+def _find(directory: pathlib.Path, step: int | str) -> tuple[pathlib.Path, dict[str, Any]]:
+  """Returns the path and the manifest of a step, after a look at all of its bytes."""
+  steps = _steps(directory)
+  try:
+    if step == "best":
+      found = _best(directory)
+    else:
+      found = max(steps, default=None) if step == "latest" else step
+    if found in steps:
+      return directory / f"{found}", _check(directory / f"{found}")
+  except errors.CheckpointError as error:
+    whole = [other for other in steps if _is_whole(directory / f"{other}")]
+    hint = f"step {whole[-1]} is whole: remove the damaged one to go on from it" if whole else None
+    raise errors.CheckpointError(error, hint=hint) from error
+  raise errors.CheckpointError(directory, expected=f"step {step}", got=steps or "no checkpoint")
+
+
+def _check(path: pathlib.Path) -> dict[str, Any]:
+  """Returns the manifest of a checkpoint whose files are as they were saved."""
+  manifest = _manifest(path)
+  saved = manifest["files"]
+  with _as_errors(errors.CheckpointError, path):
+    found = _digests(path)
+  wrong = [
+    f"{name} {'added' if name not in saved else 'changed' if name in found else 'missing'}"
+    for name in sorted(saved.keys() | found.keys())
+    if saved.get(name) != found.get(name)
+  ]
+  if wrong:
+    raise errors.CheckpointError(path, expected="the files that were saved", got=", ".join(wrong))
+  return manifest
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+  try:
+    return bool(_check(path))
+  except errors.CheckpointError:
+    return False
+
+
+def _manifest(path: pathlib.Path) -> dict[str, Any]:
+  path /= "MANIFEST"
+  with _as_errors(errors.CheckpointError, path):
+    content = path.read_bytes()
+  line = content.partition(b"\n")[0]
+  if content != _signed(line):
+    raise errors.CheckpointError(path, expected="what was saved", got="something else")
+  return json.loads(line)
+
+
+def _signed(line: bytes) -> bytes:
+  return line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
+
+
+def _digests(path: pathlib.Path) -> dict[str, str]:
+  """Returns the SHA-256 of every file below `path` but the manifest."""
+  digests = {}
+  for file in path.rglob("*"):
+    name = file.relative_to(path).as_posix()
+    if not file.is_dir() and name != "MANIFEST":
+      with file.open("rb") as stream:
+        digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+  return digests
 
 
 def _leaves(tree: Any) -> dict[str, str]:
   return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+    _name(path): f"{leaf.dtype}{list(leaf.shape)}"
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
 
 
-def _compare(where: str, *, expected: dict[str, str], got: dict[str, str]) -> None:
-  differences = [
-    f"{path}: expected {expected.get(path, 'nothing')}, got {got.get(path, 'nothing')}"
-    for path in sorted(expected.keys() | got.keys())
-    if expected.get(path) != got.get(path)
+def _name(path: tuple) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _differences(*, expected: Mapping[str, Any], got: Mapping[str, Any]) -> list[str]:
+  return [
+    f"{name}: expected {expected.get(name, 'nothing')}, got {got.get(name, 'nothing')}"
+    for name in sorted(expected.keys() | got.keys())
+    if expected.get(name) != got.get(name)
   ]
-  if differences:
-    raise errors.CheckpointError(
-      "\n  ".join([f"{where}: the checkpoint does not fit this model and optimizer:", *differences])
-    )
 
 
 @contextlib.contextmanager

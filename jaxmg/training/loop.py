@@ -33,16 +33,24 @@ class Logger:
     self._directory = pathlib.Path(directory)
     self._active = jax.process_index() == 0
 
-  def start(self, step: int, steps: int) -> None:
-    """Opens the files, without what a killed run wrote beyond `step`: that comes again."""
+  def start(self, step: int, steps: int, *, evaluated: bool = True) -> None:
+    """Opens the files, without what a killed run wrote beyond `step`: that comes again.
+
+    So does the evaluation after `step`, unless it was `evaluated`.
+    """
     terminal = self._active and sys.stderr.isatty()
     self._bar = tqdm.tqdm(initial=step, total=steps, unit="step", disable=not terminal)
     if not self._active:
       return
     path = self._directory / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+
+    def place(line):
+      values = json.loads(line)
+      return values["step"], "loss" not in values
+
     # A kill can cut off the last line.
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    kept = [x for x in lines if x.endswith("\n") and place(x) <= (step, evaluated)]
     path.with_suffix(".tmp").write_text("".join(kept))
     path.with_suffix(".tmp").replace(path)
     self._file = path.open("a")
@@ -100,13 +108,13 @@ def train(
 
   `train_step` comes from `step.compile_train_step`; `state` is donated. `batches` is an endless
   iterator of this process's rows with Grain's `get_state` and `set_state`. A checkpoint is saved
-  every `save_every` steps (an epoch, if None), after each evaluation, and at the end; the state of
+  every `save_every` steps (an epoch, if None), before each evaluation, and at the end; the state of
   the iterator in it belongs to the same step. `evaluate` is called every `evaluate_every` epochs
-  and at the end; it may return None when it was asked to stop. `learning_rate` is the optimizer's
-  schedule, for the metrics.
+  and at the end; it may return None when it was asked to stop, and is called again when the run
+  goes on. `learning_rate` is the optimizer's schedule, for the metrics.
 
-  `stop()` is asked after each step and must answer alike in all processes: None, or the name of the
-  signal that ends the run there, saved.
+  `stop()` is asked after each step and after each evaluation, and must answer alike in all
+  processes: None, or the name of the signal that ends the run there, saved.
 
   Raises:
     DivergedError: more than `max_skipped` steps had a loss or gradient that was not finite.
@@ -114,13 +122,34 @@ def train(
   """
   save_every = save_every or steps_per_epoch
   evaluate_every *= steps_per_epoch
+
+  def evaluates_after(step):
+    return evaluate and step and (step == steps or step % evaluate_every == 0)
+
+  def score(step):
+    if results := evaluate(state):
+      values = {f"eval/{name}": x for name, x in results.items()}
+      logger.log(step, round(step / steps_per_epoch, 3), values)
+      logger.say(round(step / steps_per_epoch, 3), values)
+      checkpoints.set_score(step, results[best_metric])
+
+  def leave(step, signal):
+    if signal:
+      checkpoints.wait()
+      kind = errors.Interrupted if signal == "SIGINT" else errors.Preempted
+      raise kind(f"{signal}: step {step} is saved; the same command goes on from there")
+
   state = sharding.replicate(mesh, state)
   if checkpoints.latest_step() is not None:
     state, iterator_state = checkpoints.restore(state)
     batches.set_state(iterator_state)
   start = int(state.step)
-  logger.start(start, steps)
+  evaluated = not evaluates_after(start) or checkpoints.score(start) is not None
+  logger.start(start, steps, evaluated=evaluated)
   try:
+    if not evaluated:
+      score(start)
+      leave(start, stop())
     history, logged = [], 0  # the metrics of this epoch's steps; how many of them are written
     previous, since = None, time.perf_counter()
     for step in range(start + 1, steps + 1):
@@ -134,7 +163,7 @@ def train(
 
       signal = stop()
       last = step == steps
-      evaluates = evaluate and not signal and (last or step % evaluate_every == 0)
+      evaluates = evaluates_after(step) and not signal
       saves = evaluates or signal or last or step % save_every == 0
       epoch, epoch_ends = round(step / steps_per_epoch, 3), step % steps_per_epoch == 0
       if not (saves or epoch_ends or step % log_every == 0):
@@ -156,18 +185,12 @@ def train(
           got=skipped,
           hint=f"the last checkpoint is that of step {checkpoints.latest_step()}",
         )
-      results = evaluate(state) if evaluates else None
-      if results:
-        results = {f"eval/{name}": x for name, x in results.items()}
-        logger.log(step, epoch, results)
-        logger.say(epoch, results)
       if saves:
-        score = results[f"eval/{best_metric}"] if results else None
-        checkpoints.save(step, state, batches.get_state(), score)
-      if signal:
-        checkpoints.wait()
-        kind = errors.Interrupted if signal == "SIGINT" else errors.Preempted
-        raise kind(f"{signal}: step {step} is saved; the same command goes on from there")
+        checkpoints.save(step, state, batches.get_state())
+      if evaluates:
+        score(step)
+        signal = stop()
+      leave(step, signal)
       since = time.perf_counter()
   finally:
     logger.close()

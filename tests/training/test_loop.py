@@ -44,6 +44,10 @@ class Run:
     text = (self.directory / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
+  def figures(self):
+    """The lines without the time that they took."""
+    return [line | {"clips_per_second": None} for line in self.lines()]
+
   def steps_on_disk(self):
     return sorted(int(path.name) for path in (self.directory / "checkpoints").iterdir())
 
@@ -81,7 +85,7 @@ def test_stopped_and_resumed_run_ends_as_if_it_had_not_been(make_run):
     stopped(stop=stop_after(3))
   with pytest.raises(errors.Interrupted, match="step 8 is saved"):
     stopped(stop=stop_after(5, "SIGINT"))
-  assert stopped.steps_on_disk() == [8]
+  assert stopped.steps_on_disk() == [4, 8]
   assert_same_bits(stopped(), expected)
   assert [line["step"] for line in whole.lines()] == [4, 8, 12]
   assert [line["step"] for line in stopped.lines()] == [3, 4, 8, 12]
@@ -110,8 +114,7 @@ def test_run_that_broke_off_goes_on_from_its_last_checkpoint(make_run):
   with (broken.directory / "metrics.jsonl").open("a") as file:
     file.write('{"step": 8, "lo')  # cut off by a kill
   assert_same_bits(broken(log_every=1), expected)
-  for a, b in zip(whole.lines(), broken.lines(), strict=True):
-    assert a | {"clips_per_second": 0} == b | {"clips_per_second": 0}
+  assert broken.figures() == whole.figures()
 
 
 def test_run_that_is_complete_only_returns_its_end(make_run):
@@ -147,17 +150,37 @@ def test_best_and_newest_checkpoints_remain(make_run):
   assert run.steps_on_disk() == [8, 12]
 
 
-def test_evaluation_that_was_asked_to_stop_gives_no_score(make_run):
-  run = make_run()
+def test_evaluation_that_was_asked_to_stop_comes_again(make_run):
+  whole, stopped = make_run("whole"), make_run("stopped")
+  scores = {4: 0.2, 8: 0.7, 12: 0.4}
+  whole(evaluate=lambda state: {"top1": scores[int(state.step)]})
   asked = []
 
-  def evaluate(state):
-    asked.append(int(state.step))  # the signal comes now, and evaluation breaks off
+  def evaluate(state):  # the first time, the signal comes meanwhile
+    asked.append(int(state.step))
+    return None if stop() else {"top1": scores[asked[-1]]}
 
-  with pytest.raises(errors.Preempted, match="step 5 is saved"):
-    run(evaluate=evaluate, stop=lambda: "SIGTERM" if asked else None)
-  assert asked == [4]
-  assert run.steps_on_disk() == [5]
+  def stop():
+    return "SIGTERM" if asked and asked.count(asked[-1]) == 1 else None
+
+  for step in scores:
+    with pytest.raises(errors.Preempted, match=f"step {step} is saved"):
+      stopped(evaluate=evaluate, stop=stop)
+  stopped(evaluate=evaluate, stop=stop)
+  assert asked == [4, 4, 8, 8, 12, 12]
+  assert stopped.steps_on_disk() == whole.steps_on_disk() == [8, 12]
+  assert stopped.figures() == whole.figures()
+
+
+def test_evaluation_is_logged_once_though_its_score_was_not_saved(make_run, monkeypatch):
+  run = make_run()
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoints.Checkpoints, "set_score", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      run(evaluate=lambda state: {"top1": 0.5})
+  assert [line["step"] for line in run.lines()] == [4, 4]
+  run(evaluate=lambda state: {"top1": 0.5})
+  assert [line["step"] for line in run.lines()] == [4, 4, 8, 8, 12, 12]
 
 
 def test_checkpoints_can_be_more_frequent_than_epochs(make_run):
@@ -189,7 +212,7 @@ def test_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(make_run):
   run = make_run()
   with pytest.raises(errors.DivergedError, match=r"at most 2 .*, got 3 .*that of step 8"):
     run(batches=Poisoned(run.toy.Batches()), max_skipped=2, log_every=1)
-  assert run.steps_on_disk() == [8]
+  assert run.steps_on_disk() == [4, 8]
   lines = run.lines()
   assert [line["skipped"] for line in lines] == [0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3]
   assert lines[1]["loss"] is None
