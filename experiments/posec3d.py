@@ -32,17 +32,21 @@ def run(config, workdir: pathlib.Path) -> None:
   recipe = make_recipe(config, data)
   skeleton = skeletons.get(config.skeleton)
   rows = data.rows("train", protocol=config.data.protocol, fold=recipe["data"]["fold"])
+  stream = {
+    "skeleton": skeleton,
+    "kind": config.sampling.kind,
+    "num_frames": config.sampling.num_frames,
+    "num_persons": config.sampling.num_persons,
+    "batch_size": config.train.batch_size,
+    "seed": config.train.seed,
+  }
+  fingerprint = pipeline.fingerprint(data, rows, **stream)
   batches = pipeline.train_batches(
     data,
     rows,
-    skeleton=skeleton,
-    kind=config.sampling.kind,
-    num_frames=config.sampling.num_frames,
-    num_persons=config.sampling.num_persons,
-    batch_size=config.train.batch_size,
-    seed=config.train.seed,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+    **stream,
   )
 
   steps_per_epoch = len(rows) // config.train.batch_size
@@ -98,7 +102,7 @@ def run(config, workdir: pathlib.Path) -> None:
       f"{config.optimizer.reference_batch} = {rate:g}",
       flush=True,
     )
-  with checkpoints.Checkpoints(workdir / "checkpoints") as saved:
+  with checkpoints.Checkpoints(workdir / "checkpoints", fingerprint=fingerprint) as saved:
     loop.train(
       state,
       step.compile_train_step(train_step, mesh),

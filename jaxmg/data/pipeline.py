@@ -5,6 +5,7 @@ Host work only, and little of it: what changes shapes or indices. A batch is a f
 number, so the state of an iterator is one integer, whatever the number of threads and processes.
 """
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,8 @@ def train_batches(
   Epochs follow each other without a seam, so every clip comes once per epoch and no batch is short.
   Sampling draws from (seed, epoch, row). `batch_size` counts all processes: theirs, one behind the
   other, are the batch of a single process. `get_state()` counts batches: a state fits any number of
-  processes, but knows nothing of the source, rows and options that it was made with.
+  processes, but knows nothing of the source, rows and options that it was made with; `fingerprint`
+  does.
 
   Raises:
     DataError: fewer rows than a batch takes; while iterating, a clip that cannot be used.
@@ -108,6 +110,23 @@ def test_batches(
 
   clips = grain.MapDataset.source(padded.tolist()).map_with_index(load)
   return _batches(clips, share, process_index, process_count, num_threads)
+
+
+def fingerprint(
+  source: Source,
+  rows: Integer[np.ndarray, " rows"],
+  *,
+  skeleton: Skeleton,
+  **options: str | int,
+) -> dict[str, str | int]:
+  """Returns what the batches of `train_batches` with these arguments depend on, by name."""
+  return {
+    "data": source.fingerprint(),
+    "rows": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16],
+    "number of rows": len(rows),
+    "skeleton": skeleton.name,
+    **options,
+  }
 
 
 def _joints(source: Source, skeleton: Skeleton) -> np.ndarray:

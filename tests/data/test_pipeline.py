@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -116,6 +117,25 @@ def test_state_is_one_integer_that_counts_batches(data):
   iterator = train(data, num_threads=2)
   take(iterator, 7)
   assert iterator.get_state() == {"next_index": 7}
+
+
+def test_fingerprint_knows_data_rows_and_options(data, edited_toy):
+  def relabel(index):
+    index["clips"]["label"][4] = 0
+
+  rows, options = data.rows("train"), {"skeleton": topology.get("openpose18"), "seed": 0}
+  fingerprint = pipeline.fingerprint(data, rows, **options)
+  assert fingerprint == pipeline.fingerprint(data, rows.astype(np.int32), **options)
+  others = [
+    pipeline.fingerprint(source.Source(edited_toy(relabel)), rows, **options),
+    pipeline.fingerprint(data, rows[::-1], **options),
+    pipeline.fingerprint(data, rows[:-1], **options),
+    pipeline.fingerprint(data, rows, **options | {"skeleton": topology.get("coco17")}),
+    pipeline.fingerprint(data, rows, **options | {"seed": 1}),
+  ]
+  changed = [{name for name in other if other[name] != fingerprint[name]} for other in others]
+  assert changed == [{"data"}, {"rows"}, {"rows", "number of rows"}, {"skeleton"}, {"seed"}]
+  assert json.loads(json.dumps(fingerprint)) == fingerprint
 
 
 @pytest.mark.parametrize("count", [2, 3])

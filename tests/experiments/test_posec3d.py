@@ -112,6 +112,19 @@ def test_the_same_command_goes_on_and_another_config_is_refused(run, data, capsy
   assert "optimizer.momentum 0.9 -> 0.5" in capsys.readouterr().err
 
 
+def test_data_that_changed_meanwhile_is_refused(run, data, capsys):
+  (index,) = data.glob("*/*/index.json")
+  saved = index.read_text()
+  changed = json.loads(saved)
+  changed["clips"]["label"][3] ^= 1
+  index.write_text(json.dumps(changed))
+  try:
+    assert train(data, run) == 3
+  finally:
+    index.write_text(saved)
+  assert "does not fit this model, optimizer and data: data: expected" in capsys.readouterr().err
+
+
 def test_a_fold_validates_on_held_out_training_subjects(data, tmp_path):
   assert train(data, tmp_path / "fold", "data.fold=0/3", "inputs.kind=limb") == 0
   lines = (tmp_path / "fold" / "metrics.jsonl").read_text().splitlines()
