@@ -110,15 +110,18 @@ def scorer(
   predict_step = step.compile_predict_step(predict.build_predict_step(recipe, model), mesh)
   count = -(-len(rows) // batch_size)
 
-  def score(variables):
+  def score(variables, **options):
     bar = tqdm.tqdm(batches, split, total=count, unit="batch", leave=False, disable=None)
-    return evaluation.evaluate(predict_step, variables, bar, mesh=mesh)
+    return evaluation.evaluate(predict_step, variables, bar, mesh=mesh, **options)
 
   return score
 
 
 def validation(recipe: dict, model: nn.Module, data: Source, mesh: Mesh) -> Callable | None:
-  """Metrics on the held-out subjects of a fold, from one unmirrored view; None without a fold."""
+  """Metrics on the held-out subjects of a fold, from one unmirrored view; None without a fold.
+
+  They are None, too, when the process is asked to stop meanwhile.
+  """
   if recipe["data"]["fold"] is None:
     return None  # the test subjects are not there to choose a checkpoint by
   one_view = recipe | {
@@ -128,7 +131,11 @@ def validation(recipe: dict, model: nn.Module, data: Source, mesh: Mesh) -> Call
   score = scorer(one_view, model, data, "val", mesh=mesh, batch_size=16 * mesh.size)
 
   def evaluate(state):
-    _, probabilities, labels = score({"params": state.params, "batch_stats": state.batch_stats})
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    scored = score(variables, stop=launch.stop_reason)
+    if scored is None:
+      return None
+    _, probabilities, labels = scored
     return metrics.summary(probabilities, labels, len(data.class_names))
 
   return evaluate

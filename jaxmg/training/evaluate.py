@@ -17,12 +17,14 @@ def evaluate(
   batches: Iterable[Mapping[str, Any]],
   *,
   mesh: Mesh,
-) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, "n k"], Int[np.ndarray, " n"]]:
+  stop: Callable[[], Any] = lambda: None,
+) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, "n k"], Int[np.ndarray, " n"]] | None:
   """Returns `(rows, probabilities, labels)` of all clips whose mask is True, by ascending row.
 
   `predict_step` comes from `step.compile_predict_step`, `variables` holds "params" and
   "batch_stats". Each process iterates over its own rows, and all over equally many batches; all
-  return the whole.
+  return the whole. `stop()` is asked before each batch and must answer alike in all processes: if
+  it is true, evaluation breaks off and returns None.
 
   Raises:
     ValueError: no clips, or a clip that comes twice.
@@ -30,6 +32,8 @@ def evaluate(
   variables = sharding.replicate(mesh, dict(variables))
   parts = []
   for batch in batches:
+    if stop():
+      return None
     batch = sharding.shard_batch(mesh, dict(batch))
     probabilities = predict_step(variables["params"], variables["batch_stats"], batch)
     part = (batch["mask"], batch["clip"], probabilities, batch["label"])

@@ -61,3 +61,13 @@ def test_no_clips_is_an_error(setup):
   mesh, variables, predict_step = setup
   with pytest.raises(ValueError, match="at least one clip, got none"):
     evaluate.evaluate(predict_step, variables, [], mesh=mesh)
+
+
+def test_evaluation_that_is_asked_to_stop_gives_nothing(setup):
+  mesh, variables, predict_step = setup
+  answers = iter([None, "SIGTERM"])
+  found = evaluate.evaluate(
+    predict_step, variables, padded_batches(20), mesh=mesh, stop=lambda: next(answers)
+  )
+  assert found is None
+  assert list(answers) == []
