@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from jaxmg import shapes
 from jaxmg.skeletons import augment, geometry, heatmaps
 from jaxmg.skeletons.topology import Skeleton
 
@@ -33,7 +34,12 @@ def heatmap_inputs(
   The compact box of each clip is drawn to the whole heatmap. With `keys`, one per clip, the clip is
   augmented first: rotation (degrees), jitter (source pixels), joint dropout and mirroring (only if
   `mirror`), and the box is cropped to a random share of its area (PoseC3D's training pipeline).
+
+  Raises ValueError for other shapes, kinds of numbers or `kind`, as do the functions below. Values
+  cannot be seen under jit: coordinates must be finite, and absent joints all zero.
   """
+  shapes.check("keypoints", keypoints, "float", "B", "T", "M", skeleton.num_joints, 3)
+  shapes.check("frame_size", frame_size, "int", keypoints.shape[0], 2)
   if keys is None:
     points = _place(keypoints, frame_size, size)
   else:
@@ -70,6 +76,8 @@ def heatmap_views(
   bool[R], with R = N or 2 N: what `render_view` takes, one view at a time, so that only one view's
   heatmaps exist at once.
   """
+  shapes.check("keypoints", keypoints, "float", "B", "N", "T", "M", "V", 3)
+  shapes.check("frame_size", frame_size, "int", keypoints.shape[0], 2)
   b, n, t, m, v, _ = keypoints.shape
   points = _place(keypoints.reshape(b, n * t, m, v, 3), frame_size, size)
   points = jnp.moveaxis(points.reshape(b, n, t, m, v, 3), 1, 0)
@@ -91,6 +99,7 @@ def render_view(
 
   The mirror image is the heatmap with its columns reversed and its channels exchanged.
   """
+  shapes.check("points", view["points"], "float", "B", "T", "M", skeleton.num_joints, 3)
   rendered = _render(view["points"], skeleton, kind, size, sigma)
   channels = skeleton.mirror if kind == "joint" else skeleton.limb_mirror
   return jnp.where(view["mirrored"], rendered[..., ::-1, channels], rendered)

@@ -14,24 +14,25 @@ ROOT = pathlib.Path(__file__).parents[1]
 ARROWS = {
   "jaxmg": "jaxmg.inputs jaxmg.models jaxmg.skeletons",
   "jaxmg.errors": "",
-  "jaxmg.inputs": "jax jaxmg.skeletons",
+  "jaxmg.inputs": "jax jaxmg.shapes jaxmg.skeletons",
   "jaxmg.predict": (
     "flax jax jaxmg.errors jaxmg.models jaxmg.inputs jaxmg.skeletons"
     " jaxmg.data.batch jaxmg.data.readers"
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
   ),
   "jaxmg.scores": "jaxmg.errors",
+  "jaxmg.shapes": "",
   # What a pose is: arrays and no files; frames are chosen on the host.
   "jaxmg.skeletons": "jaxmg.skeletons",
   "jaxmg.skeletons.augment": "jax",
   "jaxmg.skeletons.geometry": "jax",
-  "jaxmg.skeletons.heatmaps": "jax",
+  "jaxmg.skeletons.heatmaps": "jax jaxmg.shapes",
   "jaxmg.skeletons.sampling": "",
   "jaxmg.skeletons.topology": "",
   # A model can be lifted out with one file: a skeleton reaches it as numbers.
   "jaxmg.models": "jaxmg.models",
   "jaxmg.models.layers": "flax jax",
-  "jaxmg.models.posec3d": "flax jax jaxmg.models.layers",
+  "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers",
   "jaxmg.pretrained": "",
   "jaxmg.pretrained.convert": "flax jax jaxmg.errors",
   "jaxmg.pretrained.posec3d": "jaxmg.pretrained.convert",

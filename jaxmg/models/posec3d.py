@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from jaxmg import shapes
 from jaxmg.models import layers
 
 # The published network has 2,024,860 parameters at 17 joints and 60 classes. "small" is ours, for
@@ -108,7 +109,7 @@ class PoseC3D(nn.Module):
 
   In training (`train=True`) pass `mutable=["batch_stats"]` and `rngs={"dropout": key}`; `rows`
   int[B] names the rows, see `layers.Dropout`. `dtype=jnp.bfloat16` computes in bfloat16 over
-  float32 parameters, with float32 batch statistics and head.
+  float32 parameters, with float32 batch statistics and head. Other shapes raise ValueError.
   """
 
   num_classes: int
@@ -125,6 +126,7 @@ class PoseC3D(nn.Module):
     train: bool = False,
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+    shapes.check("heatmaps", heatmaps, "float", "B", "T", "H", "W", "V")
     out = {}
     x = ConvNorm(self.width, (1, 7, 7), dtype=self.dtype, name="stem")(heatmaps, train=train)
     out["stem"] = x

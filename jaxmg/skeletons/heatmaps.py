@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxmg import shapes
+
 _SCORE_THRESHOLD = 1e-4
 _FAR = 1e4  # pixels: beyond it nothing is visible, and squares of coordinates would overflow
 
@@ -31,6 +33,7 @@ def render_joints(
 
   `points` holds x, y and score; `size` is (height, width).
   """
+  shapes.check("points", points, "float", "...", "M", "V", 3)
   points = points.clip(-_FAR, _FAR)
   score = points[..., 2]
   if window:
@@ -58,6 +61,7 @@ def render_limbs(
   The peak is the lesser of the two ends' scores. `limbs` are (start, end) joints, `points` and
   `size` as in `render_joints`.
   """
+  shapes.check("points", points, "float", "...", "M", "V", 3)
   limbs = np.asarray(limbs)
   points = points.clip(-_FAR, _FAR)
   ends = points[..., None, None, :, :]  # *b m 1 1 v 3
