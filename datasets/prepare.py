@@ -52,7 +52,10 @@ def summary(index: dict) -> str:
   for name, rows in index["protocols"].items():
     learned = set(labels[rows["train"]])
     missing = [name for k, name in enumerate(index["class_names"]) if k not in learned]
-    lines.append(f"{name}: {len(rows['train'])} to train, {len(rows['test'])} to test")
+    train, test = len(rows["train"]), len(rows["test"])
+    lines.append(f"{name}: {train} to train, {test} to test")
+    if train + test < len(labels):
+      lines[-1] += f", {len(labels) - train - test} left out"
     if missing:
       lines.append(f"{name}: no training clip of {', '.join(missing)}")
   notes = index["notes"]

@@ -1,7 +1,9 @@
+import importlib.util
 import os
 import pathlib
 
 import jax
+import pytest
 
 # Read when the backend starts, which importing jax does not do.
 os.environ["XLA_FLAGS"] = (
@@ -11,3 +13,80 @@ jax.config.update("jax_default_matmul_precision", "highest")
 if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
   cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
   jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+@pytest.fixture(scope="session")
+def prepare():
+  """datasets/prepare.py, which is a script and no part of a package."""
+  path = pathlib.Path(__file__).parents[1] / "datasets" / "prepare.py"
+  spec = importlib.util.spec_from_file_location("prepare", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture(scope="session")
+def nods(tmp_path_factory):
+  """A folder with one prepared data set, `nods`; do not write into it."""
+  import numpy as np
+
+  from jaxmg.data import prepared, readers
+
+  class Nods(prepared.Builder):
+    """24 synthetic clips of subjects who nod or shake their heads: a, b, c train, d tests."""
+
+    skeleton = "openpose25"
+    class_names = ("nod", "shake")
+    frame_size = (72, 128)
+    protocols = {"xsub": prepared.by_subject(train=("a", "b", "c"))}  # noqa: RUF012
+    synthetic = True
+
+    def clips(self):
+      rng = np.random.default_rng(0)
+      for i in range(24):
+        body = rng.uniform((20, 10), (60, 60), (25, 2))
+        keypoints = np.ones((12, 1, 25, 3), np.float32)
+        keypoints[..., :2] = body
+        swing = 6 * np.sin(np.arange(12) + rng.uniform(0, 6))
+        keypoints[:, 0, [0, 15, 16, 17, 18], 1 - i % 2] += swing[:, None]
+        clip = readers.Clip(keypoints, "openpose25")
+        yield prepared.Example(f"clip{i}", i % 2, "abcd"[i // 6], clip)
+
+  folder = tmp_path_factory.mktemp("nods")
+  prepared.write(Nods, raw=folder, data_dir=folder / "data")
+  return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def training(nods):
+  """The command line that trains a tiny PoseC3D on `nods`: `training(workdir, "train.seed=1")`."""
+
+  def arguments(workdir, *settings, data=nods):
+    values = {
+      "data.name": "nods",
+      "data.dir": data,
+      "skeleton": "coco17",
+      "sampling.num_frames": 8,
+      "sampling.test_size": 16,
+      "inputs.size": 16,
+      "model.variant": "tiny",
+      "train.batch_size": 8,
+      "schedule.epochs": 2,
+    } | dict(setting.split("=", 1) for setting in settings)
+    return [
+      "--config=experiments/configs/posec3d.py:imigue,joint,small",
+      f"--workdir={workdir}",
+      *(f"--config.{key}={value}" for key, value in values.items()),
+    ]
+
+  return arguments
+
+
+@pytest.fixture(scope="session")
+def run(training, tmp_path_factory):
+  """The work directory of a run of 4 steps; write nothing but evaluations into it."""
+  from experiments import launch, posec3d
+
+  workdir = tmp_path_factory.mktemp("runs") / "nods"
+  assert launch.main(posec3d.run, training(workdir)) == 0
+  return workdir

@@ -33,7 +33,8 @@ def test_example_of_your_data_prepares_a_folder_of_csv_files(tmp_path):
   lines = ["file,class,subject"]
   rng = np.random.default_rng(0)
   for subject in ("ann", "bob", "cy"):
-    np.savetxt(raw / f"{subject}.csv", rng.uniform(0.1, 1, (30, 75)), delimiter=",")
+    keypoints = rng.uniform((0, 0, 0.1), (1280, 720, 1), (30, 25, 3))
+    np.savetxt(raw / f"{subject}.csv", keypoints.reshape(30, 75), delimiter=",")
     lines.append(f"{subject}.csv,typing,{subject}")
   (raw / "labels.csv").write_text("\n".join(lines))
   names = {"__name__": "desk_dataset_builder"}

@@ -44,7 +44,8 @@ ARROWS = {
     " jaxmg.skeletons.sampling jaxmg.skeletons.topology"
   ),
   "jaxmg.data.prepared": (
-    "tensorflow_datasets tqdm jaxmg.errors jaxmg.data.readers jaxmg.skeletons.topology"
+    "tensorflow_datasets tqdm jaxmg.errors jaxmg.data.readers jaxmg.data.source"
+    " jaxmg.skeletons.topology"
   ),
   "jaxmg.data.readers": "jaxmg.errors jaxmg.skeletons.topology [openpyxl] [scipy]",
   "jaxmg.data.source": "tensorflow_datasets jaxmg.errors",

@@ -36,7 +36,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from jaxmg.data import readers
+from jaxmg.data import readers, source
 from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
 
@@ -48,7 +48,10 @@ Protocol = Callable[[Mapping[str, Any]], str | None]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Example:
-  """One labelled clip; label -1: hidden. `video` is the recording it was cut from (default: id)."""
+  """One labelled clip; label -1: hidden. `video` is the recording it was cut from (default: id).
+
+  `id`, `subject` and `video` are text of 1 to 200 bytes without control characters, and no paths.
+  """
 
   id: str
   label: int
@@ -120,34 +123,42 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(self):
     ids = set()
     for example in tqdm.tqdm(self.clips(), desc=self.name, unit=" clips", disable=None):
+      record = self._record(example)
       if example.id in ids:
         raise DataError(f"{self.name}: clip {example.id!r}", expected="an id of its own", got="two")
       ids.add(example.id)
-      yield example.id, self._record(example)
+      yield example.id, record
     if not ids:
       raise DataError(self.raw, expected="at least one clip", got="none")
 
   def _record(self, example: Example) -> dict[str, Any]:
-    clip, id, label = example.clip, example.id, example.label
+    clip, label = example.clip, example.label
+    video = example.video or example.id
+    frame_size = clip.frame_size or self.frame_size
     num_persons, last = clip.keypoints.shape[1], len(self.class_names) - 1
-    usable = id.isprintable() and "/" not in id and 0 < len(id.encode(errors="replace")) <= 200
     whole = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+    name = "1 to 200 printable bytes that are no path"
     for field, right, expected, got in (
-      ("id", usable, "1 to 200 printable bytes, without '/'", "another"),
-      ("label", whole and -1 <= label <= last, f"an integer, -1 to {last}", label),
+      ("id", _is_name(example.id), name, "another"),
+      ("subject", _is_name(example.subject), name, repr(example.subject)),
+      ("video", _is_name(video), name, repr(video)),
+      ("label", whole and -1 <= label <= last, f"an integer, -1 to {last}", repr(label)),
       ("layout", clip.layout == self.skeleton, self.skeleton, clip.layout),
       ("persons", num_persons <= self.num_persons, f"at most {self.num_persons}", num_persons),
+      ("frame_size", min(frame_size) > 0, "height and width above 0", frame_size),
       ("joints3d", self.joints3d == (clip.joints3d is not None), self.joints3d, not self.joints3d),
     ):
       if not right:
-        raise DataError(f"{self.name}: clip {id!r}: {field}", expected=expected, got=got)
+        raise DataError(f"{self.name}: clip {example.id!r}: {field}", expected=expected, got=got)
+    if not clip.keypoints.any():
+      self.notes.append(f"clip {example.id} shows nobody")
     record = {
-      "id": id,
+      "id": example.id,
       "label": label,
       "subject": example.subject,
-      "video": example.video or id,
+      "video": video,
       "num_frames": len(clip.keypoints),
-      "frame_size": np.array(clip.frame_size or self.frame_size, np.int32),
+      "frame_size": np.array(frame_size, np.int32),
     }
     absent = [(0, 0), (0, self.num_persons - num_persons), (0, 0), (0, 0)]
     for name in ("keypoints", "joints3d") if self.joints3d else ("keypoints",):
@@ -177,12 +188,13 @@ def write(
   which of the layouts that a data set comes in.
 
   Raises:
-    DataError: missing or faulty raw files, repeated ids, a subject on both sides of a protocol.
+    DataError: missing or faulty raw files, repeated ids, a clip or subject on both sides of a
+      protocol.
     ConfigError: a layout that the data set does not come in, or was not prepared in.
   """
   path = directory(builder, data_dir)
   if (path / INDEX).exists():
-    there = json.loads((path / INDEX).read_text(encoding="utf-8"))["skeleton"]
+    there = source.Source(path).skeleton
     if layout not in (None, there):
       raise ConfigError(path, expected=layout, got=there, hint="remove it, or prepare elsewhere")
     return path
@@ -199,6 +211,9 @@ def write(
     part = path / f"{INDEX}.part"
     part.write_text(json.dumps(_index(made, path)), encoding="utf-8")
     os.replace(part, path / INDEX)
+    whole = source.Source(path)
+    for protocol in whole.protocols:
+      whole.rows("train", protocol=protocol)  # checks it
   except BaseException:
     shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -220,6 +235,10 @@ def _index(builder: Builder, path: pathlib.Path) -> dict[str, Any]:
       clips[name].append(record[name].decode())
     for name in ("label", "num_frames"):
       clips[name].append(int(record[name]))
+    clips["digest"].append(source.digest(record["keypoints"]))
+  counts = collections.Counter(filter(None, clips["digest"]))
+  if copies := sum(count for count in counts.values() if count > 1):
+    builder.notes.append(f"{copies} clips have the key points of another one")
   return {
     "name": builder.name,
     "version": str(builder.version),
@@ -233,26 +252,21 @@ def _index(builder: Builder, path: pathlib.Path) -> dict[str, Any]:
     "synthetic": builder.synthetic,
     "notes": builder.notes,
     "clips": clips,
-    "protocols": {
-      name: _rows(f"{builder.name}: protocol {name!r}", protocol, clips)
-      for name, protocol in builder.protocols.items()
-    },
+    "protocols": {name: _rows(protocol, clips) for name, protocol in builder.protocols.items()},
   }
 
 
-def _rows(where: str, protocol: Protocol, clips: Mapping[str, list]) -> dict[str, list[int]]:
+def _rows(protocol: Protocol, clips: Mapping[str, list]) -> dict[str, list[int]]:
   rows = {"train": [], "test": []}
-  subjects = {"train": set(), "test": set()}
   for row, values in enumerate(zip(*clips.values(), strict=True)):
-    clip = dict(zip(clips, values, strict=True))
-    split = protocol(clip)
-    if split is None:
-      continue
-    if split == "train" and clip["label"] < 0:
-      raise DataError(f"{where}: training clip {clip['id']!r}", expected="a label", got="none")
-    rows[split].append(row)
-    subjects[split].add(clip["subject"])
-  if shared := subjects["train"] & subjects["test"]:
-    got = ", ".join(sorted(shared)[:5])
-    raise DataError(where, expected="no subject in both train and test", got=got)
+    split = protocol(dict(zip(clips, values, strict=True)))
+    if split is not None:
+      rows[split].append(row)
   return rows
+
+
+def _is_name(text: Any) -> bool:
+  """Whether a text is safe on a terminal, in a file and as the name of one."""
+  if not (isinstance(text, str) and text.isprintable() and 0 < len(text.encode()) <= 200):
+    return False
+  return text[0] not in ".~" and not set(text) & set("/\\")

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from jaxmg.errors import DataError
+from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
 
 # The layout of a file that does not name its own. Of 22 points, the corrected one.
@@ -43,6 +43,7 @@ _LAYOUTS = {
 
 _MAX_SCORE = 1.2  # OpenPose gives a little more than 1 at times: those become 1
 _MAX_FRAMES = 1_000_000  # 11 hours at 25 fps; a wrong frame number must not ask for more memory
+_MAX_COORDINATE = 1e9  # pixels; beyond it the squares and differences of float32 overflow
 _MAX_JSON_BYTES = 16 << 20
 
 
@@ -51,7 +52,7 @@ class Clip:
   """Key points of one recording, checked and cleaned when made.
 
   A joint whose score is 0, or which lies at (0, 0), is absent: all its values become 0. Coordinates
-  outside the frame are kept.
+  outside the frame are kept, up to 1e9 pixels.
 
   Attributes:
     keypoints: float32[T, M, V, 3], x, y in pixels (x right, y down) and score in [0, 1]; T, M >= 1.
@@ -60,7 +61,8 @@ class Clip:
     joints3d: float32[T, M, V, 3], metres in the camera's frame (x right, y up, z forward), of 3D
       files.
 
-  Raises DataError for any other shape, a value that is not finite, or a score outside [0, 1].
+  Raises DataError for any other shape, a million frames, a value that is not finite, or a score
+  outside [0, 1].
   """
 
   keypoints: np.ndarray
@@ -76,6 +78,9 @@ class Clip:
       raise DataError(
         _place("keypoints", wrong), expected="a score in [0, 1]", got=f"{score[wrong]:g}"
       )
+    if wrong := _first(np.abs(keypoints[..., :2]) > _MAX_COORDINATE):
+      place = _place("keypoints", wrong)
+      raise DataError(place, expected="at most 1e9 pixels", got=f"{keypoints[wrong]:g}")
     np.minimum(score, 1, out=score)
     keypoints[(score == 0) | ~keypoints[..., :2].any(-1)] = 0
     object.__setattr__(self, "keypoints", keypoints)
@@ -113,7 +118,10 @@ def read(
   """
   path = pathlib.Path(path)
   if layout is not None:
-    topology.get(layout)
+    try:
+      topology.get(layout)
+    except ValueError as error:
+      raise ConfigError(f"layout: {error}") from error
   if not path.exists():
     raise DataError(path, expected="a file or a folder", got="nothing")
   reader = _READERS.get("folder" if path.is_dir() else path.suffix.lower())
@@ -126,6 +134,8 @@ def read(
     )
   try:
     clip = reader(path, layout)
+    if 0 < np.abs(clip.keypoints[..., :2]).max() <= 1:
+      raise DataError("coordinates", expected="pixels", got="none above 1", hint="normalised ones?")
     return clip if frame_size is None else dataclasses.replace(clip, frame_size=frame_size)
   except ImportError as error:
     raise DataError(
@@ -373,6 +383,8 @@ def _finite(field: str, values: np.ndarray, num_joints: int) -> np.ndarray:
   shape = np.shape(values)
   if len(shape) != 4 or shape[2:] != (num_joints, 3) or 0 in shape:
     raise DataError(field, expected=f"[T, M, {num_joints}, 3], T and M at least 1", got=list(shape))
+  if shape[0] > _MAX_FRAMES:
+    raise DataError(field, expected=f"at most {_MAX_FRAMES} frames", got=shape[0])
   return _float32(field, values)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from jaxmg.errors import DataError
 
@@ -18,8 +19,8 @@ class Source:
   """Random access to the records of a prepared directory, beside the columns of its index.
 
   `directory` is `DATA/<name>/<version>`, or `DATA/<name>` for its newest version. Ids, labels,
-  subjects, videos and lengths of all rows are attributes, read from `index.json`: splits, folds and
-  counts decode no record.
+  subjects, videos, lengths and digests of all rows are attributes, read from `index.json`: splits,
+  folds and counts decode no record.
 
   Raises:
     DataError: no prepared data set there, or one whose index contradicts itself or its shards.
@@ -39,19 +40,28 @@ class Source:
       self.frame_size: tuple[int, int] = tuple(index["frame_size"])
       self.fps: float | None = index["fps"]
       self.synthetic: bool = index["synthetic"]
-      self.protocols: dict[str, dict[str, list[int]]] = index["protocols"]
+      self.protocols: dict[str, dict[str, np.ndarray]] = {
+        name: {split: _integers(rows[split], np.int64) for split in ("train", "test")}
+        for name, rows in index["protocols"].items()
+      }
       self.ids: tuple[str, ...] = tuple(clips["id"])
-      self.labels = np.array(clips["label"], np.int32)
+      self.labels = _integers(clips["label"], np.int32)
       self.subjects = np.array(clips["subject"], str)
       self.videos = np.array(clips["video"], str)
-      self.num_frames = np.array(clips["num_frames"], np.int32)
-    except (KeyError, TypeError, ValueError) as error:
-      got = f"{type(error).__name__}: {error}"
+      self.num_frames = _integers(clips["num_frames"], np.int32)
+      self.digests = np.array(clips["digest"], str)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
       raise DataError(
-        self.directory / "index.json", expected="an index as prepare.py writes it", got=got
+        self.directory / "index.json",
+        expected="an index as prepare.py writes it",
+        got=f"{type(error).__name__}: {error}",
+        hint="remove the directory and prepare it again",
       ) from error
     try:
       builder = tfds.builder_from_directory(self.directory)
+      for shard in builder.info.splits["all"].filepaths:  # TFDS opens them when they are read
+        if not os.path.getsize(shard):
+          raise ValueError(f"{shard.name} is empty")
       raw = tfds.decode.DeserializeMethod.RAW_BYTES
       self._records = builder.as_data_source("all", deserialize_method=raw)
       # TFDS cannot leave features out of a data source; what we leave out is in the index.
@@ -59,12 +69,13 @@ class Source:
       self._features = tfds.features.FeaturesDict(features)
     except Exception as error:  # TFDS raises its own types, some of them plain RuntimeErrors
       raise DataError(f"{self.directory}: {error}") from error
-    columns = (self.ids, self.labels, self.subjects, self.videos, self.num_frames, self._records)
-    if len({len(column) for column in columns}) > 1:
+    columns = (self.ids, self.labels, self.subjects, self.videos, self.num_frames, self.digests)
+    lengths = [len(column) for column in columns]
+    if set(lengths) != {len(self._records)}:
       raise DataError(
         self.directory,
         expected=f"{len(self._records)} clips in each column of index.json, one per record",
-        got=", ".join(str(len(column)) for column in columns[:-1]),
+        got=", ".join(map(str, lengths)),
       )
     if len(set(self.ids)) < len(self.ids):
       raise DataError(self.directory / "index.json", expected="unique ids", got="repeated ones")
@@ -81,12 +92,12 @@ class Source:
     """
     record = self._features.deserialize_example_np(self._records[row])
     record["id"] = record["id"].decode()
-    if record["id"] != self.ids[row]:
+    if record["id"] != self.ids[row] or digest(record["keypoints"]) != self.digests[row]:
       raise DataError(
         f"{self.directory}: record {row}",
         expected=f"clip {self.ids[row]!r} as in index.json",
-        got=repr(record["id"]),
-        hint="prepare the data set again",
+        got=f"{record['id']!r} with other key points",
+        hint="the files were changed: remove the directory and prepare it again",
       )
     return record
 
@@ -99,8 +110,8 @@ class Source:
     about equal size, "train" the others; with n subjects in n folds, one subject is left out.
 
     Raises:
-      DataError: an unknown protocol, split or fold, a subject in two splits, or a label that is no
-        class (in other splits than "train", -1 says that it is hidden).
+      DataError: an unknown protocol, split or fold; a clip, a subject or the very key points of a
+        clip in both train and test; or a label that is no class (in "test", -1: hidden).
     """
     protocol = next(iter(self.protocols), None) if protocol is None else protocol
     if protocol not in self.protocols:
@@ -108,7 +119,7 @@ class Source:
         f"{self.directory}: protocol", expected=_one_of(self.protocols), got=repr(protocol)
       )
     where = f"{self.directory}: protocol {protocol!r}"
-    splits = {name: np.array(rows, np.int64) for name, rows in self.protocols[protocol].items()}
+    splits = dict(self.protocols[protocol])
     self._check(splits, where)
     if fold is not None:
       train = splits["train"]
@@ -120,21 +131,21 @@ class Source:
     return splits[split]
 
   def fingerprint(self) -> str:
-    """Returns a short hash of ids and labels in their order: what a saved iterator relies on."""
-    columns = json.dumps([self.ids, self.labels.tolist()])
-    return hashlib.sha256(columns.encode()).hexdigest()[:16]
+    """Returns a short hash of all that a run relies on: clips, their content, and who is where."""
+    protocols = {
+      name: {split: rows.tolist() for split, rows in splits.items()}
+      for name, splits in self.protocols.items()
+    }
+    columns = (self.labels, self.subjects, self.digests)
+    text = json.dumps([self.ids, *(column.tolist() for column in columns), protocols])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
   def _check(self, splits: dict[str, np.ndarray], where: str) -> None:
-    split_of: dict[str, str] = {}
     for name, rows in splits.items():
       if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
         raise DataError(f"{where}: {name} rows", expected=f"0 to {len(self) - 1}", got="others")
       if len(np.unique(rows)) < len(rows):
         raise DataError(f"{where}: {name} rows", expected="each row once", got="repeated ones")
-      for subject in np.unique(self.subjects[rows]).tolist():
-        if split_of.setdefault(subject, name) != name:
-          got = f"it in {split_of[subject]} and {name}"
-          raise DataError(f"{where}: subject {subject!r}", expected="one split", got=got)
       lowest = 0 if name == "train" else -1
       labels = self.labels[rows]
       wrong = rows[(labels < lowest) | (labels >= len(self.class_names))]
@@ -145,6 +156,22 @@ class Source:
           got=str(self.labels[wrong[0]]),
           hint=f"{len(wrong)} such clips",
         )
+    train, test = splits["train"], splits["test"]
+    ids, digests = np.array(self.ids), self.digests
+    copies = np.isin(digests[test], digests[train]) & (digests[test] != "")
+    for what, shared in (
+      ("clip", np.intersect1d(ids[train], ids[test])),
+      ("subject", np.intersect1d(self.subjects[train], self.subjects[test])),
+      ("key points", ids[test[copies]]),
+    ):
+      if shared.size:
+        got = f"{shared.size}: {', '.join(map(repr, shared[:5].tolist()))}"
+        raise DataError(where, expected=f"no {what} in both train and test", got=got)
+
+
+def digest(keypoints: Float32[np.ndarray, "t m v 3"]) -> str:
+  """Returns a short hash of the key points of a clip; nothing for one in which nobody is seen."""
+  return hashlib.sha256(keypoints.tobytes()).hexdigest()[:16] if keypoints.any() else ""
 
 
 def _newest_version(directory: pathlib.Path) -> pathlib.Path:
@@ -162,6 +189,14 @@ def _newest_version(directory: pathlib.Path) -> pathlib.Path:
       f"--data_dir={directory.parent}",
     )
   return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
+
+
+def _integers(values: Any, dtype: type) -> np.ndarray:
+  # NumPy would take 2.7, true and "2" for a 2 as well.
+  for value in values:
+    if type(value) is not int:
+      raise TypeError(f"expected integers, got {value!r}")
+  return np.array(values, dtype)
 
 
 def _fold(subjects: np.ndarray, i: int, n: int, *, where: str) -> np.ndarray:

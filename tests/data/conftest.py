@@ -41,7 +41,7 @@ def edited_toy(toy, tmp_path):
   """Makes a copy of the data set with `edit(index)` applied to its index."""
 
   def make(edit):
-    copy = shutil.copytree(toy, tmp_path / "toy" / "1.0.0")
+    copy = shutil.copytree(toy, tmp_path / "toy" / "1.0.0", dirs_exist_ok=True)
     index = json.loads((copy / "index.json").read_text(encoding="utf-8"))
     edit(index)
     (copy / "index.json").write_text(json.dumps(index), encoding="utf-8")

@@ -67,16 +67,6 @@ def test_as_many_folds_as_subjects_leave_one_out(toy):
   assert groups == [{"a"}, {"b"}, {"c"}]
 
 
-def test_fingerprint_knows_ids_and_labels(toy, edited_toy):
-  def relabel(index):
-    index["clips"]["label"][4] = 0
-
-  fingerprint = source.Source(toy).fingerprint()
-  assert re.fullmatch("[0-9a-f]{16}", fingerprint)
-  assert source.Source(toy.parent).fingerprint() == fingerprint
-  assert source.Source(edited_toy(relabel)).fingerprint() != fingerprint
-
-
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
@@ -93,89 +83,29 @@ def test_unknown_rows_are_refused_with_what_exists(toy, arguments, message):
     source.Source(toy).rows(**arguments)
 
 
-@pytest.mark.parametrize(
-  ("path", "got"), [("nowhere", "no such folder"), ("empty", "none"), ("file", "a file")]
-)
-def test_missing_data_is_told_with_the_command_that_prepares_it(tmp_path, path, got):
-  (tmp_path / "empty").mkdir()
-  (tmp_path / "file").touch()
-  with pytest.raises(DataError, match=f"with an index.json, got {got} ") as caught:
-    source.Source(tmp_path / path)
-  assert f"prepare.py {path} --manual_dir=RAW --data_dir={tmp_path}" in str(caught.value)
+def _relabel(index):
+  index["clips"]["label"][4] = 0
 
 
-def test_index_that_is_not_json_is_refused(edited_toy):
-  path = edited_toy(lambda index: None)
-  (path / "index.json").write_text("<html>")
-  with pytest.raises(DataError, match=r"index\.json: expected an index as prepare\.py writes it"):
-    source.Source(path)
+def _change_content(index):
+  index["clips"]["digest"][4] = "0" * 16
 
 
-def test_missing_shards_description_is_refused(edited_toy):
-  path = edited_toy(lambda index: None)
-  (path / "dataset_info.json").unlink()
-  with pytest.raises(DataError, match=r"toy/1\.0\.0: "):
-    source.Source(path)
+def _leave_out(index):
+  index["protocols"]["xsub"]["train"].pop()
 
 
-def _drop_name(index):
-  del index["skeleton"]
+def test_fingerprint_knows_clips_and_splits(toy, edited_toy):
+  fingerprint = source.Source(toy).fingerprint()
+  assert re.fullmatch("[0-9a-f]{16}", fingerprint)
+  assert source.Source(toy.parent).fingerprint() == fingerprint
+  for edit in (_relabel, _change_content, _leave_out):
+    assert source.Source(edited_toy(edit)).fingerprint() != fingerprint
 
 
-def _drop_clip(index):
-  index["clips"]["label"].pop()
-
-
-def _repeat_id(index):
-  index["clips"]["id"][1] = index["clips"]["id"][0]
-
-
-@pytest.mark.parametrize(
-  ("edit", "message"),
-  [
-    (_drop_name, "KeyError: 'skeleton'"),
-    (_drop_clip, "23 clips in each column of index.json, one per record, got 23, 22, 23, 23, 23"),
-    (_repeat_id, "expected unique ids"),
-  ],
-)
-def test_faulty_index_is_refused(edited_toy, edit, message):
-  with pytest.raises(DataError, match=re.escape(message)):
-    source.Source(edited_toy(edit))
-
-
-def _share_subject(index):
-  index["clips"]["subject"][22] = "a"
-
-
-def _share_row(index):
-  index["protocols"]["xsub"]["train"].append(0)
-
-
-def _add_row(index):
-  index["protocols"]["xsub"]["test"].append(23)
-
-
-def _hide_training_label(index):
-  index["clips"]["label"][2] = -1
-
-
-def _invent_class(index):
-  index["clips"]["label"][21] = 3
-
-
-@pytest.mark.parametrize(
-  ("edit", "message"),
-  [
-    (_share_subject, "subject 'a': expected one split, got it in train and test"),
-    (_share_row, "train rows: expected each row once"),
-    (_add_row, "test rows: expected 0 to 22"),
-    (_hide_training_label, "label of train clip 'clip 2 手': expected 0 to 2, got -1"),
-    (_invent_class, "label of test clip 'clip 21 手': expected -1 to 2, got 3"),
-  ],
-)
-def test_faulty_protocol_is_refused(edited_toy, edit, message):
-  with pytest.raises(DataError, match=re.escape(message)):
-    source.Source(edited_toy(edit)).rows("train")
+def test_record_with_other_key_points_than_the_index_is_refused(edited_toy):
+  with pytest.raises(DataError, match=r"record 4: .*got 'clip 4 手' with other key points \(the"):
+    source.Source(edited_toy(_change_content))[4]
 
 
 def test_record_that_is_not_the_index_row_is_refused(edited_toy):
