@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,39 @@ def test_array_of_objects_is_refused_without_unpickling_it(tmp_path):
 )
 def test_arrays_that_do_not_fit_together_are_refused(tmp_path, changes, expected):
   assert_refused(write(tmp_path / "test.npz", **changes), expected)
+
+
+@pytest.mark.parametrize(
+  ("name", "array"),
+  [
+    ("probabilities", np.zeros((3, 2), "i4")),
+    ("probabilities", np.zeros((3, 2), "f4,f4")),
+    ("labels", np.zeros(3)),
+    ("labels", np.zeros(3, "M8[s]")),
+    ("ids", np.zeros(3, "S2")),
+  ],
+)
+def test_other_kinds_of_numbers_are_refused(tmp_path, name, array):
+  path = write(tmp_path / "test.npz", **{name: array})
+  assert_refused(path, f"{name}: expected what `save` writes, got")
+
+
+def test_array_that_grows_when_it_is_read_is_refused(tmp_path):
+  arrays = vars(some_scores(("a", "b", "c"))) | {"labels": np.zeros(1 << 24, np.int32)}
+  np.savez_compressed(tmp_path / "test.npz", **arrays)
+  assert (tmp_path / "test.npz").stat().st_size < 1 << 20
+  assert_refused(tmp_path / "test.npz", "got a compressed one")
+
+
+def test_array_that_is_there_twice_is_refused(tmp_path):
+  path = write(tmp_path / "test.npz")
+  with (
+    zipfile.ZipFile(path, "a") as archive,
+    pytest.warns(UserWarning, match="Duplicate name"),
+    archive.open("labels.npy", "w") as file,
+  ):
+    np.save(file, np.int32([0, 0, 0]))
+  assert_refused(path, r"labels\.npy', 'labels\.npy'")
 
 
 def test_repeated_ids_are_refused(tmp_path):
