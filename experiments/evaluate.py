@@ -27,7 +27,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     "run", None, "The work directory of a training run.", required=True, **options
   )
-  flags.DEFINE_string("split", "test", "test, val (of a fold) or train.", **options)
+  flags.DEFINE_enum("split", "test", ["test", "val", "train"], "val: of a fold.", **options)
   flags.DEFINE_string("step", "best", "best, latest or a number.", **options)
   flags.DEFINE_string("data_dir", None, "Where the prepared set is now, if it moved.", **options)
   flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=1, **options)

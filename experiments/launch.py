@@ -18,6 +18,7 @@ import contextlib
 import datetime
 import difflib
 import fcntl
+import io
 import json
 import math
 import operator
@@ -45,20 +46,39 @@ MAY_CHANGE = frozenset({"schedule.epochs", "train.log_every"})
 
 RANGES = {
   "sampling.num_frames": "[1, 4096]",
+  "sampling.num_persons": "[1, 100]",
   "sampling.test_clips": "[1, 1000]",
+  "sampling.test_size": "[8, 1024]",
   "inputs.size": "[8, 1024]",
   "inputs.sigma": "(0, 100]",
+  "augment.crop_area": "(0, 1] to (0, 1]",
+  "augment.rotation": "[0, 180]",
+  "augment.jitter": "[0, 1000]",
+  "augment.joint_dropout": "[0, 1)",
   "model.dropout": "[0, 1)",
   "optimizer.learning_rate": "[0, 1000]",
   "optimizer.reference_batch": "[1, 1000000]",
   "optimizer.momentum": "[0, 1)",
   "optimizer.weight_decay": "[0, 1]",
+  "optimizer.clip_norm": "(0, 1000000]",
   "schedule.warmup_epochs": "[0, 1000000]",
   "schedule.epochs": "[1, 1000000]",
   "train.batch_size": "[1, 1000000]",
   "train.label_smoothing": "[0, 1)",
   "train.logit_adjustment": "[0, 10]",
   "train.seed": "[0, 2147483647]",
+  "train.evaluate_every": "[1, 1000000]",
+  "train.log_every": "[1, 1000000]",
+}
+
+CHOICES = {
+  "sampling.kind": ("uniform", "interpolate"),
+  "sampling.style": ("mmaction2", "pyskl"),
+  "inputs.kind": ("joint", "limb"),
+  "optimizer.name": ("sgd", "adamw"),
+  "optimizer.decay": ("all", "kernels"),
+  "schedule.name": ("cosine", "step"),
+  "train.dtype": ("float32", "bfloat16"),
 }
 
 _stop: str | None = None
@@ -83,15 +103,12 @@ def main(run: Callable[[ConfigDict, pathlib.Path], Any], argv: Sequence[str] | N
       flag_values=values,
     )
     flags.DEFINE_string("workdir", None, "Where the run lives.", required=True, flag_values=values)
-    flags.DEFINE_boolean(
-      "distributed", False, "One of several processes (TPU pod, Slurm).", flag_values=values
-    )
 
   def body():
     values = _parse(run, define, plain)
     config = _read_config(values.config, overrides)
     check(config)
-    _start_jax(distributed=values.distributed)
+    _start_jax(values.distributed)
     with _work_directory(values.workdir, config) as workdir, _signals():
       run(config, workdir)
 
@@ -112,7 +129,7 @@ def command(
 
   def body():
     values = _parse(run, define, argv)
-    _start_jax()
+    _start_jax(values.distributed)
     run(values)
 
   return _exit_code(body, debug="--debug" in argv)
@@ -124,12 +141,19 @@ def stop_reason() -> str | None:
 
 
 def check(config: ConfigDict) -> None:
-  """Raises `errors.ConfigError` for a number outside its range in RANGES, NaN or infinity."""
+  """Raises `errors.ConfigError` for a setting outside RANGES or CHOICES, NaN or infinity."""
   for key, value in _flatten(config.to_dict()).items():
-    if isinstance(value, float) and not math.isfinite(value):
+    if value is None:
+      continue
+    values = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(x, float) and not math.isfinite(x) for x in values):
       raise errors.ConfigError(f"--config.{key}", expected="a finite number", got=value)
-    if key in RANGES and not _inside(value, RANGES[key]):
-      raise errors.ConfigError(f"--config.{key}", expected=f"in {RANGES[key]}", got=value)
+    if key in RANGES:
+      ranges = RANGES[key].split(" to ")
+      if len(values) != len(ranges) or not all(map(_inside, values, ranges)):
+        raise errors.ConfigError(f"--config.{key}", expected=f"in {RANGES[key]}", got=value)
+    if key in CHOICES and value not in CHOICES[key]:
+      raise errors.ConfigError(f"--config.{key}", expected=" or ".join(CHOICES[key]), got=value)
 
 
 def _inside(value, interval):
@@ -144,6 +168,9 @@ def _parse(run, define, argv):
   values = flags.FlagValues()
   values.set_gnu_getopt(True)
   flags.DEFINE_boolean("debug", False, "Print the traceback of every error.", flag_values=values)
+  flags.DEFINE_boolean(
+    "distributed", False, "One of several processes (TPU pod, Slurm).", flag_values=values
+  )
   define(values)
   if "--help" in argv:
     print(run.__globals__["__doc__"] or "", values.get_help(), sep="\n")
@@ -190,7 +217,7 @@ def _read_config(text, overrides):
   return values.config
 
 
-def _start_jax(*, distributed=False):
+def _start_jax(distributed):
   logging.set_verbosity(logging.WARNING)
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/jaxmg/jax"))
@@ -306,6 +333,8 @@ def _watch(reader):
 
 
 def _exit_code(body, *, debug):
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
   try:
     body()
     sys.stdout.flush()

@@ -93,7 +93,6 @@ def run(config, workdir: pathlib.Path) -> None:
 
   parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   if jax.process_index() == 0:
-    launch.write(workdir / "recipe.json", recipe)
     print(
       f"{data.name}{' (synthetic)' if data.synthetic else ''}: {len(rows)} training clips of "
       f"{len(data.class_names)} classes; {config.inputs.kind}s of {config.skeleton}\n"
@@ -103,6 +102,8 @@ def run(config, workdir: pathlib.Path) -> None:
       flush=True,
     )
   with checkpoints.Checkpoints(workdir / "checkpoints", fingerprint=fingerprint) as saved:
+    if saved.latest_step() is None and jax.process_index() == 0:  # weights keep their recipe
+      launch.write(workdir / "recipe.json", recipe)
     loop.train(
       state,
       step.compile_train_step(train_step, mesh),
@@ -129,6 +130,12 @@ def make_recipe(config, data: Source) -> dict:
       expected=" or ".join(posec3d.VARIANTS),
       got=config.model.variant,
     )
+  if config.model.name != "posec3d":
+    raise errors.ConfigError("--config.model.name", expected="posec3d", got=config.model.name)
+  try:
+    skeletons.get(config.skeleton)
+  except ValueError as error:
+    raise errors.ConfigError(f"--config.skeleton: {error}") from error
   return {
     "model": {
       "name": config.model.name,

@@ -27,18 +27,24 @@ from jaxmg.data import batch, readers
 from jaxmg.skeletons import sampling
 from jaxmg.training import checkpoints, sharding, step
 
+_KEYS = {"model", "sampling", "inputs", "skeleton", "class_names", "frame_size", "data"}
+
 
 def load_recipe(run: str | os.PathLike) -> dict[str, Any]:
   """Reads the recipe of a run directory; raises CheckpointError where there is none."""
   path = pathlib.Path(run) / "recipe.json"
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
+    recipe = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
     raise errors.CheckpointError(
       path, expected="a run directory with a recipe", got="no such file"
     ) from None
   except ValueError as error:
     raise errors.CheckpointError(path, expected="JSON", got=error) from error
+  if not isinstance(recipe, dict) or (missing := _KEYS - recipe.keys()):
+    got = f"none of {', '.join(sorted(missing))}" if isinstance(recipe, dict) else "no object"
+    raise errors.CheckpointError(path, expected="a recipe as training writes it", got=got)
+  return recipe
 
 
 def build_model(recipe: dict[str, Any], *, dtype: Any = jnp.float32) -> nn.Module:

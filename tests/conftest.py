@@ -5,20 +5,22 @@ import pathlib
 import jax
 import pytest
 
+ROOT = pathlib.Path(__file__).parents[1]
+
 # Read when the backend starts, which importing jax does not do.
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 jax.config.update("jax_default_matmul_precision", "highest")
 if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-  cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
+  cache = ROOT / ".pytest_cache" / "jax"
   jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 @pytest.fixture(scope="session")
 def prepare():
   """datasets/prepare.py, which is a script and no part of a package."""
-  path = pathlib.Path(__file__).parents[1] / "datasets" / "prepare.py"
+  path = ROOT / "datasets" / "prepare.py"
   spec = importlib.util.spec_from_file_location("prepare", path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -74,7 +76,7 @@ def training(nods):
       "schedule.epochs": 2,
     } | dict(setting.split("=", 1) for setting in settings)
     return [
-      "--config=experiments/configs/posec3d.py:imigue,joint,small",
+      f"--config={ROOT}/experiments/configs/posec3d.py:imigue,joint,small",
       f"--workdir={workdir}",
       *(f"--config.{key}={value}" for key, value in values.items()),
     ]

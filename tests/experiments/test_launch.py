@@ -67,78 +67,11 @@ def test_run_gets_the_changed_config_and_an_absolute_work_directory(capsys, tmp_
   assert json.loads((workdir / "config.json").read_text()) == config.to_dict()
 
 
-USAGE = [
-  (["--config.model.depht=4"], r"--config\.model\.depht: .*did you mean --config\.model\.depth\?"),
-  (["--config.batch_size=4"], r"did you mean --config\.train\.batch_size\?"),
-  (["--config.modle.depth=4"], r"did you mean --config\.model\.depth\?"),
-  (["--config.model.depth.x=4"], r"--config\.model\.depth\.x"),
-  (["--config.xyz=4"], r"--config\.xyz: no such setting \(settings: data\.fold, "),
-  (["--config..=4"], "no such setting"),
-  (["--config.model={}"], "no such setting"),
-  (["--config.train.batch_size=abc"], r"--config\.train\.batch_size=abc: .*int.*'abc'"),
-  (["--config.train.batch_size=true"], r"batch_size=true: .*int.*'true'"),
-  (["--config.train.batch_size=1.5"], r"batch_size=1\.5: .*int"),
-  (["--config.optimizer.learning_rate=1e-3x"], r"learning_rate=1e-3x: .*float: '1e-3x'"),
-  (["--config.sampling.mirror=maybe"], r"mirror=maybe: .*boolean"),
-  (["--config.model.depth"], r"Missing value for flag --config\.model\.depth"),
-  (["--config.model.depth", "4"], "unexpected argument '4'"),
-  (["--config.model.depth=4", "--config.model.depth=5"], r"--config\.model\.depth is given twice"),
-  (["--config.train.batch_size=0"], r"batch_size: expected in \[1, 1000000\], got 0"),
-  (["--config.train.batch_size=-1"], r"got -1"),
-  (["--config.model.dropout=1"], r"--config\.model\.dropout: expected in \[0, 1\), got 1\.0"),
-  (["--config.model.dropout=-0.1"], r"--config\.model\.dropout"),
-  (["--config.sampling.num_frames=0"], r"num_frames"),
-  (["--config.schedule.epochs=1000000000"], r"--config\.schedule\.epochs: .*1000000\]"),
-  (["--config.optimizer.learning_rate=nan"], "learning_rate: expected a finite number, got nan"),
-  (["--config.optimizer.learning_rate=1e400"], "got inf"),
-  (["--config.optimizer.learning_rate=-1"], r"learning_rate: expected in \[0"),
-  (["--wrkdir=x"], "wrkdir.*Did you mean: workdir"),
-  (["--workdir=again"], "--workdir is given twice"),
-  (["--debug=perhaps"], "--debug=perhaps"),
-  (["stray"], "unexpected argument 'stray'"),
-]
-
-
-@pytest.mark.parametrize(("argv", "message"), USAGE)
-def test_a_bad_command_line_is_one_line_and_makes_no_work_directory(argv, message, capsys):
-  assert _main(*argv, run=lambda *_: pytest.fail("ran")) == 2
-  _check_one_line(capsys, message)
-  assert not os.path.exists("run")
-
-
-@pytest.mark.parametrize(
-  ("argv", "message"),
-  [
-    (["--workdir=run"], "--config is required"),
-    (["--config=c.py"], "--workdir is required"),
-    (["--config=nope.py", "--workdir=run"], "--config=nope.py: .*No such file"),
-    (["--config=", "--workdir=run"], "--config="),
-    (
-      ["--config=c.py:face", "--workdir=run"],
-      "--config=c.py:face: .*expected joint or limb, got face",
-    ),
-    (["--config=broken.py", "--workdir=run"], "--config=broken.py: SyntaxError"),
-    (["--config=file", "--workdir=run"], "--config=file: .*get_config"),
-  ],
-)
-def test_a_missing_or_broken_config_is_one_line_and_makes_no_work_directory(argv, message, capsys):
-  assert launch.main(lambda *_: pytest.fail("ran"), argv) == 2
-  _check_one_line(capsys, message)
-  assert not os.path.exists("run")
-
-
 def _check_one_line(capsys, message):
   err = capsys.readouterr().err
   assert err.startswith("jaxmg: error: ")
   assert err.count("\n") == 1
   assert re.search(message, err)
-
-
-@pytest.mark.parametrize("workdir", ["file", "file/below", "/proc/self", "/proc/run"])
-def test_a_work_directory_that_cannot_be_written_is_found_before_the_run(workdir, capsys):
-  argv = ["--config=c.py", f"--workdir={workdir}"]
-  assert launch.main(lambda *_: pytest.fail("ran"), argv) == 5
-  _check_one_line(capsys, os.path.abspath(workdir))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""Prediction from a run directory, beside the command (see experiments/test_posec3d.py)."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmg import errors, predict, skeletons
+from jaxmg.data import pipeline, readers, source
+
+
+@pytest.fixture(scope="module")
+def predictor(run):
+  return predict.Predictor(run)
+
+
+def clip(data, row):
+  return readers.Clip(data[row]["keypoints"], data.skeleton)
+
+
+@pytest.fixture(scope="module")
+def data(nods):
+  return source.Source(nods / "nods")
+
+
+def test_prediction_twice_is_the_same_to_the_bit(run, predictor, data):
+  first = predictor(clip(data, 3))
+  np.testing.assert_array_equal(predictor(clip(data, 3)), first)
+  np.testing.assert_array_equal(predict.Predictor(run)(clip(data, 3)), first)
+
+
+def test_clip_alone_is_predicted_as_among_64_others(run, predictor, data):
+  recipe = predict.load_recipe(run)
+  rows = np.arange(64) % len(data)
+  (batch,) = pipeline.test_batches(
+    data,
+    rows,
+    skeleton=skeletons.get(recipe["skeleton"]),
+    batch_size=64,
+    **recipe["sampling"],
+  )
+  predict_step = jax.jit(predict.build_predict_step(recipe, predict.build_model(recipe)))
+  together = predict_step(**predictor._variables, batch=batch)
+  for row in (0, 7, 23):
+    np.testing.assert_allclose(predictor(clip(data, row)), together[row], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(together[row], together[row + 24], rtol=0, atol=1e-5)
+
+
+def nobody(keypoints):
+  keypoints[:] = 0
+
+
+def one_frame_of_a_body(keypoints):
+  keypoints[1:] = 0
+
+
+def one_joint_far_out(keypoints):
+  keypoints[:, :, 3, 0] = 1e9
+
+
+def all_joints_far_out(keypoints):
+  keypoints[..., :2] = 1e9, -1e9
+
+
+def no_extent(keypoints):
+  keypoints[..., :2] = 30
+
+
+@pytest.mark.parametrize(
+  "edit", [nobody, one_frame_of_a_body, one_joint_far_out, all_joints_far_out, no_extent]
+)
+def test_odd_clips_have_finite_probabilities(predictor, data, edit):
+  keypoints = data[3]["keypoints"].copy()
+  edit(keypoints)
+  probabilities = predictor(readers.Clip(keypoints, data.skeleton))
+  assert np.isfinite(probabilities).all()
+  assert probabilities.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ("{", "recipe.json: expected JSON"),
+    ("[]", "recipe.json: expected a recipe as training writes it, got no object"),
+    (json.dumps({"model": {}}), "got none of class_names, data, frame_size, inputs, sampling"),
+  ],
+)
+def test_file_that_is_no_recipe_is_refused(tmp_path, content, message):
+  (tmp_path / "recipe.json").write_text(content)
+  with pytest.raises(errors.CheckpointError, match=message):
+    predict.load_recipe(tmp_path)
