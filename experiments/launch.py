@@ -218,7 +218,7 @@ def _read_config(text, overrides):
 
 
 def _start_jax(distributed):
-  logging.set_verbosity(logging.WARNING)
+  logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error, at length, it raises as well
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/jaxmg/jax"))
   try:

@@ -289,5 +289,5 @@ def _as_errors(kind: type[errors.Error], where: object):
   except errors.Error:
     raise
   except Exception as error:
-    message = str(error).strip().split("\n")[0][:200]
+    message = str(error).strip().split("\n")[0][:500]
     raise kind(f"{where}: {type(error).__name__}: {message}") from error

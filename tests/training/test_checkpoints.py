@@ -47,13 +47,15 @@ def test_what_is_restored_is_what_was_saved(tmp_path, state):
   assert restored_iterator == iterator_state
 
 
-def test_checkpoint_moves_from_eight_devices_to_one(tmp_path, state):
-  eight, one = sharding.data_mesh(), sharding.data_mesh(jax.devices()[:1])
+@pytest.mark.parametrize(("before", "after"), [(8, 1), (1, 8)])
+def test_checkpoint_moves_between_one_device_and_eight(tmp_path, state, before, after):
+  before, after = (sharding.data_mesh(jax.devices()[:n]) for n in (before, after))
   with checkpoints.Checkpoints(tmp_path) as saved:
-    saved.save(1, sharding.replicate(eight, state), {})
-    restored, _ = saved.restore(sharding.replicate(one, state))
+    saved.save(1, sharding.replicate(before, state), {})
+    restored, _ = saved.restore(sharding.replicate(after, state))
   assert_same_bits(restored, state)
-  assert all(leaf.sharding.device_set == {jax.devices()[0]} for leaf in jax.tree.leaves(restored))
+  devices = set(after.devices.flat)
+  assert all(leaf.sharding.device_set == devices for leaf in jax.tree.leaves(restored))
 
 
 def test_state_may_be_donated_while_it_is_being_saved(tmp_path):
