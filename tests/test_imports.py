@@ -79,6 +79,10 @@ ARROWS = {
   ),
   "benchmarks.timing": "jax",
   "benchmarks.torch_posec3d": "torch",
+  "benchmarks.soak": (
+    "jax experiments.launch experiments.posec3d"
+    " jaxmg.data.prepared jaxmg.data.readers jaxmg.training.loop"
+  ),
   # Raw files to prepared data; imported by nothing. These folders are on the path as packages.
   "datasets.prepare": "etils jaxmg.errors jaxmg.data.prepared",
   "datasets.imigue.imigue_dataset_builder": "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers",

@@ -1,0 +1,61 @@
+"""Runs that are killed or stopped: real processes, started again with the same command."""
+
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import soak
+
+EPOCHS = 16
+
+
+@pytest.fixture(scope="module")
+def make_run(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("soak")
+  data = soak.make_data(folder)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.delenv("XLA_FLAGS")  # one device
+    patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+    yield lambda name: soak.Run(folder / name, data, epochs=EPOCHS)
+
+
+@pytest.fixture(scope="module")
+def whole(make_run):
+  run = make_run("whole")
+  assert run.start().wait() == 0, run.log()
+  return run.outcome()
+
+
+def wait_for(condition, process):
+  while not condition():
+    assert process.poll() is None
+    time.sleep(0.001)
+
+
+def test_run_that_is_killed_ends_as_if_it_had_not_been(make_run, whole):
+  run = make_run("killed")
+  hits = soak.kill(run, 4, np.random.default_rng(0))
+  assert 2 * sum(hits) >= len(hits) >= 4
+  assert run.start().wait() == 0, run.log()
+  assert run.outcome() == whole
+
+
+def test_run_that_is_stopped_in_compilation_and_evaluation_has_saved(make_run, whole):
+  run = make_run("stopped")
+  process = run.start()
+  wait_for(lambda: "learning rate" in run.log(), process)  # the step is compiled next
+  process.send_signal(signal.SIGINT)
+  assert process.wait(30) == 130
+  assert "error: SIGINT: step 1 is saved" in run.log()
+
+  process = run.start()
+  wait_for(lambda: list(run.directory.glob("checkpoints/4*")), process)  # and evaluated next
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(30) == 75
+  assert "error: SIGTERM: step 4 is saved" in run.log()
+
+  assert run.start().wait() == 0, run.log()
+  assert run.outcome() == whole
