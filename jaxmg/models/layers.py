@@ -42,13 +42,18 @@ class Conv(nn.Module):
       return _spatial_conv(x, kernel[0], self.strides[1])
     if time > 1:
       return _temporal_conv(x, kernel[:, 0, 0])
-    return x[:, :, :: self.strides[1], :: self.strides[1]] @ kernel[0, 0, 0]
+    return _dot(x[:, :, :: self.strides[1], :: self.strides[1]], kernel[0, 0, 0])
+
+
+def _dot(x, kernel):  # ... I, I O
+  """The product as one of matrices: with more axes, XLA copies transposes for the gradient."""
+  return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def _temporal_conv(x, kernel):  # B T H W I, k I O
   """One wide dot to k x O channels, then a sum of k shifts in time."""
   size, inputs, features = kernel.shape
-  taps = x @ kernel.transpose(1, 0, 2).reshape(inputs, size * features)
+  taps = _dot(x, kernel.transpose(1, 0, 2).reshape(inputs, size * features))
   taps = taps.reshape(*x.shape[:-1], size, features)
   frames, half = x.shape[1], size // 2
   total = 0
