@@ -119,6 +119,45 @@ def _conv_3x3_stride_2_by_blocks(x, kernel):
   )
 
 
+class BatchNorm(nn.Module):
+  """Batch normalisation over all axes but the last, as `nn.BatchNorm` with its names and options.
+
+  Applied as one multiply-add: `nn.BatchNorm` subtracts the mean first, and XLA keeps the
+  difference, as large as the input, for the gradient.
+  """
+
+  momentum: float = 0.9
+  dtype: Any = jnp.float32
+  scale_init: Any = nn.initializers.ones
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b c"], *, train: bool) -> Float[Array, "*b c"]:
+    shape = x.shape[-1:]
+    mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+    var = self.variable("batch_stats", "var", jnp.ones, shape)
+    params = {
+      "scale": self.param("scale", self.scale_init, shape, jnp.float32),
+      "bias": self.param("bias", nn.initializers.zeros, shape, jnp.float32),
+    }
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    stats = {"mean": mean.value, "var": var.value}
+    if train:
+      axes = tuple(range(x.ndim - 1))
+      found = wide.mean(axes)
+      stats = {"mean": found, "var": jnp.maximum((wide**2).mean(axes) - found**2, 0)}
+      if not self.is_initializing():
+        for running, new in ((mean, stats["mean"]), (var, stats["var"])):
+          running.value = self.momentum * running.value + (1 - self.momentum) * new
+    scale, bias = batch_norm_affine(params, stats)
+    return (wide * scale + bias).astype(self.dtype)
+
+
+def batch_norm_affine(params, stats) -> tuple[Array, Array]:
+  """The scale and the bias by which a norm of these statistics multiplies and adds, per channel."""
+  scale = params["scale"] * jax.lax.rsqrt(stats["var"] + 1e-5)
+  return scale, params["bias"] - stats["mean"] * scale
+
+
 def max_pool_3x3(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
   """The maximum over 3 x 3 pixels, stride 1; the gradient goes to the first of equal values.
 

@@ -9,7 +9,6 @@ Axis letters: B batch, T frames, H rows, W columns, V joints or limbs, C channel
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
@@ -24,8 +23,6 @@ VARIANTS = {
   "small": dict(width=16, depths=(1, 2, 1)),
   "tiny": dict(width=4, depths=(1, 1, 1)),
 }
-
-_EPSILON = 1e-5
 
 
 class ConvNorm(nn.Module):
@@ -44,14 +41,8 @@ class ConvNorm(nn.Module):
     if not train and self.has_variable("params", "bias"):  # see fold_batch_norm
       x += self.get_variable("params", "bias").astype(self.dtype)
     else:
-      x = nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=_EPSILON,
-        dtype=self.dtype,
-        scale_init=nn.initializers.zeros if self.zero_scale else nn.initializers.ones,
-        name="bn",
-      )(x)
+      scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
+      x = layers.BatchNorm(dtype=self.dtype, scale_init=scale_init, name="bn")(x, train=train)
     return nn.relu(x) if self.relu else x
 
 
@@ -160,8 +151,7 @@ def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
   def fold(params, stats):
     if "bn" not in params:
       return {k: fold(v, stats[k]) if k in stats else v for k, v in params.items()}
-    scale = params["bn"]["scale"] * jax.lax.rsqrt(stats["bn"]["var"] + _EPSILON)
-    kernel = params["conv"]["kernel"] * scale
-    return {"conv": {"kernel": kernel}, "bias": params["bn"]["bias"] - stats["bn"]["mean"] * scale}
+    scale, bias = layers.batch_norm_affine(params["bn"], stats["bn"])
+    return {"conv": {"kernel": params["conv"]["kernel"] * scale}, "bias": bias}
 
   return {"params": fold(variables["params"], variables["batch_stats"])}

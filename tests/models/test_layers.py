@@ -1,7 +1,10 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.test_util import check_grads
 
 from jaxmg.models import layers
@@ -48,6 +51,24 @@ def test_convolution_and_its_gradients_are_those_of_a_3d_convolution(kernel_size
 def test_a_convolution_without_a_fast_form_is_refused():
   with pytest.raises(ValueError, match=r"kernel \(3, 3, 3\)"):
     layers.Conv(4, (3, 3, 3)).init(jax.random.key(0), jnp.zeros((1, 4, 4, 4, 2)))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_its_gradients_and_statistics_are_those_of_flax(train):
+  x = 2 + jax.random.normal(jax.random.key(0), (3, 4, 5, 6))
+  ours = functools.partial(layers.BatchNorm().apply, train=train, mutable=["batch_stats"])
+  flax = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)
+  theirs = functools.partial(flax.apply, mutable=["batch_stats"])
+  variables = layers.BatchNorm().init(jax.random.key(1), x, train=train)
+  assert jax.tree.structure(variables) == jax.tree.structure(flax.init(jax.random.key(1), x))
+  variables = jax.tree.map(
+    lambda leaf: leaf + jax.random.uniform(jax.random.key(2), leaf.shape), variables
+  )
+  found, expected = (
+    (apply(variables, x), jax.grad(lambda *a, f=apply: (f(*a)[0] ** 3).sum(), (0, 1))(variables, x))
+    for apply in (ours, theirs)
+  )
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
 
 
 def test_max_pool_is_the_maximum_of_the_window():
