@@ -316,7 +316,11 @@ NAME = "expected 1 to 200 printable bytes that are no path"
     ("B19", [dict(), dict(id="b", label=1, subject="bob")], "no key points in both train and test"),
     ("B20", [], "expected at least one clip"),
     ("B22", [dict(label=-1)], "label of train clip 'a': expected 0 to 1, got -1"),
-    ("B22", [dict(label=2)], "'a': label: expected an integer, -1 to 1, got 2"),
+    (
+      "B22",
+      [dict(label=2)],
+      "'a': label: expected a class name, or an integer from -1 to 1, got 2",
+    ),
     ("B22", [dict(label=-2)], "got -2"),
     ("B22", [dict(label=1.0)], "got 1.0"),
     ("B22", [dict(label="1")], "got '1'"),

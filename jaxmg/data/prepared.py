@@ -12,8 +12,7 @@ A data set is a subclass of `Builder`, which is TFDS's; `write` prepares it, and
     def clips(self):
       for line in csv.DictReader(open(self.raw / "labels.csv")):
         clip = readers.read(self.raw / line["file"])
-        label = self.class_names.index(line["class"])
-        yield prepared.Example(line["file"], label, line["subject"], clip)
+        yield prepared.Example(line["file"], line["class"], line["subject"], clip)
 
   prepared.write(Desk, raw="recordings", data_dir="data")     # data/desk/1.0.0/
 """
@@ -48,13 +47,14 @@ Protocol = Callable[[Mapping[str, Any]], str | None]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Example:
-  """One labelled clip; label -1: hidden. `video` is the recording it was cut from (default: id).
+  """One clip; its label is a class's name or number, or -1 where it is hidden.
 
-  `id`, `subject` and `video` are text of 1 to 200 bytes without control characters, and no paths.
+  `video` is the recording that it was cut from (default: its id). `id`, `subject` and
+  `video` are text of 1 to 200 bytes without control characters, and no paths.
   """
 
   id: str
-  label: int
+  label: str | int
   subject: str
   clip: readers.Clip
   video: str = ""
@@ -133,6 +133,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _record(self, example: Example) -> dict[str, Any]:
     clip, label = example.clip, example.label
+    if label in self.class_names:
+      label = self.class_names.index(label)
     video = example.video or example.id
     frame_size = clip.frame_size or self.frame_size
     num_persons, last = clip.keypoints.shape[1], len(self.class_names) - 1
@@ -142,7 +144,12 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       ("id", _is_name(example.id), name, "another"),
       ("subject", _is_name(example.subject), name, repr(example.subject)),
       ("video", _is_name(video), name, repr(video)),
-      ("label", whole and -1 <= label <= last, f"an integer, -1 to {last}", repr(label)),
+      (
+        "label",
+        whole and -1 <= label <= last,
+        f"a class name, or an integer from -1 to {last}",
+        repr(label),
+      ),
       ("layout", clip.layout == self.skeleton, self.skeleton, clip.layout),
       ("persons", num_persons <= self.num_persons, f"at most {self.num_persons}", num_persons),
       ("frame_size", min(frame_size) > 0, "height and width above 0", frame_size),
