@@ -82,7 +82,11 @@ def main(argv: list[str] | None = None) -> int:
     start = time.perf_counter()
     prepared.write(builder, raw=args.manual_dir, data_dir=args.data_dir, layout=args.layout)
     seconds = time.perf_counter() - start
-    print(f"{path} is already whole" if whole else f"{path} made in {seconds:.0f} s")
+    print(
+      f"{path} is already whole: to prepare it again, remove it"
+      if whole
+      else f"{path} made in {seconds:.0f} s"
+    )
     print(summary(json.loads((path / prepared.INDEX).read_text(encoding="utf-8"))))
   except errors.Error as error:
     print(f"jaxmg: error: {error}", file=sys.stderr)

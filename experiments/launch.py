@@ -265,16 +265,18 @@ def _settle_config(path, config):
       new = _flatten(json.loads(json.dumps(config.to_dict())))
     except (OSError, ValueError) as error:
       raise errors.ConfigError(path, expected="the config of a run", got=error) from error
-    changes = [
-      f"{key} {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
-      for key in sorted((old.keys() | new.keys()) - MAY_CHANGE)
+    changes = {
+      key: f"{key} {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+      for key in sorted(old.keys() | new.keys())
       if old.get(key, "absent") != new.get(key, "absent")
-    ]
-    if changes:
+    }
+    if refused := [change for key, change in changes.items() if key not in MAY_CHANGE]:
       raise errors.ConfigError(
-        f"{path.parent} holds a run with another config: {', '.join(changes)}",
+        f"{path.parent} holds a run with another config: {', '.join(refused)}",
         hint="take another --workdir, or the settings of that run",
       )
+    if changes:
+      print(f"changed from here on: {', '.join(changes.values())}")
   write(path, config.to_dict())
 
 

@@ -42,6 +42,8 @@ DATASETS = {
 
 def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
   name, kind, *size = argument.split(",")
+  if name not in DATASETS:
+    raise ValueError(f"data set: expected {' or '.join(DATASETS)}, got {name!r}")
   dataset = DATASETS[name]
   if kind not in ("joint", "limb") or size not in ([], ["small"]):
     raise ValueError(f"expected DATASET,joint or limb[,small], got {argument!r}")

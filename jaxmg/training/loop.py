@@ -42,6 +42,10 @@ class Logger:
     self._bar = tqdm.tqdm(initial=step, total=steps, unit="step", disable=not terminal)
     if not self._active:
       return
+    if step:
+      print(
+        f"going on after step {step} of {steps}" if step < steps else f"all {steps} steps are made"
+      )
     path = self._directory / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
 
