@@ -28,14 +28,14 @@ def prepare():
 
 
 @pytest.fixture(scope="session")
-def nods(tmp_path_factory):
-  """A folder with one prepared data set, `nods`; do not write into it."""
+def make_nods(tmp_path_factory):
+  """Prepares a data set `nods` of synthetic clips, one by each of these subjects: a, b, c train."""
   import numpy as np
 
   from jaxmg.data import prepared, readers
 
   class Nods(prepared.Builder):
-    """24 synthetic clips of subjects who nod or shake their heads: a, b, c train, d tests."""
+    """Subjects who nod or shake their heads."""
 
     skeleton = "openpose25"
     class_names = ("nod", "shake")
@@ -45,18 +45,28 @@ def nods(tmp_path_factory):
 
     def clips(self):
       rng = np.random.default_rng(0)
-      for i in range(24):
+      for i, subject in enumerate(self.subjects):
         body = rng.uniform((20, 10), (60, 60), (25, 2))
         keypoints = np.ones((12, 1, 25, 3), np.float32)
         keypoints[..., :2] = body
         swing = 6 * np.sin(np.arange(12) + rng.uniform(0, 6))
         keypoints[:, 0, [0, 15, 16, 17, 18], 1 - i % 2] += swing[:, None]
         clip = readers.Clip(keypoints, "openpose25")
-        yield prepared.Example(f"clip{i}", i % 2, "abcd"[i // 6], clip)
+        yield prepared.Example(f"clip{i}", i % 2, subject, clip)
 
-  folder = tmp_path_factory.mktemp("nods")
-  prepared.write(Nods, raw=folder, data_dir=folder / "data")
-  return folder / "data"
+  def make(subjects):
+    folder = tmp_path_factory.mktemp("nods")
+    builder = type("Nods", (Nods,), {"subjects": subjects})
+    prepared.write(builder, raw=folder, data_dir=folder / "data")
+    return folder / "data"
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def nods(make_nods):
+  """A folder with a data set of 18 training and 6 test clips; do not write into it."""
+  return make_nods(6 * "a" + 6 * "b" + 6 * "c" + 6 * "d")
 
 
 @pytest.fixture(scope="session")
