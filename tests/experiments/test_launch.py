@@ -169,6 +169,50 @@ def test_the_lock_of_a_killed_process_is_free():
   assert _main() == 0
 
 
+def _child(code, *argv, **pipes):
+  environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+  return subprocess.Popen([sys.executable, "-c", code, *argv], env=environment, **pipes)
+
+
+def test_of_two_processes_that_race_for_a_work_directory_one_is_refused():
+  code = (
+    "import os, sys; from experiments import launch\n"
+    "answers, sys.stdout = sys.stdout, open(os.devnull, 'w')\n"
+    "def answer(text):\n"
+    "  print(text, file=answers, flush=True)\n"
+    "def run(config, workdir):\n"
+    "  answer('in')\n"
+    "  sys.stdin.readline()\n"
+    "for line in iter(sys.stdin.readline, ''):\n"
+    "  answer(launch.main(run, sys.argv[1:]))"
+  )
+  pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+  argv = [code, "--config=c.py", "--workdir=run"]
+  with _child(*argv, **pipes) as a, _child(*argv, **pipes) as b:
+    for _ in range(20):
+      for child in (a, b):
+        print("go", file=child.stdin, flush=True)
+      answers = {child.stdout.readline(): child for child in (a, b)}
+      assert sorted(answers) == ["7\n", "in\n"]
+      print("out", file=answers["in\n"].stdin, flush=True)
+      assert answers["in\n"].stdout.readline() == "0\n"
+    for child in (a, b):
+      child.stdin.close()
+
+
+def test_a_reader_that_has_seen_enough_ends_the_process_in_silence():
+  code = (
+    "from experiments import launch\n"
+    "launch.main(lambda config, workdir: [print(i) for i in range(10**6)])"
+  )
+  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  with _child(code, "--config=c.py", "--workdir=run", **pipes) as child:
+    child.stdout.readline()
+    child.stdout.close()
+    assert child.stderr.read() == b""
+    assert child.wait(60) == 128 + signal.SIGPIPE
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_sets_the_stop_reason_for_this_run_only(name):
   reasons = []
@@ -193,10 +237,8 @@ def test_the_second_interrupt_ends_the_process_while_c_code_runs():
     "  hashlib.pbkdf2_hmac('sha256', b'', b'', 10**8)\n"
     "launch.main(run)"
   )
-  argv = [sys.executable, "-c", code, "--config=c.py", "--workdir=run"]
-  environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
   pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-  with subprocess.Popen(argv, env=environment, **pipes) as child:
+  with _child(code, "--config=c.py", "--workdir=run", **pipes) as child:
     assert any(line == b"running\n" for line in child.stdout)
     child.send_signal(signal.SIGINT)
     assert any(b"SIGINT: saving" in line for line in child.stdout)
