@@ -68,7 +68,10 @@ def test_a_folder_without_skeletons_is_refused(prepare, tmp_path):
 def test_a_recording_of_an_unknown_action_is_refused(prepare, raw, tmp_path):
   skeletons = raw / "Skeleton"
   (skeletons / "a1_s1_t1_skeleton.mat").rename(skeletons / "a28_s1_t1_skeleton.mat")
-  with pytest.raises(DataError, match="'a28_s1_t1': label: expected an integer, -1 to 26, got 27"):
+  with pytest.raises(
+    DataError,
+    match="'a28_s1_t1': label: expected a class name, or an integer from -1 to 26, got 27",
+  ):
     write(prepare, raw, tmp_path)
 
 
