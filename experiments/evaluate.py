@@ -74,8 +74,8 @@ def run(values: flags.FlagValues) -> None:
   launch.write(
     folder / "metrics.json",
     summary
-    | {"split": values.split, "step": values.step, "data": location, "sampling": recipe["sampling"]}
-    | {"inputs": recipe["inputs"]},
+    | {"split": values.split, "step": values.step}
+    | {name: recipe[name] for name in ("data", "sampling", "inputs")},
   )
   print(report(recipe, values.split, summary))
   counts = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(data.class_names))

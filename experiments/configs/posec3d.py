@@ -8,26 +8,18 @@ input for a laptop's CPU, without claim to anybody's figures.
 
 import ml_collections
 
-NO_CLIPPING = ml_collections.config_dict.placeholder(float)
-
+# The 2023 winner's recipe (VUT-HFUT/MiGA2023_Track1): 100 epochs at 0.4 / 6 for a batch of 32.
+IMIGUE = dict(
+  skeleton="imigue22",
+  epochs=100,
+  learning_rate=0.4 / 6,
+  reference_batch=32,
+  clip_norm=ml_collections.config_dict.placeholder(float),  # none
+  small_epochs=20,
+)
 DATASETS = {
-  # The 2023 winner's recipe (VUT-HFUT/MiGA2023_Track1): 100 epochs at 0.4 / 6 for a batch of 32.
-  "imigue": dict(
-    skeleton="imigue22",
-    epochs=100,
-    learning_rate=0.4 / 6,
-    reference_batch=32,
-    small_epochs=20,
-    clip_norm=NO_CLIPPING,
-  ),
-  "synthetic_imigue": dict(
-    skeleton="imigue22",
-    epochs=100,
-    learning_rate=0.4 / 6,
-    reference_batch=32,
-    small_epochs=12,
-    clip_norm=NO_CLIPPING,
-  ),
+  "imigue": IMIGUE,
+  "synthetic_imigue": IMIGUE | dict(small_epochs=12),
   # PYSKL's recipe for NTU-60, longer. Left and right are classes: its index forbids mirroring.
   "utd_mhad": dict(
     skeleton="kinect20",
