@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
   parser.add_argument("--rounds", type=int, default=7)
   arguments = parser.parse_args(argv)
+  sharding.reuse_memory()  # of which the peer has as much
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave the peer some GPU memory
 
   rng = np.random.default_rng(0)

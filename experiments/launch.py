@@ -40,6 +40,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jaxmg import errors
+from jaxmg.training import sharding
 
 # Settings that a run may be continued with after a change.
 MAY_CHANGE = frozenset({"schedule.epochs", "train.log_every"})
@@ -219,6 +220,7 @@ def _read_config(text, overrides):
 
 def _start_jax(distributed):
   logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error, at length, it raises as well
+  sharding.reuse_memory()
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/jaxmg/jax"))
   try:

@@ -65,7 +65,7 @@ ARROWS = {
   # Composition, and the only place for flags and configs; imported by itself alone.
   "experiments.configs.posec3d": "ml_collections",
   "experiments.evaluate": "absl flax jax tqdm jaxmg experiments.launch experiments.plots",
-  "experiments.launch": "absl jax ml_collections jaxmg.errors",
+  "experiments.launch": "absl jax ml_collections jaxmg.errors jaxmg.training.sharding",
   "experiments.plots": "jax jaxmg.inputs jaxmg.skeletons jaxmg.data.pipeline [matplotlib]",
   "experiments.posec3d": "jax jaxmg experiments.evaluate experiments.launch",
   "experiments.predict": "absl jaxmg.errors jaxmg.predict jaxmg.data.readers experiments.launch",
