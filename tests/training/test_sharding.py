@@ -1,3 +1,7 @@
+import resource
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -44,3 +48,23 @@ def test_compiler_options_are_known_to_this_compiler():
 def test_option_that_this_compiler_lacks_is_left_out(monkeypatch):
   monkeypatch.setattr(sharding, "_CPU_OPTIONS", {"xla_cpu_no_such_option": "1"})
   assert sharding.compiler_options.__wrapped__() == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc")
+def test_memory_is_mapped_once_and_then_reused():
+  code = """
+import resource
+from jaxmg.training import sharding
+sharding.reuse_memory()
+import jax, jax.numpy as jnp
+ones = jax.jit(lambda: jnp.ones(2**24))
+for _ in range(4):
+  ones().block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+  ones().block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+  run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+  pages = 2**24 * 4 // resource.getpagesize()
+  assert int(run.stdout) < pages / 2
