@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
   rows = []
   for job, calls in jobs.items():
     np.testing.assert_allclose(*(call() for call in calls.values()), atol=1e-5)
-    seconds = timing.alternate(calls, rounds=arguments.rounds)
+    timers = {name: timing.timer(call) for name, call in calls.items()}
+    seconds = timing.alternate(timers, rounds=arguments.rounds)
     for name, times in seconds.items():
       rows.append(
         {

@@ -1,4 +1,4 @@
-"""What the benchmarks share: calls in alternation, and a table with its circumstances as JSON."""
+"""What the benchmarks share: calls in turn, and a table with its circumstances as JSON."""
 
 import argparse
 import concurrent.futures
@@ -19,21 +19,58 @@ PACKAGES = ("jaxmg", "jax", "jaxlib", "flax", "numpy", "grain", "tensorflow-data
 SETTINGS = ("XLA_FLAGS", "GLIBC_TUNABLES", "OMP_NUM_THREADS", "LD_PRELOAD")
 
 
-def alternate(calls: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str, np.ndarray]:
-  """The seconds of each call in each round; a call returns when its work is done.
+def alternate(timers: Mapping[str, Callable[[], float]], *, rounds: int) -> dict[str, np.ndarray]:
+  """What each timer says in each round: the seconds of a call.
 
-  Machines drift by more than implementations differ: calls are compared within a round, in which
-  each is made once. Before the first round each is made twice, to compile and to warm up.
+  Machines drift by more than implementations differ: they are compared within a round, in which
+  each is called once. Before the first round each is called twice, to compile and to warm up.
   """
-  for call in [*calls.values()] * 2:
+  for timer in [*timers.values()] * 2:
+    timer()
+  rows = [[timer() for timer in timers.values()] for _ in range(rounds)]
+  return dict(zip(timers, np.array(rows).T, strict=True))
+
+
+def timer(call: Callable[[], Any]) -> Callable[[], float]:
+  """Returns what makes the call, which returns when its work is done, and says how long it took."""
+
+  def seconds():
+    start = time.perf_counter()
     call()
-  seconds = {name: np.empty(rounds) for name in calls}
-  for i in range(rounds):
-    for name, call in calls.items():
-      start = time.perf_counter()
-      call()
-      seconds[name][i] = time.perf_counter() - start
+    return time.perf_counter() - start
+
   return seconds
+
+
+class Process:
+  """A new process that holds the calls of `build(*arguments)`, a dict of them by name.
+
+  Implementations in one process would share its allocator and its thread pools.
+  """
+
+  def __init__(self, build: Callable, *arguments: Any):
+    spawn = multiprocessing.get_context("spawn")
+    self._pool = concurrent.futures.ProcessPoolExecutor(1, spawn)
+    self._names = self._pool.submit(_build, build, arguments).result()
+
+  def timers(self) -> dict[str, Callable[[], float]]:
+    """`timer` of each call, which runs there."""
+    return {name: lambda name=name: self._pool.submit(_time, name).result() for name in self._names}
+
+  def close(self) -> None:
+    self._pool.shutdown()
+
+
+_calls: dict[str, Callable] = {}  # of this process, if it is a `Process`
+
+
+def _build(build, arguments):
+  _calls.update(build(*arguments))
+  return list(_calls)
+
+
+def _time(name):
+  return timer(_calls[name])()
 
 
 def in_new_process(function: Callable, *arguments: Any) -> Any:

@@ -90,8 +90,8 @@ def fold(model: PoseC3D) -> PoseC3D:
   return model
 
 
-def calls(model: PoseC3D, x, label, *, dtype: str) -> dict[str, dict[str, Callable]]:
-  """Job -> implementation -> a call that returns when its work is done.
+def calls(model: PoseC3D, x, label, *, dtype: str) -> dict[tuple[str, str], Callable]:
+  """(job, implementation) -> a call that returns when its work is done.
 
   `x` [B, V, T, H, W] and `label` [B] are numpy arrays; on a GPU if PyTorch sees one.
   """
@@ -99,7 +99,7 @@ def calls(model: PoseC3D, x, label, *, dtype: str) -> dict[str, dict[str, Callab
   wait = torch.cuda.synchronize if device == "cuda" else lambda: None
   autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
   label = torch.from_numpy(label).long().to(device)
-  jobs = {"forward": {}, "inference": {}, "train step": {}}
+  found = {}
 
   def add(name, layout, compile):
     inputs = torch.from_numpy(x).to(device).contiguous(memory_format=layout)
@@ -121,11 +121,11 @@ def calls(model: PoseC3D, x, label, *, dtype: str) -> dict[str, dict[str, Callab
       optimizer.step()
       wait()
 
-    jobs["forward"][name] = lambda: forward(train)
-    jobs["inference"][name] = lambda: forward(infer)
-    jobs["train step"][name] = step
+    found["forward", name] = lambda: forward(train)
+    found["inference", name] = lambda: forward(infer)
+    found["train step", name] = step
 
   for name, layout in LAYOUTS.items():
     add(name, layout, lambda network: network)
   add("torch.compile channels_last_3d", torch.channels_last_3d, torch.compile)
-  return jobs
+  return found
