@@ -48,12 +48,15 @@ MAY_CHANGE = frozenset({"schedule.epochs", "train.log_every"})
 RANGES = {
   "sampling.num_frames": "[1, 4096]",
   "sampling.num_persons": "[1, 100]",
+  "sampling.crop": "(0, 1] to (0, 1]",
   "sampling.test_clips": "[1, 1000]",
   "sampling.test_size": "[8, 1024]",
   "inputs.size": "[8, 1024]",
   "inputs.sigma": "(0, 100]",
   "augment.crop_area": "(0, 1] to (0, 1]",
   "augment.rotation": "[0, 180]",
+  "augment.tilt": "[0, 180]",
+  "augment.scale": "(0, 10] to (0, 10]",
   "augment.jitter": "[0, 1000]",
   "augment.joint_dropout": "[0, 1)",
   "model.dropout": "[0, 1)",
@@ -73,9 +76,11 @@ RANGES = {
 }
 
 CHOICES = {
-  "sampling.kind": ("uniform", "interpolate"),
+  "sampling.kind": ("uniform", "interpolate", "linear", "repeat"),
+  "sampling.points": ("keypoints", "joints3d"),
   "sampling.style": ("mmaction2", "pyskl"),
   "inputs.kind": ("joint", "limb"),
+  "inputs.stream": ("joint", "bone", "joint_motion", "bone_motion"),
   "optimizer.name": ("sgd", "adamw"),
   "optimizer.decay": ("all", "kernels"),
   "schedule.name": ("cosine", "step"),

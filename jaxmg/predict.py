@@ -4,9 +4,12 @@
 
     {"model": {"name": "posec3d", "num_classes": 32, "width": 32, "depths": [4, 6, 3], ...},
      "sampling": {"kind": "uniform", "num_frames": 48, "num_clips": 10, "num_persons": 1,
-                  "style": "mmaction2"},
+                  "style": "mmaction2", "points": "keypoints"},
      "inputs": {"kind": "joint", "size": 64, "sigma": 0.6, "mirror": true},
      "skeleton": "imigue22", "class_names": [...], "frame_size": [720, 1280], "data": {...}}
+
+"inputs" are the options of `inputs.heatmap_views` and `heatmap_view`, or, for "agcn", those of
+`inputs.graph_views` and `graph_view`.
 """
 
 import functools
@@ -59,24 +62,29 @@ def build_model(recipe: dict[str, Any], *, dtype: Any = jnp.float32) -> nn.Modul
 def build_predict_step(recipe: dict[str, Any], model: nn.Module) -> Callable:
   """The step `(params, batch_stats, batch) -> probabilities [B, K]`, averaged over all views.
 
-  Batch norms are folded into the convolutions inside the step: it takes variables as training
-  leaves them.
+  It takes variables as training leaves them: PoseC3D's batch norms are folded into the convolutions
+  inside the step.
   """
   options = dict(recipe["inputs"])
   mirror = options.pop("mirror")
   skeleton = skeletons.get(recipe["skeleton"])
-
-  def views(batch):
-    return inputs.heatmap_views(
-      batch["keypoints"], batch["frame_size"], size=options["size"], mirror=mirror
-    )
-
-  render = functools.partial(inputs.render_view, skeleton=skeleton, **options)
-  predict = step.make_predict_step(model, views, render)
+  points = recipe["sampling"]["points"]
+  if recipe["model"]["name"] == "posec3d":
+    views = functools.partial(inputs.heatmap_views, size=options["size"], mirror=mirror)
+    view = functools.partial(inputs.heatmap_view, skeleton=skeleton, **options)
+    ready = models.posec3d.fold_batch_norm
+  else:
+    options |= {"skeleton": skeleton, "points": points}
+    views = functools.partial(inputs.graph_views, skeleton=skeleton, points=points, mirror=mirror)
+    view = functools.partial(inputs.graph_view, **options)
+    ready = dict
+  predict = step.make_predict_step(
+    model, lambda batch: views(batch[points], batch["frame_size"]), view
+  )
 
   def predict_step(params, batch_stats, batch):
-    folded = models.posec3d.fold_batch_norm({"params": params, "batch_stats": batch_stats})
-    return predict(folded["params"], {}, batch)
+    variables = ready({"params": params, "batch_stats": batch_stats})
+    return predict(variables["params"], variables.get("batch_stats", {}), batch)
 
   return predict_step
 
@@ -103,17 +111,22 @@ class Predictor:
   def __call__(self, clip: readers.Clip) -> Float[np.ndarray, " k"]:
     """The probabilities of the classes for one clip, averaged over its test views.
 
-    Raises DataError where the run's skeleton cannot be taken from the clip's layout.
+    Raises DataError where the run's skeleton cannot be taken from the clip's layout, or its points
+    are 3-D joints and the clip has none.
     """
     try:
       joints = skeletons.get(self.recipe["skeleton"]).indices_in(clip.layout)
     except ValueError as error:
       raise errors.DataError(f"layout of the clip: {error}") from error
     options = dict(self.recipe["sampling"])
-    keypoints = batch.select(clip.keypoints, joints=joints, num_persons=options.pop("num_persons"))
+    points = options.pop("points")
+    pose = getattr(clip, points)
+    if pose is None:
+      raise errors.DataError("the clip", expected="3-D joints, as in training", got="key points")
+    pose = batch.select(pose, joints=joints, num_persons=options.pop("num_persons"), points=points)
     frame_size = clip.frame_size or self.recipe["frame_size"]
     one = {
-      "keypoints": sampling.sample_test(keypoints, **options)[None],
+      points: sampling.sample_test(pose, **options)[None],
       "frame_size": np.array([frame_size], np.int32),
     }
     return np.asarray(self._predict(**self._variables, batch=one)[0])

@@ -111,7 +111,7 @@ CONFIG, WORKDIR = f"--config={ROOT}/experiments/configs/posec3d.py", "--workdir=
     ("B01", "optimizer.name=sdg", "--config.optimizer.name: expected sgd or adamw, got sdg"),
     ("B01", "optimizer.decay=none", "expected all or kernels, got none"),
     ("B01", "schedule.name=cosin", "expected cosine or step, got cosin"),
-    ("B01", "sampling.kind=random", "expected uniform or interpolate, got random"),
+    ("B01", "sampling.kind=random", "interpolate or linear or repeat, got random"),
     ("B01", "sampling.style=mmaction3", "expected mmaction2 or pyskl, got mmaction3"),
     ("B01", "inputs.kind=bone", "expected joint or limb, got bone"),
     ("B01", "train.dtype=float33", "expected float32 or bfloat16, got float33"),

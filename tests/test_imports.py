@@ -63,12 +63,15 @@ ARROWS = {
   "jaxmg.training.sharding": "jax jaxmg.errors",
   "jaxmg.training.step": "flax jax optax jaxmg.training.sharding",
   # Composition, and the only place for flags and configs; imported by itself alone.
+  "experiments.agcn": "jaxmg experiments.launch experiments.trainer",
+  "experiments.configs.agcn": "ml_collections",
   "experiments.configs.posec3d": "ml_collections",
   "experiments.evaluate": "absl flax jax tqdm jaxmg experiments.launch experiments.plots",
   "experiments.launch": "absl jax ml_collections jaxmg.errors jaxmg.training.sharding",
   "experiments.plots": "jax jaxmg.inputs jaxmg.skeletons jaxmg.data.pipeline [matplotlib]",
-  "experiments.posec3d": "jax jaxmg experiments.evaluate experiments.launch",
+  "experiments.posec3d": "jaxmg experiments.launch experiments.trainer",
   "experiments.predict": "absl jaxmg.errors jaxmg.predict jaxmg.data.readers experiments.launch",
+  "experiments.trainer": "jax jaxmg experiments.evaluate experiments.launch",
   # What each claim of speed is measured with; imported by itself alone, and peers in functions.
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",

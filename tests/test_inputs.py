@@ -41,7 +41,7 @@ def render(batch, seeds=None, *, kind="joint", mirror=False, augmented=False):
 def render_views(batch, *, skeleton=SKELETON, kind="joint"):
   """Four views, mirrored ones included: R B T H W C."""
   views = inputs.heatmap_views(batch["keypoints"], batch["frame_size"], size=SIZE, mirror=True)
-  draw = functools.partial(inputs.render_view, skeleton=skeleton, kind=kind, size=SIZE)
+  draw = functools.partial(inputs.heatmap_view, skeleton=skeleton, kind=kind, size=SIZE)
   return jax.lax.map(draw, views)
 
 
@@ -202,3 +202,140 @@ def test_vmap_over_batches_is_one_longer_batch():
 def test_other_kind_is_refused():
   with pytest.raises(ValueError, match='kind: expected "joint" or "limb", got \'bone\''):
     jax.eval_shape(functools.partial(render, kind="bone"), fake())
+
+
+def body(seed=0, *, points="joints3d", clips=3, num_frames=5, num_persons=2):
+  """A batch of poses with absent joints, persons and frames, and what they are named."""
+  rng = np.random.default_rng(seed)
+  shape = (clips, num_frames, num_persons, 22, 3)
+  low, high = ((0, 0, 0.1), (1280, 720, 1)) if points == "keypoints" else (-1, (1, 1, 3))
+  pose = rng.uniform(low, high, shape).astype(np.float32)
+  pose[rng.random(shape[:-1]) < 0.1] = 0
+  pose[0, :, 1] = 0  # nobody there
+  pose[1] = 0  # nobody at all
+  return pose, np.tile(np.int32([720, 1280]), (clips, 1))
+
+
+@functools.partial(jax.jit, static_argnames=("options",))
+def graph(pose, frame_size, seeds=None, options=()):
+  keys = None if seeds is None else jax.vmap(jax.random.key)(seeds)
+  return inputs.graph_inputs(pose, frame_size, skeleton=SKELETON, keys=keys, **dict(options))
+
+
+def of(**options):
+  return tuple(options.items())
+
+
+POINTS = ("keypoints", "joints3d")
+
+
+@pytest.mark.parametrize("points", POINTS)
+@pytest.mark.parametrize("stream", inputs.STREAMS)
+def test_streams_are_those_of_a_loop_over_frames_and_joints(points, stream):
+  pose, frame_size = body(points=points)
+  got = graph(pose, frame_size, options=of(points=points, stream=stream))
+
+  score = pose[..., 2] if points == "keypoints" else pose.any(-1).astype(np.float32)
+  if points == "keypoints":
+    place = (pose[..., :2] - [640, 360]) / [640, 360]
+  else:
+    place = pose.copy()
+    for clip in range(len(pose)):
+      seen = np.flatnonzero(score[clip, :, 0, SKELETON.root])
+      if seen.size:
+        place[clip] -= pose[clip, seen[0], 0, SKELETON.root]
+  for second in stream.split("_"):
+    if second == "joint":
+      continue
+    new, new_score = np.zeros_like(place), np.zeros_like(score)
+    for v, parent in enumerate(SKELETON.parents):
+      if second == "bone":
+        a, b = (place[..., v, :], score[..., v]), (place[..., parent, :], score[..., parent])
+        target = np.s_[..., v]
+      else:
+        a = place[:, 1:, :, v], score[:, 1:, :, v]
+        b = place[:, :-1, :, v], score[:, :-1, :, v]
+        target = np.s_[:, :-1, :, v]
+      both = (a[1] > 0) & (b[1] > 0)
+      new[(*target, slice(None)) if second == "motion" else np.s_[..., v, :]] = np.where(
+        both[..., None], a[0] - b[0], 0
+      )
+      new_score[target] = np.where(both, (a[1] + b[1]) / 2, 0)
+    place, score = new, new_score
+  expected = np.where(score[..., None] > 0, place, 0)
+  if points == "keypoints":
+    expected = np.concatenate([expected, score[..., None]], -1)
+  np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+  assert np.isfinite(got).all()
+
+
+@pytest.mark.parametrize("points", POINTS)
+def test_mirror_of_a_graph_turns_x_and_exchanges_sides(points):
+  pose, frame_size = body(points=points)
+  options = dict(points=points, stream="bone")
+  plain = np.asarray(graph(pose, frame_size, options=of(**options)))
+  image = plain[..., SKELETON.mirror, :] * np.array([-1, 1, 1], np.float32)
+  got = np.asarray(graph(pose, frame_size, np.arange(3), options=of(mirror=True, **options)))
+  kinds = {
+    "plain" if np.allclose(a, b, atol=1e-6) else "image" if np.allclose(a, c, atol=1e-6) else "?"
+    for seed in range(4)
+    for a, b, c in zip(
+      np.asarray(
+        graph(pose, frame_size, 10 * np.arange(1, 4) + seed, options=of(mirror=True, **options))
+      )[[0, 2]],
+      plain[[0, 2]],
+      image[[0, 2]],
+      strict=True,
+    )
+  }
+  assert kinds == {"plain", "image"}
+  assert got.shape == plain.shape
+
+
+def test_graph_augmentation_in_space_keeps_shapes_and_the_vertical():
+  pose, frame_size = body()
+  options = dict(points="joints3d")
+  plain = np.asarray(graph(pose, frame_size, options=of(**options)))
+  turned = np.asarray(graph(pose, frame_size, np.arange(3), options=of(rotation=40.0, **options)))
+  np.testing.assert_allclose(
+    np.linalg.norm(turned, axis=-1), np.linalg.norm(plain, axis=-1), atol=1e-5
+  )
+  np.testing.assert_allclose(turned[..., 1], plain[..., 1], atol=1e-6)
+  assert np.abs(turned - plain)[[0, 2]].max(axis=(1, 2, 3, 4)).min() > 1e-2
+  tilted = np.asarray(graph(pose, frame_size, np.arange(3), options=of(tilt=40.0, **options)))
+  np.testing.assert_allclose(tilted[..., 0], plain[..., 0], atol=1e-6)
+  scaled = np.asarray(
+    graph(pose, frame_size, np.arange(3), options=of(scale=(0.5, 0.6), **options))
+  )
+  ratio = np.abs(scaled).sum((1, 2, 3, 4))[[0, 2]] / np.abs(plain).sum((1, 2, 3, 4))[[0, 2]]
+  assert ((ratio > 0.5) & (ratio < 0.6)).all()
+
+
+@pytest.mark.parametrize("points", POINTS)
+def test_graph_views_are_the_clips_and_their_mirror_images(points):
+  pose, frame_size = body(points=points)
+  two = np.stack([pose, pose[:, ::-1]], 1)  # B N T M V 3
+
+  @jax.jit
+  def views(two, frame_size):
+    options = dict(skeleton=SKELETON, points=points)
+    found = inputs.graph_views(two, frame_size, mirror=True, **options)
+    return jax.lax.map(lambda view: inputs.graph_view(view, stream="bone", **options), found)
+
+  got = np.asarray(views(two, frame_size))
+  options = of(points=points, stream="bone")
+  for n in range(2):
+    plain = np.asarray(graph(two[:, n], frame_size, options=options))
+    np.testing.assert_allclose(got[n], plain, atol=1e-6)
+    image = plain[..., SKELETON.mirror, :] * np.array([-1, 1, 1], np.float32)
+    np.testing.assert_allclose(got[2 + n], image, atol=1e-6)
+
+
+def test_wrong_streams_and_points_are_refused():
+  pose, frame_size = map(jax.numpy.asarray, body())
+  for options, message in (
+    (dict(stream="bones"), "stream: expected joint or bone"),
+    (dict(points="joints"), 'points: expected "keypoints" or "joints3d"'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      inputs.graph_inputs(pose, frame_size, skeleton=SKELETON, **options)

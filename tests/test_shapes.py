@@ -31,7 +31,7 @@ def view_inputs(keypoints=POSES[:, None], frame_size=SIZES):
 
 
 def view(points=POSES):
-  return inputs.render_view({"points": points, "mirrored": False}, skeleton=SKELETON, size=8)
+  return inputs.heatmap_view({"points": points, "mirrored": False}, skeleton=SKELETON, size=8)
 
 
 def joints(points):

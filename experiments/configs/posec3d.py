@@ -31,14 +31,17 @@ DATASETS = {
   ),
 }
 
+STREAMS = ("joint", "limb")
+VARIANT = "small"
+
 
 def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
-  name, kind, *size = argument.split(",")
+  name, kind, *variant = argument.split(",")
   if name not in DATASETS:
     raise ValueError(f"data set: expected {' or '.join(DATASETS)}, got {name!r}")
   dataset = DATASETS[name]
-  if kind not in ("joint", "limb") or size not in ([], ["small"]):
-    raise ValueError(f"expected DATASET,joint or limb[,small], got {argument!r}")
+  if kind not in STREAMS or variant not in ([], [VARIANT]):
+    raise ValueError(f"expected DATASET,{' or '.join(STREAMS)}[,{VARIANT}], got {argument!r}")
   config = ml_collections.ConfigDict()
   config.data = dict(
     name=name,
@@ -46,11 +49,14 @@ def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
     protocol=ml_collections.config_dict.placeholder(str),  # the first of the data set
     fold=ml_collections.config_dict.placeholder(str),  # "0/4": validate on a 4th of the subjects
   )
+  config.init_from = ml_collections.config_dict.placeholder(str)  # a run, for its weights
   config.skeleton = dataset["skeleton"]
   config.sampling = dict(
     kind="uniform",
     num_frames=48,
     num_persons=1,
+    points="keypoints",
+    crop=(1.0, 1.0),  # least and most of a clip that a training sample spans
     test_clips=10,
     test_size=64,
     mirror=True,
@@ -79,7 +85,7 @@ def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
     evaluate_every=5,
     log_every=20,
   )
-  if size:
+  if variant:
     config.model.update(variant="small", dropout=0.2)
     config.sampling.update(num_frames=16, test_clips=2, test_size=24)
     config.inputs.size = 24

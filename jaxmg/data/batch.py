@@ -5,6 +5,7 @@ from jaxtyping import Float32, Integer
 
 #   keypoints  float32[B, T, M, V, 3]     x, y in source pixels; score; absent joints are all zero
 #              float32[B, N, T, M, V, 3]  in evaluation: N views, each sampled from the whole clip
+#   joints3d   the same shapes            metres, in place of keypoints where a run takes 3-D joints
 #   num_frames int32[B]                   frames in the file, before sampling (may exceed T)
 #   frame_size int32[B, 2]                height, width
 #   label      int32[B]                   -1 where hidden
@@ -41,15 +42,20 @@ def fake(
 
 
 def select(
-  keypoints: Float32[np.ndarray, "t m all 3"],
+  pose: Float32[np.ndarray, "t m all 3"],
   *,
   joints: Integer[np.ndarray, " v"],
   num_persons: int,
+  points: str = "keypoints",
 ) -> Float32[np.ndarray, "t {num_persons} v 3"]:
-  """Takes the joints, zeroes absent ones, and takes the persons, highest summed score first."""
-  keypoints = keypoints.take(joints, axis=2)  # [:, :, joints] would leave a slow, transposed layout
-  keypoints[~(keypoints[..., 2] > 0)] = 0  # a score that is NaN is no score
-  order = np.argsort(-keypoints[..., 2].sum(axis=(0, 2)), kind="stable")[:num_persons]
-  persons = np.zeros((len(keypoints), num_persons, len(joints), 3), np.float32)
-  persons[:, : len(order)] = keypoints[:, order]
+  """Takes the joints, zeroes absent ones, and takes the persons, highest summed score first.
+
+  `points` is "keypoints", or "joints3d": 3-D joints have a score of 1 unless they are all zero.
+  """
+  pose = pose.take(joints, axis=2)  # [:, :, joints] would leave a slow, transposed layout
+  score = pose[..., 2] if points == "keypoints" else pose.any(-1)
+  pose[~(score > 0)] = 0  # a score that is NaN is no score
+  order = np.argsort(-score.sum(axis=(0, 2)), kind="stable")[:num_persons]
+  persons = np.zeros((len(pose), num_persons, len(joints), 3), np.float32)
+  persons[:, : len(order)] = pose[:, order]
   return persons

@@ -5,8 +5,9 @@ Host work only, and little of it: what changes shapes or indices. A batch is a f
 number, so the state of an iterator is one integer, whatever the number of threads and processes.
 """
 
+import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -28,6 +29,8 @@ def train_batches(
   kind: str,
   num_frames: int,
   num_persons: int,
+  points: str = "keypoints",
+  crop: Sequence[float] = (1.0, 1.0),
   batch_size: int,
   seed: int,
   process_index: int = 0,
@@ -37,14 +40,16 @@ def train_batches(
   """Returns an endless iterator over batches of `rows`, shuffled anew in every epoch.
 
   Epochs follow each other without a seam, so every clip comes once per epoch and no batch is short.
-  Sampling draws from (seed, epoch, row). `batch_size` counts all processes: theirs, one behind the
-  other, are the batch of a single process. `get_state()` counts batches: a state fits any number of
-  processes, but knows nothing of the source, rows and options that it was made with; `fingerprint`
-  does.
+  Sampling draws from (seed, epoch, row); `kind`, `num_frames` and `crop` are those of
+  `sampling.sample`. `points` is the array to take, "keypoints" or "joints3d". `batch_size` counts
+  all processes: theirs, one behind the other, are the batch of a single process. `get_state()`
+  counts batches: a state fits any number of processes, but knows nothing of the source, rows and
+  options that it was made with; `fingerprint` does.
 
   Raises:
     DataError: fewer rows than a batch takes; while iterating, a clip that cannot be used.
-    ConfigError: a batch size that the processes cannot share, or a skeleton that the source lacks.
+    ConfigError: a batch size that the processes cannot share, or a skeleton or points that the
+      source lacks.
   """
   if len(rows) < batch_size:
     raise DataError(
@@ -53,16 +58,16 @@ def train_batches(
       got=str(len(rows)),
       hint="choose a smaller batch size",
     )
-  joints = _joints(source, skeleton)
+  take = _selection(source, skeleton, points, num_persons)
   share = _share(batch_size, process_count)
 
   def load(position: int, row: int) -> dict[str, Any]:
     rng = np.random.default_rng((seed, position // len(rows), row))
 
-    def sample(keypoints):
-      return sampling.sample(keypoints, kind=kind, num_frames=num_frames, rng=rng)
+    def sample(pose):
+      return sampling.sample(pose, kind=kind, num_frames=num_frames, rng=rng, crop=crop)
 
-    return _load(source, row, joints=joints, num_persons=num_persons, sample=sample)
+    return _load(source, row, points, lambda pose: sample(take(pose)))
 
   order = grain.MapDataset.source(rows.tolist()).seed(seed).shuffle().repeat()
   clips = order.map_with_index(load)
@@ -78,6 +83,7 @@ def test_batches(
   num_frames: int,
   num_clips: int,
   num_persons: int,
+  points: str = "keypoints",
   style: str = "mmaction2",
   batch_size: int,
   process_index: int = 0,
@@ -91,21 +97,21 @@ def test_batches(
 
   Raises:
     DataError: no rows; while iterating, a clip that cannot be used.
-    ConfigError: a batch size that the processes cannot share, or a skeleton that the source lacks.
+    ConfigError: as in training.
   """
   if len(rows) == 0:
     raise DataError(f"{source.directory}: clips to evaluate", expected="at least 1", got="0")
-  joints = _joints(source, skeleton)
+  take = _selection(source, skeleton, points, num_persons)
   share = _share(batch_size, process_count)
   padded = np.append(rows, np.repeat(rows[-1], -len(rows) % batch_size))
 
-  def sample(keypoints):
+  def sample(pose):
     return sampling.sample_test(
-      keypoints, kind=kind, num_frames=num_frames, num_clips=num_clips, style=style
+      pose, kind=kind, num_frames=num_frames, num_clips=num_clips, style=style
     )
 
   def load(position: int, row: int) -> dict[str, Any]:
-    clip = _load(source, row, joints=joints, num_persons=num_persons, sample=sample)
+    clip = _load(source, row, points, lambda pose: sample(take(pose)))
     return clip | {"mask": np.bool_(position < len(rows))}
 
   clips = grain.MapDataset.source(padded.tolist()).map_with_index(load)
@@ -117,8 +123,8 @@ def fingerprint(
   rows: Integer[np.ndarray, " rows"],
   *,
   skeleton: Skeleton,
-  **options: str | int,
-) -> dict[str, str | int]:
+  **options: Any,
+) -> dict[str, Any]:
   """Returns what the batches of `train_batches` with these arguments depend on, by name."""
   return {
     "data": source.fingerprint(),
@@ -129,11 +135,15 @@ def fingerprint(
   }
 
 
-def _joints(source: Source, skeleton: Skeleton) -> np.ndarray:
+def _selection(source: Source, skeleton: Skeleton, points: str, num_persons: int) -> Callable:
+  if points not in ("keypoints", "joints3d") or (points == "joints3d" and not source.joints3d):
+    have = "keypoints or joints3d" if source.joints3d else "keypoints"
+    raise ConfigError(f"{source.directory}: points", expected=have, got=points)
   try:
-    return skeleton.indices_in(source.skeleton)
+    joints = skeleton.indices_in(source.skeleton)
   except ValueError as error:
     raise ConfigError(f"{source.directory}: {error}") from error
+  return functools.partial(batch.select, joints=joints, num_persons=num_persons, points=points)
 
 
 def _share(batch_size: int, process_count: int) -> int:
@@ -154,20 +164,15 @@ def _batches(
 
 
 def _load(
-  source: Source,
-  row: int,
-  *,
-  joints: Integer[np.ndarray, " v"],
-  num_persons: int,
-  sample: Callable[[np.ndarray], np.ndarray],
+  source: Source, row: int, points: str, prepare: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str, Any]:
   try:
     record = source[row]
-    keypoints = sample(batch.select(record["keypoints"], joints=joints, num_persons=num_persons))
+    pose = prepare(record[points])
   except Exception as error:  # whatever it is, it came from this clip, and Grain does not say so
     raise DataError(f"{source.directory}: clip {source.ids[row]!r}: {error}") from error
   return {
-    "keypoints": keypoints.astype(np.float32, copy=False),
+    points: pose.astype(np.float32, copy=False),
     "num_frames": source.num_frames[row],
     "frame_size": record["frame_size"],
     "label": source.labels[row],

@@ -65,8 +65,9 @@ class Source:
       raw = tfds.decode.DeserializeMethod.RAW_BYTES
       self._records = builder.as_data_source("all", deserialize_method=raw)
       # TFDS cannot leave features out of a data source; what we leave out is in the index.
-      features = {name: builder.info.features[name] for name in ("id", "frame_size", "keypoints")}
-      self._features = tfds.features.FeaturesDict(features)
+      names = builder.info.features.keys() & {"id", "frame_size", "keypoints", "joints3d"}
+      self.joints3d = "joints3d" in names
+      self._features = tfds.features.FeaturesDict({n: builder.info.features[n] for n in names})
     except Exception as error:  # TFDS raises its own types, some of them plain RuntimeErrors
       raise DataError(f"{self.directory}: {error}") from error
     columns = (self.ids, self.labels, self.subjects, self.videos, self.num_frames, self.digests)
@@ -89,6 +90,7 @@ class Source:
     id         str
     frame_size int32[2]             height, width
     keypoints  float32[T, M, V, 3]  x, y in pixels, score; all the points of the layout; read-only
+    joints3d   float32[T, M, V, 3]  metres, in the camera's frame; only if `joints3d` is true
     """
     record = self._features.deserialize_example_np(self._records[row])
     record["id"] = record["id"].decode()

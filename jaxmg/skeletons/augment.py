@@ -1,7 +1,7 @@
 """Random changes of poses, pure and keyed: one key changes one clip, `jax.vmap` a batch.
 
-Key points are x, y and score in pixels; joints whose score is 0 are missing, and what happens to
-their coordinates does not matter.
+Key points are x, y and score in pixels, unless it says otherwise; joints whose score is 0 are
+missing, and what happens to their coordinates does not matter.
 """
 
 import math
@@ -14,24 +14,24 @@ from jaxtyping import Array, Float, Int, Key
 
 def mirror(
   key: Key[Array, ""],
-  keypoints: Float[Array, "t m v 3"],
+  keypoints: Float[Array, "t m v c"],
   permutation: Int[np.ndarray, " v"],
   *,
   width: int,
   probability: float = 0.5,
-) -> Float[Array, "t m v 3"]:
+) -> Float[Array, "t m v c"]:
   """Left and right exchanged: x -> width - 1 - x, and each joint takes its counterpart's place.
 
-  On the grid of a heatmap of `width` columns this is the reversal of the columns. `permutation` is
-  `Skeleton.mirror`.
+  On the grid of a heatmap of `width` columns this is the reversal of the columns; a `width` of 1 is
+  for coordinates about 0. `permutation` is `Skeleton.mirror`.
   """
   flipped = flip(keypoints, permutation, width=width)
   return jnp.where(jax.random.bernoulli(key, probability), flipped, keypoints)
 
 
 def flip(
-  keypoints: Float[Array, "*b v 3"], permutation: Int[np.ndarray, " v"], *, width: int
-) -> Float[Array, "*b v 3"]:
+  keypoints: Float[Array, "*b v c"], permutation: Int[np.ndarray, " v"], *, width: int
+) -> Float[Array, "*b v c"]:
   """The mirror image of every clip; twice is the identity."""
   keypoints = keypoints[..., permutation, :]
   return keypoints.at[..., 0].set(width - 1 - keypoints[..., 0])
@@ -90,3 +90,27 @@ def drop_joints(
   """Joints taken away for the whole clip, each with `probability`, by a score of 0."""
   keep = jax.random.bernoulli(key, 1 - probability, keypoints.shape[2:3])
   return keypoints.at[..., 2].multiply(keep)
+
+
+def turn(
+  key: Key[Array, ""], pose: Float[Array, "*b 4"], *, rotation: float, tilt: float
+) -> Float[Array, "*b 4"]:
+  """Joints in space (x, y, z, score), turned about the origin.
+
+  By up to `rotation` degrees either way about the vertical (y) axis, then up to `tilt` about the
+  horizontal (x) one.
+  """
+  most = jnp.deg2rad(jnp.array([rotation, tilt]))
+  yaw, pitch = jax.random.uniform(key, (2,), minval=-1, maxval=1) * most
+  x, y, z, score = jnp.moveaxis(pose, -1, 0)
+  x, z = jnp.cos(yaw) * x + jnp.sin(yaw) * z, jnp.cos(yaw) * z - jnp.sin(yaw) * x
+  y, z = jnp.cos(pitch) * y - jnp.sin(pitch) * z, jnp.sin(pitch) * y + jnp.cos(pitch) * z
+  return jnp.stack([x, y, z, score], -1)
+
+
+def scale(
+  key: Key[Array, ""], pose: Float[Array, "*b c"], *, factors: tuple[float, float]
+) -> Float[Array, "*b c"]:
+  """All coordinates times one random factor between the two, from the origin."""
+  factor = jax.random.uniform(key, minval=factors[0], maxval=factors[1])
+  return pose.at[..., :-1].multiply(factor)

@@ -1,10 +1,12 @@
-"""Where the body is in the frame: boxes, and key points moved into them.
+"""Where the body is: boxes and centres, poses moved into them, and the bones and motion of a pose.
 
 A box is float[..., 4]: left, top, right, bottom in pixels of the frame. Pure functions over any
-leading axes.
+leading axes. The last channel of a pose is its score, which is 0 where a joint is absent, whatever
+its coordinates are then.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -50,3 +52,39 @@ def move_into_box(
   scale = jnp.asarray(size[::-1], xy.dtype) / (high - low)
   moved = jnp.where(xy == 0, 0, (xy - low) * scale)
   return jnp.concatenate([moved, score], -1)
+
+
+def normalize(
+  keypoints: Float[Array, "*b t m v 3"], frame_size: Int[Array, "*b 2"]
+) -> Float[Array, "*b t m v 3"]:
+  """Pixels -> coordinates in which the frame reaches from -1 to 1 (x right, y down)."""
+  half = frame_size[..., None, None, None, ::-1] / 2  # of width and height
+  return jnp.concatenate([(keypoints[..., :2] - half) / half, keypoints[..., 2:]], -1)
+
+
+def center(pose: Float[Array, "*b t m v c"], root: int) -> Float[Array, "*b t m v c"]:
+  """Coordinates from the first person's `root` joint, as it is where it is first seen."""
+  path = pose[..., 0, root, :]  # *b t c
+  first = (path[..., -1:] > 0).argmax(-2)[..., None]
+  origin = jnp.take_along_axis(path, first, -2)[..., None, None, :]  # *b 1 1 1 c
+  return pose - origin.at[..., -1].set(0)
+
+
+def bones(pose: Float[Array, "*b v c"], parents: Int[np.ndarray, " v"]) -> Float[Array, "*b v c"]:
+  """Joint minus parent, with the mean of their scores; all zero where either is absent.
+
+  The root, its own parent, has a bone of length 0.
+  """
+  return _minus(pose, pose[..., parents, :])
+
+
+def motion(pose: Float[Array, "*b t m v c"]) -> Float[Array, "*b t m v c"]:
+  """Next frame minus this one, with the mean of their scores; all zero in the last frame."""
+  later = jnp.roll(pose, -1, axis=-4).at[..., -1, :, :, :].set(0)
+  return _minus(later, pose)
+
+
+def _minus(a, b):
+  there = (a[..., -1:] > 0) & (b[..., -1:] > 0)
+  difference = jnp.concatenate([a[..., :-1] - b[..., :-1], (a[..., -1:] + b[..., -1:]) / 2], -1)
+  return jnp.where(there, difference, 0)

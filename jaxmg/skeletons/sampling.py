@@ -1,11 +1,11 @@
 """Which frames of a clip a model sees: host work on numpy arrays, because it changes shapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-KINDS = ("uniform", "interpolate")
+KINDS = ("uniform", "interpolate", "linear", "repeat")
 
 
 def uniform(length: int, num_frames: int, rng: np.random.Generator) -> Int64[np.ndarray, " t"]:
@@ -65,9 +65,7 @@ def interpolate(
   """Brings a clip to T frames without a jump: our reading of Xu et al. (MiGA 2025).
 
   A clip of T frames or more gives one frame of each of T equal segments: a random one with `rng`,
-  else the middle one. A shorter clip is interpolated linearly from its first frame to its last. A
-  joint whose score, the last channel, is 0 is absent: if so in one of the two frames, it is taken
-  whole from the nearer one (the earlier of two equally near), never blended with zeros.
+  else the middle one. A shorter clip is brought to T frames by `linear`.
 
   Args:
     keypoints: x, y and score of the points of the frames in the file.
@@ -76,21 +74,51 @@ def interpolate(
   return _interpolate(keypoints, num_frames, 0.5 if rng is None else rng.random(num_frames))
 
 
+def linear(pose: Float[np.ndarray, "length *v c"], num_frames: int) -> Float[np.ndarray, "t *v c"]:
+  """Interpolates a clip linearly from its first frame to its last, whatever its length.
+
+  A joint all of whose channels are 0 is absent: if so in one of the two frames, it is taken whole
+  from the nearer one (the earlier of two equally near), never blended with zeros.
+  """
+  length = len(pose)
+  _check(length, num_frames)
+  position = np.linspace(0, length - 1, num_frames)
+  earlier = position.astype(np.int64)
+  later = np.minimum(earlier + 1, length - 1)
+  weight = (position - earlier).astype(pose.dtype).reshape(-1, *[1] * (pose.ndim - 1))
+  a, b = pose[earlier], pose[later]
+  both = a.any(-1, keepdims=True) & b.any(-1, keepdims=True)
+  return np.where(both, a + weight * (b - a), np.where(weight <= 0.5, a, b))
+
+
 def sample(
-  keypoints: Float[np.ndarray, "length m v c"],
+  pose: Float[np.ndarray, "length m v c"],
   *,
   kind: str = "uniform",
   num_frames: int,
   rng: np.random.Generator,
+  crop: Sequence[float] = (1.0, 1.0),
 ) -> Float[np.ndarray, "t m v c"]:
-  """The T frames of a training clip, by `uniform` or `interpolate`; all chance comes from `rng`."""
-  if _is_uniform(kind):
-    return keypoints[uniform(len(keypoints), num_frames, rng)]
-  return interpolate(keypoints, num_frames, rng)
+  """The T frames of a training clip; all chance comes from `rng`.
+
+  First a random part of the clip is cut out, whose share of the frames is between the two of
+  `crop`. `kind` is "uniform", "interpolate" or "linear", the functions of these names, or "repeat":
+  the first T frames, from the beginning again after the last, as 2s-AGCN pads its clips.
+  """
+  _check(len(pose), num_frames)
+  if tuple(crop) != (1.0, 1.0):
+    length = max(1, round(rng.uniform(*crop) * len(pose)))
+    start = rng.integers(len(pose) - length + 1)
+    pose = pose[start : start + length]
+  if _known(kind) == "uniform":
+    return pose[uniform(len(pose), num_frames, rng)]
+  if kind == "interpolate":
+    return interpolate(pose, num_frames, rng)
+  return _whole(pose, kind, num_frames)
 
 
 def sample_test(
-  keypoints: Float[np.ndarray, "length m v c"],
+  pose: Float[np.ndarray, "length m v c"],
   *,
   kind: str = "uniform",
   num_frames: int,
@@ -100,13 +128,18 @@ def sample_test(
   """The T frames of each of N test clips, without chance.
 
   "uniform" gives `test_clips`, in their `style`; "interpolate" N evenly phased choices from the
-  segments, which are all the same for a clip of T frames or fewer.
+  segments, which are all the same for a clip of T frames or fewer; "linear" and "repeat" the whole
+  clip, and, of more than one, N windows of nine tenths of it, evenly spaced.
   """
-  _check(len(keypoints), num_frames, num_clips)
-  if _is_uniform(kind):
-    return keypoints[test_clips(len(keypoints), num_frames, num_clips, style=style)]
-  phases = (np.arange(num_clips) + 0.5) / num_clips
-  return np.stack([_interpolate(keypoints, num_frames, phase) for phase in phases])
+  _check(len(pose), num_frames, num_clips)
+  if _known(kind) == "uniform":
+    return pose[test_clips(len(pose), num_frames, num_clips, style=style)]
+  if kind == "interpolate":
+    phases = (np.arange(num_clips) + 0.5) / num_clips
+    return np.stack([_interpolate(pose, num_frames, phase) for phase in phases])
+  length = len(pose) if num_clips == 1 else max(1, round(0.9 * len(pose)))
+  starts = np.linspace(0, len(pose) - length, num_clips).round().astype(int)
+  return np.stack([_whole(pose[start : start + length], kind, num_frames) for start in starts])
 
 
 def _check(length: int, num_frames: int, num_clips: int = 1):
@@ -115,10 +148,16 @@ def _check(length: int, num_frames: int, num_clips: int = 1):
       raise ValueError(f"{what} of a sampled clip: expected at least 1, got {count}")
 
 
-def _is_uniform(kind: str) -> bool:
+def _known(kind: str) -> str:
   if kind not in KINDS:
     raise ValueError(f"kind of sampling: expected {' or '.join(KINDS)}, got {kind!r}")
-  return kind == "uniform"
+  return kind
+
+
+def _whole(pose: np.ndarray, kind: str, num_frames: int) -> np.ndarray:
+  if kind == "linear":
+    return linear(pose, num_frames)
+  return pose[np.arange(num_frames) % len(pose)]
 
 
 def _segments(length: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,11 +182,4 @@ def _interpolate(keypoints: np.ndarray, num_frames: int, phase: float | np.ndarr
   if length >= num_frames:
     first, size = _segments(length, num_frames)
     return keypoints[first + (phase * size).astype(np.int64)]
-  position = np.linspace(0, length - 1, num_frames)
-  earlier = position.astype(np.int64)
-  later = np.minimum(earlier + 1, length - 1)
-  weight = (position - earlier).astype(keypoints.dtype)
-  weight = weight.reshape(-1, *[1] * (keypoints.ndim - 1))
-  a, b = keypoints[earlier], keypoints[later]
-  absent = (a[..., -1:] == 0) | (b[..., -1:] == 0)
-  return np.where(absent, np.where(weight <= 0.5, a, b), a + weight * (b - a))
+  return linear(keypoints, num_frames)

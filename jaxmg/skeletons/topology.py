@@ -50,6 +50,11 @@ class Skeleton:
     return len(self.joints)
 
   @property
+  def root(self) -> int:
+    """The joint that is its own parent."""
+    return next(v for v, parent in enumerate(self.parents) if v == parent)
+
+  @property
   def edges(self) -> Pairs:
     """The V - 1 edges (child, parent) of the tree."""
     return tuple((v, parent) for v, parent in enumerate(self.parents) if v != parent)

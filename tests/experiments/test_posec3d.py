@@ -76,6 +76,6 @@ def test_every_shipped_config_is_complete_and_in_range(config):
 
   module = runpy.run_path(str(config))
   for name in module["DATASETS"]:
-    for stream in ("joint", "limb"):
-      for size in ("", ",small"):
-        launch.check(module["get_config"](f"{name},{stream}{size}"))
+    for stream in module["STREAMS"]:
+      for variant in ("", f",{module['VARIANT']}"):
+        launch.check(module["get_config"](f"{name},{stream}{variant}"))

@@ -84,8 +84,53 @@ def test_sample_depends_on_its_generator_alone(kind, length):
   again = sampling.sample(keypoints, kind=kind, num_frames=48, rng=np.random.default_rng((1, 2, 3)))
   np.testing.assert_array_equal(once, again)
   other = sampling.sample(keypoints, kind=kind, num_frames=48, rng=np.random.default_rng((1, 2, 4)))
-  # Interpolating a short clip leaves nothing to chance.
-  assert (once != other).any() == (kind == "uniform" or length >= 48)
+  # Interpolating a short clip leaves nothing to chance, nor do "linear" and "repeat".
+  assert (once != other).any() == (kind == "uniform" or (kind == "interpolate" and length >= 48))
+
+
+@pytest.mark.parametrize("kind", sampling.KINDS)
+def test_crop_takes_a_random_part_of_the_clip(kind):
+  frames = np.arange(1, 101, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones((1, 1, 3))
+  spans, starts = [], []
+  for seed in range(50):
+    rng = np.random.default_rng(seed)
+    sampled = sampling.sample(frames, kind=kind, num_frames=48, rng=rng, crop=(0.5, 0.6))
+    spans.append(np.ptp(sampled))
+    starts.append(sampled.min())
+  assert max(spans) < 60
+  assert min(starts) < 5
+  assert max(starts) > 40
+
+
+def test_linear_keeps_a_uniform_motion_uniform():
+  motion = np.arange(1, 8, dtype=np.float32).reshape(-1, 1, 1) * np.array(
+    [1.0, 2.0, 3.0], np.float32
+  )
+  for num_frames in (4, 7, 19):
+    expected = np.linspace(1, 7, num_frames)
+    np.testing.assert_allclose(
+      sampling.linear(motion, num_frames)[:, 0, 1], 2 * expected, rtol=1e-6
+    )
+
+
+def test_linear_never_blends_with_an_absent_joint():
+  pose = np.full((3, 1, 3), 8, np.float32)
+  pose[1] = 0
+  assert sampling.linear(pose, 9)[:, 0, 0].tolist() == [8, 8, 8, 0, 0, 0, 0, 8, 8]
+  assert sampling.linear(pose[:1], 4)[:, 0, 0].tolist() == [8, 8, 8, 8]
+
+
+def test_repeat_starts_again_after_the_last_frame():
+  pose = np.arange(1, 4, dtype=np.float32).reshape(-1, 1, 1, 1)
+  (clip,) = sampling.sample_test(pose, kind="repeat", num_frames=7, num_clips=1)
+  assert clip.ravel().tolist() == [1, 2, 3, 1, 2, 3, 1]
+
+
+def test_several_linear_test_clips_are_windows_over_the_whole_clip():
+  pose = np.arange(101, dtype=np.float32).reshape(-1, 1, 1, 1) + 1
+  clips = sampling.sample_test(pose, kind="linear", num_frames=5, num_clips=3)[..., 0, 0, 0]
+  assert clips[:, 0].tolist() == [1, 6, 11]
+  assert clips[:, -1].tolist() == [91, 96, 101]
 
 
 @pytest.mark.parametrize("length", [2, 3, 17, 47])
@@ -173,8 +218,8 @@ def test_test_clips_of_interpolation_are_evenly_phased():
     (lambda rng: sampling.test_clips(5, 4, 1, style="x"), "'mmaction2' or 'pyskl', got 'x'"),
     (lambda rng: sampling.interpolate(moving_points(0), 4), "length .* at least 1, got 0"),
     (
-      lambda rng: sampling.sample(moving_points(5), kind="linear", num_frames=4, rng=rng),
-      "expected uniform or interpolate, got 'linear'",
+      lambda rng: sampling.sample(moving_points(5), kind="bent", num_frames=4, rng=rng),
+      "expected uniform or interpolate or linear or repeat, got 'bent'",
     ),
   ],
 )

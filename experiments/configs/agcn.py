@@ -1,0 +1,80 @@
+"""One stream of 2s-AGCN (Shi et al., CVPR 2019, arXiv 1805.07694).
+
+  python -m experiments.agcn --config=experiments/configs/agcn.py:DATASET,STREAM[,paper] ...
+
+DATASET: utd_mhad (3-D joints), imigue or synthetic_imigue (key points); STREAM: joint, bone,
+joint_motion or bone_motion. "paper" is its recipe for NTU RGB+D; without it, ours.
+"""
+
+import ml_collections
+
+IMIGUE = dict(skeleton="imigue22", points="keypoints", mirror=True)
+DATASETS = {
+  "imigue": IMIGUE,
+  "synthetic_imigue": IMIGUE,
+  # Left and right are classes: its index forbids mirroring.
+  "utd_mhad": dict(skeleton="kinect20", points="joints3d", mirror=False),
+}
+STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
+VARIANT = "paper"
+
+
+def get_config(argument: str = "utd_mhad,joint") -> ml_collections.ConfigDict:
+  name, stream, *variant = argument.split(",")
+  if name not in DATASETS:
+    raise ValueError(f"data set: expected {' or '.join(DATASETS)}, got {name!r}")
+  if stream not in STREAMS or variant not in ([], [VARIANT]):
+    raise ValueError(f"expected DATASET,{' or '.join(STREAMS)}[,{VARIANT}], got {argument!r}")
+  dataset = DATASETS[name]
+  config = ml_collections.ConfigDict()
+  config.data = dict(
+    name=name,
+    dir="data",  # of the prepared sets
+    protocol=ml_collections.config_dict.placeholder(str),  # the first of the data set
+    fold=ml_collections.config_dict.placeholder(str),  # "0/4": validate on a 4th of the subjects
+  )
+  config.init_from = ml_collections.config_dict.placeholder(str)  # a run, for its weights
+  config.skeleton = dataset["skeleton"]
+  config.sampling = dict(
+    kind="linear",
+    num_frames=64,
+    num_persons=1,
+    points=dataset["points"],
+    crop=(0.75, 1.0),  # least and most of a clip that a training sample spans
+    test_clips=1,
+    mirror=dataset["mirror"],
+    style="mmaction2",
+  )
+  config.inputs = dict(stream=stream)
+  config.augment = dict(rotation=30.0, tilt=17.0, scale=(0.9, 1.1))
+  config.model = dict(name="agcn", variant="agcn", dropout=0.0)
+  config.optimizer = dict(
+    name="sgd",
+    learning_rate=0.05,
+    reference_batch=16,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=5e-4,
+    decay="all",
+    clip_norm=ml_collections.config_dict.placeholder(float),  # none
+  )
+  config.schedule = dict(name="cosine", epochs=35, warmup_epochs=5.0, milestones=())
+  config.train = dict(
+    batch_size=16,
+    dtype="float32",
+    label_smoothing=0.1,
+    logit_adjustment=0.0,
+    seed=0,
+    evaluate_every=5,
+    log_every=20,
+  )
+  if dataset["points"] == "keypoints":
+    config.augment.update(rotation=10.0, tilt=0.0)
+    config.train.logit_adjustment = 1.0  # the long tail of iMiGUE
+  if variant:
+    config.sampling.update(kind="repeat", num_frames=300, crop=(1.0, 1.0), mirror=False)
+    config.augment.update(rotation=0.0, tilt=0.0, scale=(1.0, 1.0))
+    config.optimizer.update(learning_rate=0.1, reference_batch=64, weight_decay=1e-4)
+    config.schedule.update(name="step", epochs=50, warmup_epochs=0.0, milestones=(30, 40))
+    config.train.update(batch_size=64, label_smoothing=0.0, logit_adjustment=0.0)
+  return config

@@ -1,0 +1,208 @@
+"""From a config to a training run: what all experiments share.
+
+An experiment says what is its own: `describe(config, data, skeleton)` gives the "model" and the
+"inputs" of the recipe (see `jaxmg.predict`), and `augment(config, recipe, skeleton)` the function
+`(keys, batch) -> model input` of the training step.
+"""
+
+import functools
+import os
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import evaluate, launch
+from jaxmg import errors, predict, skeletons
+from jaxmg.data import pipeline
+from jaxmg.data.source import Source
+from jaxmg.skeletons.topology import Skeleton
+from jaxmg.training import checkpoints, loop, losses, optimizers, sharding, step
+
+
+def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable) -> None:
+  """Trains the model of a config in a work directory, from where it stopped."""
+  mesh = sharding.data_mesh()
+  sharding.check_batch_size(mesh, config.train.batch_size, where="--config.train.batch_size")
+  data = Source(os.path.join(config.data.dir, config.data.name))
+  skeleton = find_skeleton(config)
+  recipe = make_recipe(config, data) | describe(config, data, skeleton)
+  rows = data.rows("train", protocol=config.data.protocol, fold=recipe["data"]["fold"])
+  stream = {
+    "skeleton": skeleton,
+    "kind": config.sampling.kind,
+    "num_frames": config.sampling.num_frames,
+    "num_persons": config.sampling.num_persons,
+    "points": config.sampling.points,
+    "crop": list(config.sampling.crop),
+    "batch_size": config.train.batch_size,
+    "seed": config.train.seed,
+  }
+  fingerprint = pipeline.fingerprint(data, rows, **stream)
+  batches = pipeline.train_batches(
+    data,
+    rows,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    **stream,
+  )
+
+  steps_per_epoch = len(rows) // config.train.batch_size
+  steps = config.schedule.epochs * steps_per_epoch
+  rate = optimizers.scaled_learning_rate(
+    config.optimizer.learning_rate,
+    batch_size=config.train.batch_size,
+    reference_batch=config.optimizer.reference_batch,
+  )
+  schedule = optimizers.schedule(
+    config.schedule.name,
+    learning_rate=rate,
+    steps=steps,
+    warmup_steps=round(config.schedule.warmup_epochs * steps_per_epoch),
+    milestones=[epoch * steps_per_epoch for epoch in config.schedule.milestones],
+  )
+  options = config.optimizer.to_dict()
+  del options["learning_rate"], options["reference_batch"]
+  optimizer = optimizers.optimizer(options.pop("name"), schedule, **options)
+
+  model = predict.build_model(recipe, dtype=jnp.dtype(config.train.dtype))
+  augment = augment(config, recipe, skeleton)
+  train_step = step.make_train_step(
+    model,
+    augment,
+    losses.classification(
+      label_smoothing=config.train.label_smoothing,
+      log_prior=log_prior(data.labels[rows], len(data.class_names), config.train.logit_adjustment),
+    ),
+    optimizer,
+  )
+  example = jax.eval_shape(
+    augment, jax.random.split(jax.random.key(0), 1), one_row(config, skeleton)
+  )
+  init = functools.partial(step.init_train_state, model, optimizer)
+  init_key, train_key = jax.random.split(jax.random.key(config.train.seed))
+  state = sharding.jit_once(init)(init_key, jnp.zeros(example.shape, example.dtype))
+
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  what = recipe["inputs"].get("kind") or recipe["inputs"]["stream"]
+  if jax.process_index() == 0:
+    print(
+      f"{data.name}{' (synthetic)' if data.synthetic else ''}: {len(rows)} training clips of "
+      f"{len(data.class_names)} classes; {what} of {config.skeleton}\n"
+      f"{config.model.name} {config.model.variant}: {parameters:,} parameters\n"
+      f"learning rate {config.optimizer.learning_rate:g} x batch {config.train.batch_size} / "
+      f"{config.optimizer.reference_batch} = {rate:g}",
+      flush=True,
+    )
+  with checkpoints.Checkpoints(workdir / "checkpoints", fingerprint=fingerprint) as saved:
+    if saved.latest_step() is None:
+      if config.init_from:
+        state = with_weights(state, config.init_from)
+      if jax.process_index() == 0:
+        launch.write(workdir / "recipe.json", recipe)  # weights keep their recipe
+    loop.train(
+      state,
+      step.compile_train_step(train_step, mesh),
+      batches,
+      mesh=mesh,
+      steps=steps,
+      steps_per_epoch=steps_per_epoch,
+      key=train_key,
+      learning_rate=schedule,
+      checkpoints=saved,
+      logger=loop.Logger(workdir),
+      evaluate=evaluate.validation(recipe, model, data, mesh),
+      evaluate_every=config.train.evaluate_every,
+      log_every=config.train.log_every,
+      stop=launch.stop_reason,
+    )
+
+
+def make_recipe(config, data: Source) -> dict:
+  """What prediction needs beside the weights, the model and its inputs (see `jaxmg.predict`)."""
+  return {
+    "sampling": {
+      "kind": config.sampling.kind,
+      "num_frames": config.sampling.num_frames,
+      "num_clips": config.sampling.test_clips,
+      "num_persons": config.sampling.num_persons,
+      "style": config.sampling.style,
+      "points": config.sampling.points,
+    },
+    "skeleton": config.skeleton,
+    "class_names": list(data.class_names),
+    "frame_size": list(data.frame_size),
+    "data": {
+      "name": data.name,
+      "version": data.version,
+      "fingerprint": data.fingerprint(),
+      "directory": str(data.directory.resolve()),
+      "protocol": config.data.protocol,
+      "fold": parse_fold(config.data.fold),
+      "synthetic": data.synthetic,
+    },
+  }
+
+
+def find_skeleton(config) -> Skeleton:
+  try:
+    return skeletons.get(config.skeleton)
+  except ValueError as error:
+    raise errors.ConfigError(f"--config.skeleton: {error}") from error
+
+
+def variant(config, name: str, variants: dict[str, dict]) -> dict:
+  """The options of `config.model.variant` of the model called `name`."""
+  for key, choices in (("name", [name]), ("variant", variants)):
+    if config.model[key] not in choices:
+      expected = " or ".join(choices)
+      raise errors.ConfigError(f"--config.model.{key}", expected=expected, got=config.model[key])
+  return variants[config.model.variant]
+
+
+def one_row(config, skeleton: Skeleton) -> dict:
+  """A batch of one clip, as shapes."""
+  shape = (1, config.sampling.num_frames, config.sampling.num_persons, skeleton.num_joints, 3)
+  return {
+    config.sampling.points: jax.ShapeDtypeStruct(shape, jnp.float32),
+    "frame_size": jax.ShapeDtypeStruct((1, 2), jnp.int32),
+  }
+
+
+def with_weights(state: step.TrainState, run: str) -> step.TrainState:
+  """The state with the weights of another run, which must be those of the very same model."""
+  found = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", "best")
+  wanted = {"params": state.params, "batch_stats": state.batch_stats}
+  shapes = [
+    {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
+    for tree in (wanted, found)
+  ]
+  if wrong := sorted(name for name, _ in shapes[0].items() ^ shapes[1].items()):
+    raise errors.CheckpointError(
+      f"--config.init_from={run}: {wrong[0]}",
+      expected=shapes[0].get(wrong[0], "nothing"),
+      got=shapes[1].get(wrong[0], "nothing"),
+      hint=f"{len(set(wrong))} such weights; of another task's, drop the head at the import",
+    )
+  return state.replace(**found)
+
+
+def log_prior(labels: np.ndarray, num_classes: int, strength: float) -> np.ndarray | None:
+  """`strength` times the logarithm of the classes' shares; a class without clips counts as one."""
+  if not strength:
+    return None
+  counts = np.bincount(labels, minlength=num_classes).clip(1)
+  return (strength * np.log(counts / counts.sum())).astype(np.float32)
+
+
+def parse_fold(text: str | None) -> list[int] | None:
+  """ "0/4" -> [0, 4]: the first of four groups of training subjects is for validation."""
+  if text is None:
+    return None
+  try:
+    i, n = map(int, text.split("/"))
+  except ValueError:
+    raise errors.ConfigError("--config.data.fold", expected='like "0/4"', got=text) from None
+  return [i, n]
