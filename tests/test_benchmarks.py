@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import compile, heatmaps, loader, posec3d, timing
+from benchmarks import agcn, compile, heatmaps, loader, posec3d, timing
 from jaxmg import models
 
 TINY = ["--variant=tiny", "--frames=4", "--size=8", "--joints=3"]
@@ -52,6 +52,21 @@ def test_the_peer_is_the_same_network():
   model = models.posec3d.PoseC3D(5, **variant)
   posec3d.same_weights(weights, peer(x).detach().numpy(), model, heatmaps)
   torch.testing.assert_close(torch_posec3d.fold(peer)(x), peer.eval()(x))
+
+
+def test_agcn_times_three_jobs(tmp_path):
+  rows = run(agcn, tmp_path, "--variant=tiny", "--frames=5", "--batch_size=2", "--rounds=1")
+  ours = [row for row in rows if row["implementation"] == "jaxmg"]
+  assert [row["job"] for row in ours] == ["forward", "inference", "train step"]
+  assert all(row["ms"] > 0 and row["ratio"] == 1 for row in ours)
+
+
+def test_the_peer_of_agcn_is_the_same_network():
+  torch_agcn = pytest.importorskip("benchmarks.torch_agcn", reason="needs jaxmg[peers]")
+  parents, variant = (0, 0, 1, 1), models.agcn.VARIANTS["tiny"]
+  x = np.random.default_rng(0).random((2, 5, 2, 4, 3), np.float32)
+  peer = torch_agcn.make(models.agcn.adjacency(parents), 2, 5, **variant)
+  agcn.same_weights(peer, models.agcn.AGCN(5, parents, **variant), x)
 
 
 def test_heatmaps_of_the_loop_are_ours(tmp_path):

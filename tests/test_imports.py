@@ -31,9 +31,11 @@ ARROWS = {
   "jaxmg.skeletons.topology": "",
   # A model can be lifted out with one file: a skeleton reaches it as numbers.
   "jaxmg.models": "jaxmg.models",
+  "jaxmg.models.agcn": "flax jax jaxmg.shapes jaxmg.models.layers",
   "jaxmg.models.layers": "flax jax",
   "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers",
   "jaxmg.pretrained": "",
+  "jaxmg.pretrained.agcn": "jaxmg.pretrained.convert",
   "jaxmg.pretrained.convert": "flax jax jaxmg.errors",
   "jaxmg.pretrained.posec3d": "jaxmg.pretrained.convert",
   # The host's side, without jax: grain in the pipeline, tensorflow_datasets where records are.
@@ -73,6 +75,10 @@ ARROWS = {
   "experiments.predict": "absl jaxmg.errors jaxmg.predict jaxmg.data.readers experiments.launch",
   "experiments.trainer": "jax jaxmg experiments.evaluate experiments.launch",
   # What each claim of speed is measured with; imported by itself alone, and peers in functions.
+  "benchmarks.agcn": (
+    "jax benchmarks.timing jaxmg.models jaxmg.pretrained jaxmg.skeletons jaxmg.training"
+    " [benchmarks.torch_agcn] [torch]"
+  ),
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",
   "benchmarks.loader": "benchmarks.timing jaxmg.data jaxmg.skeletons",
@@ -81,6 +87,7 @@ ARROWS = {
     " [benchmarks.torch_posec3d] [torch]"
   ),
   "benchmarks.timing": "jax",
+  "benchmarks.torch_agcn": "torch",
   "benchmarks.torch_posec3d": "torch",
   "benchmarks.soak": (
     "jax experiments.launch experiments.posec3d"

@@ -47,6 +47,11 @@ def posec3d(volume):
   return model.init(jax.random.key(0), volume)
 
 
+def agcn(x):
+  model = models.MODELS["agcn"](3, SKELETON.parents, **models.agcn.VARIANTS["tiny"])
+  return model.init(jax.random.key(0), x)
+
+
 KEYPOINTS = "keypoints: expected float[B, T, M, 17, 3], got"
 
 
@@ -75,6 +80,9 @@ KEYPOINTS = "keypoints: expected float[B, T, M, 17, 3], got"
     (limbs, dict(points=POSES[..., :2]), "points: expected float[..., M, V, 3], got float32[2"),
     (posec3d, dict(volume=np.zeros((4, 8, 8, 17), np.float32)), "heatmaps: expected float[B, T, H"),
     (posec3d, dict(volume=np.zeros((1, 4, 8, 8, 17), np.uint8)), "got uint8[1, 4, 8, 8, 17]"),
+    (agcn, dict(x=POSES[:, :, 0]), "x: expected float[B, T, M, 17, C], got float32[2, 4, 17, 3]"),
+    (agcn, dict(x=np.moveaxis(POSES, -1, 1)), "x: expected float[B, T, M, 17, C], got float32[2"),
+    (agcn, dict(x=POSES[:, :0]), "x: expected float[B, T, M, 17, C], got float32[2, 0, 1, 17, 3]"),
     (posec3d, dict(volume=None), "heatmaps: expected float[B, T, H, W, V], got NoneType"),
   ],
 )

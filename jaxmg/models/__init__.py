@@ -5,7 +5,8 @@ variables = model.init(key, heatmaps)
 logits, out = model.apply(variables, heatmaps)
 """
 
+from jaxmg.models import agcn as agcn
 from jaxmg.models import layers as layers
 from jaxmg.models import posec3d as posec3d
 
-MODELS = {"posec3d": posec3d.PoseC3D}
+MODELS = {"agcn": agcn.AGCN, "posec3d": posec3d.PoseC3D}

@@ -42,10 +42,10 @@ class Conv(nn.Module):
       return _spatial_conv(x, kernel[0], self.strides[1])
     if time > 1:
       return _temporal_conv(x, kernel[:, 0, 0])
-    return _dot(x[:, :, :: self.strides[1], :: self.strides[1]], kernel[0, 0, 0])
+    return dot(x[:, :, :: self.strides[1], :: self.strides[1]], kernel[0, 0, 0])
 
 
-def _dot(x, kernel):  # ... I, I O
+def dot(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*b o"]:
   """The product as one of matrices: with more axes, XLA copies transposes for the gradient."""
   return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
@@ -53,7 +53,7 @@ def _dot(x, kernel):  # ... I, I O
 def _temporal_conv(x, kernel):  # B T H W I, k I O
   """One wide dot to k x O channels, then a sum of k shifts in time."""
   size, inputs, features = kernel.shape
-  taps = _dot(x, kernel.transpose(1, 0, 2).reshape(inputs, size * features))
+  taps = dot(x, kernel.transpose(1, 0, 2).reshape(inputs, size * features))
   taps = taps.reshape(*x.shape[:-1], size, features)
   frames, half = x.shape[1], size // 2
   total = 0
@@ -124,6 +124,9 @@ class BatchNorm(nn.Module):
 
   Applied as one multiply-add: `nn.BatchNorm` subtracts the mean first, and XLA keeps the
   difference, as large as the input, for the gradient.
+
+  The input is understood with `shift` added, per channel: the bias of a layer before. A norm by the
+  batch's own mean takes it out again, so that it only moves the running mean and has no gradient.
   """
 
   momentum: float = 0.9
@@ -131,7 +134,9 @@ class BatchNorm(nn.Module):
   scale_init: Any = nn.initializers.ones
 
   @nn.compact
-  def __call__(self, x: Float[Array, "*b c"], *, train: bool) -> Float[Array, "*b c"]:
+  def __call__(
+    self, x: Float[Array, "*b c"], *, train: bool, shift: Float[Array, " c"] | float = 0.0
+  ) -> Float[Array, "*b c"]:
     shape = x.shape[-1:]
     mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
     var = self.variable("batch_stats", "var", jnp.ones, shape)
@@ -140,13 +145,13 @@ class BatchNorm(nn.Module):
       "bias": self.param("bias", nn.initializers.zeros, shape, jnp.float32),
     }
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    stats = {"mean": mean.value, "var": var.value}
+    stats = {"mean": mean.value - shift, "var": var.value}
     if train:
       axes = tuple(range(x.ndim - 1))
       found = wide.mean(axes)
       stats = {"mean": found, "var": jnp.maximum((wide**2).mean(axes) - found**2, 0)}
       if not self.is_initializing():
-        for running, new in ((mean, stats["mean"]), (var, stats["var"])):
+        for running, new in ((mean, found + shift), (var, stats["var"])):
           running.value = self.momentum * running.value + (1 - self.momentum) * new
     scale, bias = batch_norm_affine(params, stats)
     return (wide * scale + bias).astype(self.dtype)

@@ -71,6 +71,21 @@ def test_batch_norm_its_gradients_and_statistics_are_those_of_flax(train):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_of_a_shifted_input_adds_it_to_nothing_but_the_mean(train):
+  x = jax.random.normal(jax.random.key(0), (3, 4, 6))
+  shift = 2 + jnp.arange(6.0)
+  apply = functools.partial(layers.BatchNorm().apply, train=train, mutable=["batch_stats"])
+  variables = layers.BatchNorm().init(jax.random.key(1), x, train=train)
+  found = apply(variables, x, shift=shift)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, apply(variables, x + shift)
+  )
+  if train:
+    gradient = jax.grad(lambda shift: (apply(variables, x, shift=shift)[0] ** 3).sum())(shift)
+    np.testing.assert_array_equal(gradient, 0)
+
+
 def test_max_pool_is_the_maximum_of_the_window():
   x = jax.random.normal(jax.random.key(0), (2, 3, 6, 5, 4))
   expected = jax.lax.reduce_window(

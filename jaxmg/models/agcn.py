@@ -1,0 +1,222 @@
+"""2s-AGCN, one of its streams: adaptive graph convolutions (Shi et al., CVPR 2019: 1805.07694).
+
+Every block mixes the joints over three graphs (the skeleton's edges, edges that are learned, and
+attention between the joints of the clip), then the frames by a convolution.
+
+Axis letters: B batch, T frames, M persons, V joints, C channels, K classes; N the persons of all
+clips. Inside, arrays are N V T C: with frames before channels, a person's joints are rows of a
+matrix, and the convolution over time is one of images with a row for each joint.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxmg import shapes
+from jaxmg.models import layers
+
+# The published network has 3.48 M parameters at 25 joints and 60 classes. "small" is ours, for
+# CPUs; "tiny" is for tests.
+VARIANTS = {
+  "agcn": dict(width=64, depths=(4, 3, 3)),
+  "small": dict(width=32, depths=(2, 2, 2)),
+  "tiny": dict(width=8, depths=(1, 1, 1)),
+}
+_SUBSETS = 3  # of the edges: self, inward, outward
+
+
+def adjacency(parents: tuple[int, ...]) -> Float[np.ndarray, "3 v v"]:
+  """Edges [from, to] of a tree: to oneself, to the parent, to the child; columns sum to 1 or 0.
+
+  Called inward and outward in the paper; the root is its own parent, and has no edge inward.
+  """
+  child = np.arange(len(parents))
+  inward = np.zeros((len(parents), len(parents)), np.float32)
+  inward[np.array(parents), child] = 1
+  np.fill_diagonal(inward, 0)
+  edges = np.stack([np.eye(len(parents), dtype=np.float32), inward, inward.T])
+  return edges / np.maximum(edges.sum(1, keepdims=True), 1)
+
+
+def _value_init(key, shape, dtype):
+  """The original's for the three convolutions that are summed: of all weights, not of a fan."""
+  return nn.initializers.normal((2 / (_SUBSETS * np.prod(shape))) ** 0.5)(key, shape, dtype)
+
+
+class Conv(nn.Module):
+  """A convolution over time, padded by size // 2; returns the sums without bias, and the bias.
+
+  Before a norm the bias is no more than a shift of the running mean, see `layers.BatchNorm`.
+  """
+
+  features: int
+  size: int = 1
+  stride: int = 1
+  kernel_init: Any = layers.he_fan_out
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "n v t i"]
+  ) -> tuple[Float[Array, "n v t2 o"], Float[Array, " o"]]:
+    shape = (self.size, x.shape[-1], self.features)
+    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
+    bias = self.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
+    if self.size == 1:
+      return layers.dot(x[:, :, :: self.stride], kernel[0]), bias
+    return _temporal_conv(x, kernel, self.stride), bias
+
+
+def _temporal_conv(x, kernel, stride):  # N V T I, L I O
+  if stride == 2:
+    # Over blocks of two frames the stride is 1: gradients of strided convolutions are slow on CPUs.
+    # The middle of the kernel is the first frame of its block.
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, x.shape[2] % 2), (0, 0)))
+    x = x.reshape(*x.shape[:2], -1, 2 * x.shape[3])
+    kernel = jnp.pad(kernel, ((0, 1), (0, 0), (0, 0))).reshape(-1, x.shape[3], kernel.shape[2])
+  half = kernel.shape[0] // 2
+  return jax.lax.conv_general_dilated(
+    x, kernel[None], (1, 1), [(0, 0), (half, half)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+
+
+class ConvNorm(nn.Module):
+  """Convolution over time and batch normalisation."""
+
+  features: int
+  size: int = 1
+  stride: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n v t c"], *, train: bool) -> Float[Array, "n v t2 d"]:
+    x, bias = Conv(self.features, self.size, self.stride, dtype=self.dtype, name="conv")(x)
+    return layers.BatchNorm(dtype=self.dtype, name="bn")(x, train=train, shift=bias)
+
+
+class Subset(nn.Module):
+  """Gathers over one graph: given edges plus attention; returns sums and bias as `Conv` does."""
+
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "n v t c"], edges: Float[Array, "v v"]
+  ) -> tuple[Float[Array, "n v t d"], Float[Array, " d"]]:
+    embed = self.features // 4
+    theta, _ = Conv(embed, dtype=self.dtype, name="theta")(x)
+    phi, bias = Conv(embed, dtype=self.dtype, name="phi")(x)
+    phi += bias.astype(self.dtype)
+    # The bias of theta adds the same to all that a softmax compares: nothing.
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    flat = (*x.shape[:2], -1)
+    scores = jnp.einsum(
+      "nvd,nwd->nvw", theta.reshape(flat), phi.reshape(flat), preferred_element_type=wide
+    )
+    graph = edges + nn.softmax(scores / (embed * x.shape[2]), axis=1)
+    x = jnp.einsum("nvw,nvd->nwd", graph.astype(self.dtype), x.reshape(flat)).reshape(x.shape)
+    return Conv(self.features, kernel_init=_value_init, dtype=self.dtype, name="value")(x)
+
+
+class GraphConv(nn.Module):
+  """The sum over three graphs, its norm, and what came in; begins as nearly the latter."""
+
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "n v t c"], edges: Float[Array, "3 v v"], *, train: bool
+  ) -> Float[Array, "n v t d"]:
+    edges += self.param("edges", nn.initializers.constant(1e-6), edges.shape, jnp.float32)
+    subsets = [
+      Subset(self.features, self.dtype, name=f"subset{i}")(x, edges[i]) for i in range(_SUBSETS)
+    ]
+    y, bias = (sum(parts) for parts in zip(*subsets, strict=True))
+    norm = layers.BatchNorm(dtype=self.dtype, scale_init=nn.initializers.constant(1e-6), name="bn")
+    y = norm(y, train=train, shift=bias)
+    if x.shape != y.shape:
+      x = ConvNorm(self.features, dtype=self.dtype, name="down")(x, train=train)
+    return nn.relu(x + y)
+
+
+class Block(nn.Module):
+  """A graph convolution over the joints, a convolution over 9 frames, and usually a residual."""
+
+  features: int
+  stride: int = 1
+  residual: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "n v t c"], edges: Float[Array, "3 v v"], *, train: bool
+  ) -> Float[Array, "n v t2 d"]:
+    y = GraphConv(self.features, self.dtype, name="graph")(x, edges, train=train)
+    y = ConvNorm(self.features, 9, self.stride, self.dtype, name="temporal")(y, train=train)
+    if self.residual and x.shape[-1] == self.features:
+      y += x
+    elif self.residual:
+      y += ConvNorm(self.features, 1, self.stride, self.dtype, name="residual")(x, train=train)
+    return nn.relu(y)
+
+
+class AGCN(nn.Module):
+  """Joints, bones or their motions -> class scores; `**VARIANTS[name]` gives the named sizes.
+
+  Called on float[B, T, M, V, C], returns `(logits float32[B, K], out)`, where `out` holds the
+  output of every block, "block1", ... as [B, T', M, V, C], and "features" float32[B, C], their mean
+  before dropout. Time is halved where the width doubles. Persons that are missing are all zero.
+  `parents` is the skeleton's tree: the parent of every joint, the root its own.
+
+  In training (`train=True`) pass `mutable=["batch_stats"]` and, with dropout,
+  `rngs={"dropout": key}`; `rows` int[B] names the rows, see `layers.Dropout`. `dtype=jnp.bfloat16`
+  computes in bfloat16 over float32 parameters, with float32 batch statistics, attention weights
+  and head. Other shapes raise ValueError.
+  """
+
+  num_classes: int
+  parents: tuple[int, ...]
+  width: int = 64
+  depths: tuple[int, ...] = (4, 3, 3)
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "b t m v c"],
+    *,
+    train: bool = False,
+    rows: Int[Array, " b"] | None = None,
+  ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+    shapes.check("x", x, "float", "B", "T", "M", len(self.parents), "C")
+    batch, frames, persons, joints, channels = x.shape
+    edges = jnp.asarray(adjacency(self.parents))
+    norm = layers.BatchNorm(dtype=self.dtype, name="data_bn")
+    x = norm(x.reshape(batch, frames, -1), train=train).reshape(x.shape)
+    x = x.transpose(0, 2, 3, 1, 4).reshape(-1, joints, frames, channels)  # N V T C
+    out = {}
+    for i, depth in enumerate(self.depths):
+      for j in range(depth):
+        block = Block(
+          features=self.width * 2**i,
+          stride=2 if i > 0 and j == 0 else 1,
+          residual=len(out) > 0,
+          dtype=self.dtype,
+          name=f"block{len(out) + 1}",
+        )
+        x = block(x, edges, train=train)
+        by_clip = x.reshape(batch, persons, *x.shape[1:])
+        out[block.name] = by_clip.transpose(0, 3, 1, 2, 4)
+    features = by_clip.mean((1, 2, 3), dtype=jnp.promote_types(x.dtype, jnp.float32))
+    out["features"] = features
+    features = layers.Dropout(self.dropout)(features, train=train, rows=rows)
+    kernel_init = nn.initializers.normal((2 / self.num_classes) ** 0.5)
+    logits = nn.Dense(self.num_classes, kernel_init=kernel_init, name="head")(features)
+    return logits, out

@@ -1,0 +1,248 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from jaxmg import models
+from jaxmg.models import agcn
+
+PARAMETERS = {  # at 25 joints, two persons and 60 classes
+  "agcn": 3_483_108,  # published: 3.48 M
+  "small": 0,
+  "tiny": 0,
+}
+PARENTS = (0, 0, 1, 1, 3)
+BLOCKS = ("block1", "block2", "block3")
+# Each program runs once or twice, so that compiling it is what takes long.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.mark.parametrize("variant", agcn.VARIANTS)
+def test_variant_has_its_number_of_parameters(variant):
+  model = agcn.AGCN(60, tuple(range(25)), **agcn.VARIANTS[variant])
+  x = jax.ShapeDtypeStruct((1, 8, 2, 25, 3), jnp.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[variant]
+
+
+def tiny(**options):
+  return models.MODELS["agcn"](5, PARENTS, **{**agcn.VARIANTS["tiny"], **options})
+
+
+def filled(variables, dtype=jnp.float32):
+  """Every parameter of some size: as initialised, the graph convolutions say almost nothing."""
+  leaves, tree = jax.tree.flatten(variables)
+  keys = jax.random.split(jax.random.key(3), len(leaves))
+  leaves = [
+    jax.random.uniform(key, leaf.shape, dtype, minval=0.1, maxval=0.4)
+    for key, leaf in zip(keys, leaves, strict=True)
+  ]
+  return jax.tree.unflatten(tree, leaves)
+
+
+@pytest.fixture(scope="module")
+def x():
+  return jax.random.normal(jax.random.key(0), (3, 7, 2, 5, 3))
+
+
+@pytest.fixture(scope="module")
+def variables(x):
+  return jax.jit(tiny().init)(jax.random.key(1), x)
+
+
+@functools.cache
+def _train(**options):
+  @quick_jit
+  def train(variables, x, rows=None):
+    return tiny(**options).apply(
+      variables,
+      x,
+      train=True,
+      rows=rows,
+      mutable=["batch_stats"],
+      rngs={"dropout": jax.random.key(2)},
+    )
+
+  return train
+
+
+@pytest.fixture(scope="module")
+def predict():
+  return quick_jit(tiny().apply)
+
+
+def test_adjacency_of_a_small_tree():
+  own, inward, outward = agcn.adjacency(PARENTS)
+  np.testing.assert_array_equal(own, np.eye(5))
+  to_parent = np.zeros((5, 5))
+  to_parent[[0, 1, 1, 3], [1, 2, 3, 4]] = 1
+  np.testing.assert_array_equal(inward, to_parent)
+  to_child = to_parent.T / [1, 2, 1, 1, 1]  # joint 1 has two children
+  np.testing.assert_array_equal(outward, to_child)
+
+
+def test_every_intermediate_has_its_shape(variables, x):
+  logits, out = jax.eval_shape(tiny().apply, variables, x)
+  assert logits.shape == (3, 5)
+  assert {name: leaf.shape[1:] for name, leaf in out.items()} == {
+    "block1": (7, 2, 5, 8),
+    "block2": (4, 2, 5, 16),
+    "block3": (2, 2, 5, 32),
+    "features": (32,),
+  }
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("frames", [1, 2, 7, 8])
+def test_convolution_over_time_and_its_gradients_are_the_plain_ones(stride, frames):
+  x = jax.random.normal(jax.random.key(0), (2, 3, frames, 4))
+  conv = agcn.Conv(6, 9, stride)
+  params = conv.init(jax.random.key(1), x)["params"]
+
+  def plain(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x, kernel[None], (1, stride), [(0, 0), (4, 4)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+  def ours(x, kernel):
+    return conv.apply({"params": {**params, "kernel": kernel}}, x)[0]
+
+  found, pullback = jax.vjp(ours, x, params["kernel"])
+  expected, plain_pullback = jax.vjp(plain, x, params["kernel"])
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  gradient = jax.random.normal(jax.random.key(2), found.shape)
+  for a, b in zip(pullback(gradient), plain_pullback(gradient), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_gradient_is_that_of_finite_differences():
+  with jax.enable_x64(True):
+    model = tiny(dtype=jnp.float64)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 7, 2, 5, 3))
+    variables = filled(jax.eval_shape(model.init, jax.random.key(0), x), jnp.float64)
+    target = rng.normal(size=(2, 5))
+
+    @quick_jit
+    @jax.value_and_grad
+    def loss_and_gradient(params, x):
+      (logits, _), _ = model.apply(
+        {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+      )
+      return jnp.vdot(target, jnp.tanh(logits))
+
+    params = variables["params"]
+    _, gradient = loss_and_gradient(params, x)
+    # Up the slope in every single parameter, so that no error cancels another.
+    direction = jax.tree.map(
+      lambda g: np.where(g < 0, -1, 1) * rng.uniform(0.5, 1, g.shape), gradient
+    )
+    slope = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+
+    def loss(move):
+      moved = jax.tree.map(lambda p, d: p + move * d, params, direction)
+      return loss_and_gradient(moved, x)[0]
+
+    np.testing.assert_allclose(slope, (loss(1e-7) - loss(-1e-7)) / 2e-7, rtol=1e-6)
+
+
+def test_the_network_begins_with_almost_nothing_of_its_graphs(variables):
+  graph = variables["params"]["block2"]["graph"]
+  np.testing.assert_allclose(graph["edges"], 1e-6)
+  np.testing.assert_allclose(graph["bn"]["scale"], 1e-6)
+  np.testing.assert_array_equal(graph["down"]["bn"]["scale"], 1)
+
+
+def test_kernels_begin_as_those_of_the_original(variables):
+  kernels = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
+    if leaf.ndim == 3 and path[-1] == jax.tree_util.DictKey("kernel")
+  }
+  assert len(kernels) == 3 * 10 + 3 + 2  # three subsets of three and one over time; down; residual
+  for name, kernel in kernels.items():
+    size, inputs, outputs = kernel.shape
+    deviation = (2 / (3 * inputs * outputs if "value" in name else size * outputs)) ** 0.5
+    error = 4 / np.sqrt(2 * kernel.size)  # four standard errors of an estimate from so many numbers
+    np.testing.assert_allclose(kernel.std(), deviation, rtol=error, err_msg=name)
+
+
+def test_the_head_begins_by_the_number_of_classes(variables):
+  head = variables["params"]["head"]
+  error = 4 / np.sqrt(2 * head["kernel"].size)
+  np.testing.assert_allclose(head["kernel"].std(), (2 / 5) ** 0.5, rtol=error)
+  np.testing.assert_array_equal(head["bias"], 0)
+
+
+def test_bfloat16_keeps_float32_parameters_and_logits(variables, x, predict):
+  logits, out = tiny(dtype=jnp.bfloat16).apply(variables, x)
+  expected, _ = predict(variables, x)
+  assert logits.dtype == jnp.float32
+  assert out["block3"].dtype == jnp.bfloat16
+  np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_training_changes_the_statistics_and_evaluation_does_not(variables, x):
+  _, changed = _train()(variables, x)
+  before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, changed))
+  assert all((a != b).any() for a, b in zip(before, after, strict=True))
+  _, same = tiny().apply(variables, x, mutable=["batch_stats"])
+  jax.tree.map(np.testing.assert_array_equal, same["batch_stats"], variables["batch_stats"])
+
+
+def test_a_clip_alone_is_a_clip_in_a_batch(variables, x, predict):
+  variables = filled(variables)
+  together, _ = predict(variables, x)
+  alone, _ = predict(variables, x[1:2])
+  np.testing.assert_allclose(alone[0], together[1], rtol=1e-5)
+
+
+def test_order_of_the_clips_changes_no_clip_in_training(variables, x):
+  variables, train = filled(variables), _train(dropout=0.5)
+  rows = jnp.array([11, 4, 7])
+  (logits, _), changed = train(variables, x, rows)
+  (turned, _), changed_too = train(variables, x[::-1], rows[::-1])
+  np.testing.assert_allclose(turned[::-1], logits, rtol=1e-4)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4), changed_too, changed)
+  (other, _), _ = train(variables, x[::-1], rows)  # the masks do follow the rows' names
+  assert np.abs(other[::-1] - logits).max() > 1e-3
+
+
+def test_missing_persons_and_a_clip_of_zeros_stay_finite(variables, x):
+  for empty in (x.at[:, :, 1].set(0), jnp.zeros_like(x)):
+
+    @quick_jit
+    @jax.value_and_grad
+    def loss_and_gradient(params, x=empty):
+      (logits, _), updated = tiny().apply(
+        {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+      )
+      return (logits**2).sum() + sum(leaf.sum() for leaf in jax.tree.leaves(updated))
+
+    loss, gradient = loss_and_gradient(variables["params"])
+    assert np.isfinite(loss)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_published_network_lowers_in_bfloat16_for_every_platform():
+  model = agcn.AGCN(60, tuple(range(25)), **agcn.VARIANTS["agcn"], dtype=jnp.bfloat16)
+  x = jax.ShapeDtypeStruct((2, 300, 2, 25, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), x)
+
+  @jax.jit
+  @jax.grad
+  def gradient(params, batch_stats, x):
+    variables = {"params": params, "batch_stats": batch_stats}
+    (logits, _), _ = model.apply(variables, x, train=True, mutable=["batch_stats"])
+    return logits.sum()
+
+  exported = export.export(gradient, platforms=("cpu", "cuda", "tpu"))(
+    variables["params"], variables["batch_stats"], x
+  )
+  text = exported.mlir_module()
+  assert "?x" not in text  # every shape is static
+  assert "x75x" in text  # of 300 frames
+  assert "xbf16>" in text
