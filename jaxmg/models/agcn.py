@@ -1,4 +1,4 @@
-"""2s-AGCN, one of its streams: adaptive graph convolutions (Shi et al., CVPR 2019: 1805.07694).
+"""One stream of 2s-AGCN: adaptive graph convolutions (Shi et al., CVPR 2019, arXiv 1805.07694).
 
 Every block mixes the joints over three graphs (the skeleton's edges, edges that are learned, and
 attention between the joints of the clip), then the frames by a convolution.
@@ -19,12 +19,12 @@ from jaxtyping import Array, Float, Int
 from jaxmg import shapes
 from jaxmg.models import layers
 
-# The published network has 3.48 M parameters at 25 joints and 60 classes. "small" is ours, for
-# CPUs; "tiny" is for tests.
+# The published network has 3,469,510 parameters at two persons of 25 joints and 60 classes. "small"
+# is ours, for CPUs; "tiny", with every kind of block, is for tests.
 VARIANTS = {
   "agcn": dict(width=64, depths=(4, 3, 3)),
   "small": dict(width=32, depths=(2, 2, 2)),
-  "tiny": dict(width=8, depths=(1, 1, 1)),
+  "tiny": dict(width=8, depths=(1, 2)),
 }
 _SUBSETS = 3  # of the edges: self, inward, outward
 
