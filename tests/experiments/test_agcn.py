@@ -1,0 +1,103 @@
+"""2s-AGCN through the commands: 3-D joints and key points."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import scipy.io
+
+from experiments import agcn, evaluate, launch, predict
+from jaxmg import scores
+from jaxmg.training import checkpoints
+
+CONFIG = pathlib.Path(__file__).parents[2] / "experiments" / "configs" / "agcn.py"
+
+
+@pytest.fixture(scope="module")
+def waves(prepare, tmp_path_factory):
+  """A folder in UTD-MHAD's format: two actions of two training and two test subjects."""
+  folder = tmp_path_factory.mktemp("waves")
+  rng = np.random.default_rng(0)
+  for subject in (1, 2, 3, 4):
+    for action in (1, 3):
+      for trial in (1, 2):
+        joints = np.tile(rng.uniform((-0.5, -1, 2.5), (0.5, 1, 3), (20, 3))[..., None], 12)
+        joints[4:8, action // 3] += 0.3 * np.sin(np.arange(12))
+        path = folder / f"a{action}_s{subject}_t{trial}_skeleton.mat"
+        scipy.io.savemat(path, {"d_skel": joints})
+  assert prepare.main(["utd_mhad", f"--manual_dir={folder}", f"--data_dir={folder}"]) == 0
+  return folder
+
+
+def command(workdir, data, argument, *settings):
+  values = {
+    "data.dir": data,
+    "sampling.num_frames": 8,
+    "model.variant": "tiny",
+    "train.batch_size": 8,
+    "schedule.epochs": 2,
+    "schedule.warmup_epochs": 1,
+  } | dict(setting.split("=", 1) for setting in settings)
+  return [
+    f"--config={CONFIG}:{argument}",
+    f"--workdir={workdir}",
+    *(f"--config.{key}={value}" for key, value in values.items()),
+  ]
+
+
+@pytest.fixture(scope="module")
+def run(waves, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("runs") / "bone"
+  assert launch.main(agcn.run, command(workdir, waves, "utd_mhad,bone")) == 0
+  return workdir
+
+
+def test_a_clip_is_predicted_from_its_file_as_in_evaluation(run, waves, capsys):
+  assert launch.command(evaluate.run, evaluate.define, [f"--run={run}"]) == 0
+  found = scores.load(run / "test" / "scores.npz")
+  assert len(found.ids) == 8
+  assert (run / "test" / "views.png").exists()
+  capsys.readouterr()
+  file = waves / "a3_s2_t1_skeleton.mat"
+  arguments = [f"--run={run}", f"--input={file}", "--top=27"]
+  assert launch.command(predict.run, predict.define, arguments) == 0
+  printed = capsys.readouterr().out.splitlines()[1:]
+  probabilities = found.probabilities[found.ids.index("a3_s2_t1")]
+  assert sorted(printed) == sorted(
+    f"  {p:6.1%}  {name}" for p, name in zip(probabilities, found.class_names, strict=True)
+  )
+
+
+def test_a_run_begins_with_the_weights_of_another(run, waves, tmp_path, capsys):
+  settings = (f"init_from={run}", "optimizer.learning_rate=0", "schedule.epochs=1")
+  assert launch.main(agcn.run, command(tmp_path / "a", waves, "utd_mhad,bone", *settings)) == 0
+  there, here = (
+    checkpoints.restore_variables(path / "checkpoints", "latest")["params"]
+    for path in (run, tmp_path / "a")
+  )
+  jax.tree.map(np.testing.assert_array_equal, there, here)
+  small = command(tmp_path / "b", waves, "utd_mhad,bone", settings[0], "model.variant=small")
+  assert launch.main(agcn.run, small) == 4
+  error = capsys.readouterr().err
+  assert error.startswith(f"jaxmg: error: --config.init_from={run}: ")
+  assert error.count("\n") == 1
+
+
+def test_key_points_train_as_well(nods, tmp_path):
+  settings = ("data.name=nods", "skeleton=coco17", "data.fold=0/3")
+  argument = "imigue,joint_motion"
+  assert launch.main(agcn.run, command(tmp_path / "run", nods, argument, *settings)) == 0
+  lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+  assert any("eval/top1" in json.loads(line) for line in lines)
+
+
+def test_3d_joints_are_asked_of_sets_and_clips_that_have_them(run, nods, tmp_path, capsys):
+  settings = ("data.name=nods", "skeleton=coco17")
+  assert launch.main(agcn.run, command(tmp_path / "run", nods, "utd_mhad,joint", *settings)) == 2
+  assert "points: expected keypoints, got joints3d" in capsys.readouterr().err
+  np.save(tmp_path / "clip.npy", np.full((5, 20, 3), 0.5) * [200, 200, 1])
+  arguments = [f"--run={run}", f"--input={tmp_path / 'clip.npy'}", "--layout=kinect20"]
+  assert launch.command(predict.run, predict.define, arguments) == 3
+  assert "expected 3-D joints" in capsys.readouterr().err
