@@ -111,7 +111,7 @@ def main(run: Callable[[ConfigDict, pathlib.Path], Any], argv: Sequence[str] | N
     flags.DEFINE_string("workdir", None, "Where the run lives.", required=True, flag_values=values)
 
   def body():
-    values = _parse(run, define, plain)
+    values, _ = _parse(run, define, plain)
     config = _read_config(values.config, overrides)
     check(config)
     _start_jax(values.distributed)
@@ -122,21 +122,24 @@ def main(run: Callable[[ConfigDict, pathlib.Path], Any], argv: Sequence[str] | N
 
 
 def command(
-  run: Callable[[flags.FlagValues], Any],
+  run: Callable[..., Any],
   define: Callable[[flags.FlagValues], Any],
   argv: Sequence[str] | None = None,
+  *,
+  positional: str | None = None,
 ) -> int:
   """Runs a command without config and work directory, such as `predict`, as `main` does.
 
-  `define(values)` declares its flags: `flags.DEFINE_string(..., flag_values=values)`.
+  `define(values)` declares its flags: `flags.DEFINE_string(..., flag_values=values)`. With
+  `positional="FILE"` there is at least one argument that is no flag: `run(values, *arguments)`.
   """
   if argv is None:
-    sys.exit(command(run, define, sys.argv[1:]))
+    sys.exit(command(run, define, sys.argv[1:], positional=positional))
 
   def body():
-    values = _parse(run, define, argv)
+    values, arguments = _parse(run, define, argv, positional)
     _start_jax(values.distributed)
-    run(values)
+    run(values, *arguments)
 
   return _exit_code(body, debug="--debug" in argv)
 
@@ -169,7 +172,7 @@ def _inside(value, interval):
   return isinstance(value, int | float) and above(value, low) and below(value, high)
 
 
-def _parse(run, define, argv):
+def _parse(run, define, argv, positional=None):
   # A FlagValues of its own: several commands can run in one process.
   values = flags.FlagValues()
   values.set_gnu_getopt(True)
@@ -182,16 +185,18 @@ def _parse(run, define, argv):
     print(run.__globals__["__doc__"] or "", values.get_help(), sep="\n")
     sys.exit(0)
   try:
-    _, *stray = values(["", *argv])
+    _, *arguments = values(["", *argv])
   except flags.Error as error:
     message = re.sub(r"^flag (--\w+)=None: .*", r"\1 is required", str(error))
     raise errors.ConfigError(message.removeprefix("flag ")) from error
-  if stray:
-    raise errors.ConfigError(f"unexpected argument {stray[0]!r}", hint="write --name=value")
+  if arguments and not positional:
+    raise errors.ConfigError(f"unexpected argument {arguments[0]!r}", hint="write --name=value")
+  if positional and not arguments:
+    raise errors.ConfigError(f"{positional} is required")
   for name in values:
     if values[name].present > 1 and not isinstance(values[name], flags.MultiFlag):
       raise errors.ConfigError(f"--{name} is given twice")
-  return values
+  return values, arguments
 
 
 def _read_config(text, overrides):

@@ -271,6 +271,26 @@ def test_a_command_with_plain_flags_shares_the_error_handling(capsys):
   _check_one_line(capsys, "--run is required")
 
 
+def test_a_command_may_take_arguments_that_are_no_flags(capsys):
+  def define(values):
+    flags.DEFINE_string("out", None, "File.", flag_values=values)
+
+  def command(*argv, **options):
+    return launch.command(
+      lambda values, *files: got.append((values.out, files)), define, argv, **options
+    )
+
+  got = []
+  assert command("a", "--out=c", "b", positional="FILE") == 0
+  assert got == [("c", ("a", "b"))]
+  capsys.readouterr()
+  assert command("--out=c", positional="FILE") == 2
+  _check_one_line(capsys, "FILE is required")
+  assert command("a") == 2
+  _check_one_line(capsys, "unexpected argument 'a'")
+  assert len(got) == 1
+
+
 def test_the_compilation_cache_is_on_and_an_own_choice_is_kept(tmp_path):
   jax.config.update("jax_compilation_cache_dir", None)
   assert _main() == 0
