@@ -3,11 +3,12 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+_BLOCK = 100  # bootstrap samples whose confusion matrices are in memory at a time
+
 
 def top_k(probabilities: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], k: int) -> float:
   """Share of clips whose label is among the `k` most probable classes (of equals, the first)."""
-  ranked = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
-  return float((ranked == labels[:, None]).any(axis=-1).mean())
+  return float(_among_top(probabilities, labels, k).mean())
 
 
 def confusion_matrix(
@@ -18,16 +19,15 @@ def confusion_matrix(
   return counts.reshape(num_classes, num_classes)
 
 
-def mean_class_accuracy(confusion: Int[np.ndarray, "k k"]) -> float:
+def mean_class_accuracy(confusion: Int[np.ndarray, "*b k k"]) -> Float[np.ndarray, "*b"] | float:
   """Mean over the classes that have clips of the share recognised."""
-  clips = confusion.sum(axis=1)
-  return float((confusion.diagonal()[clips > 0] / clips[clips > 0]).mean())
+  return _mean_ratio(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
 
 
-def macro_f1(confusion: Int[np.ndarray, "k k"]) -> float:
+def macro_f1(confusion: Int[np.ndarray, "*b k k"]) -> Float[np.ndarray, "*b"] | float:
   """Mean F1 over the classes that occur as a label or as a prediction, as in scikit-learn."""
-  total = confusion.sum(axis=0) + confusion.sum(axis=1)
-  return float((2 * confusion.diagonal()[total > 0] / total[total > 0]).mean())
+  total = confusion.sum(axis=-2) + confusion.sum(axis=-1)
+  return _mean_ratio(2 * np.diagonal(confusion, axis1=-2, axis2=-1), total)
 
 
 def majority_class_rate(labels: Int[np.ndarray, " n"]) -> float:
@@ -43,6 +43,70 @@ def summary(
   Raises:
     ValueError: no clips, a label or a number of columns that does not fit, or a NaN.
   """
+  _check(probabilities, labels, num_classes)
+  confusion = confusion_matrix(labels, probabilities.argmax(axis=-1), num_classes)
+  return {
+    "top1": top_k(probabilities, labels, 1),
+    "top5": top_k(probabilities, labels, 5),
+    "mean_class": mean_class_accuracy(confusion),
+    "macro_f1": macro_f1(confusion),
+    "majority_class": majority_class_rate(labels),
+    "num_clips": len(labels),
+  }
+
+
+def bootstrap(
+  probabilities: Float[np.ndarray, "n k"],
+  labels: Int[np.ndarray, " n"],
+  *,
+  num_samples: int = 2000,
+  seed: int = 0,
+) -> dict[str, Float[np.ndarray, " samples"]]:
+  """Returns top1, top5, mean_class and macro_f1 of samples of n clips, drawn with replacement.
+
+  Which clips are drawn depends on n, `num_samples` and `seed` alone: of two classifiers of the same
+  clips in the same order, the difference of the samples is a paired one. Clips of one person are
+  alike, so that the spread is that of other clips of these persons, not of other persons.
+
+  Raises:
+    ValueError: as `summary`.
+  """
+  num_classes = probabilities.shape[1]
+  _check(probabilities, labels, num_classes)
+  rng = np.random.default_rng(seed)
+  hits = np.stack([_among_top(probabilities, labels, k) for k in (1, 5)])
+  cells = labels * num_classes + probabilities.argmax(axis=-1)
+  blocks = []
+  for start in range(0, num_samples, _BLOCK):
+    count = min(_BLOCK, num_samples - start)
+    clips = rng.integers(len(labels), size=(count, len(labels)))
+    # The confusion matrices of all samples of a block are one histogram.
+    shifted = cells[clips] + np.arange(count)[:, None] * num_classes**2
+    confusion = np.bincount(shifted.ravel(), minlength=count * num_classes**2)
+    confusion = confusion.reshape(count, num_classes, num_classes)
+    top1, top5 = hits[:, clips].mean(axis=-1)
+    blocks.append((top1, top5, mean_class_accuracy(confusion), macro_f1(confusion)))
+  names = ("top1", "top5", "mean_class", "macro_f1")
+  return dict(zip(names, map(np.concatenate, zip(*blocks, strict=True)), strict=True))
+
+
+def interval(samples: Float[np.ndarray, " samples"], *, level: float = 0.95) -> tuple[float, float]:
+  """The middle share `level` of bootstrap samples (the percentile interval)."""
+  low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+  return float(low), float(high)
+
+
+def _among_top(probabilities, labels, k):
+  ranked = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
+  return (ranked == labels[:, None]).any(axis=-1)
+
+
+def _mean_ratio(part, whole):
+  """The mean of part / whole over the last axis, where whole is not 0."""
+  return (part / np.maximum(whole, 1)).sum(axis=-1) / (whole > 0).sum(axis=-1)
+
+
+def _check(probabilities, labels, num_classes):
   if probabilities.shape[1:] != (num_classes,) or not len(labels):
     raise ValueError(
       f"probabilities: expected [clips, {num_classes}], got {list(probabilities.shape)}"
@@ -53,12 +117,3 @@ def summary(
     )
   if not np.isfinite(probabilities).all():
     raise ValueError("probabilities: expected finite numbers, got NaN or infinity")
-  confusion = confusion_matrix(labels, probabilities.argmax(axis=-1), num_classes)
-  return {
-    "top1": top_k(probabilities, labels, 1),
-    "top5": top_k(probabilities, labels, 5),
-    "mean_class": mean_class_accuracy(confusion),
-    "macro_f1": macro_f1(confusion),
-    "majority_class": majority_class_rate(labels),
-    "num_clips": len(labels),
-  }

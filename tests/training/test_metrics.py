@@ -54,3 +54,56 @@ def test_top_k_counts_the_first_of_equal_classes():
 def test_figures_of_nonsense_are_refused(probabilities, labels, message):
   with pytest.raises(ValueError, match=message):
     metrics.summary(probabilities, labels, 4)
+
+
+def test_nan_is_refused_by_the_bootstrap_too():
+  with pytest.raises(ValueError, match="expected finite"):
+    metrics.bootstrap(PROBABILITIES * np.nan, LABELS)
+  with pytest.raises(ValueError, match="labels: expected 0 to 3, got -1"):
+    metrics.bootstrap(PROBABILITIES, LABELS - 1)
+
+
+def some_clips(n, k):
+  rng = np.random.default_rng(0)
+  labels = rng.integers(k, size=n)
+  return rng.dirichlet(np.ones(k), n) + 0.3 * np.eye(k)[labels], labels
+
+
+def test_each_bootstrap_sample_is_the_summary_of_the_clips_drawn():
+  probabilities, labels = some_clips(60, 7)
+  samples = metrics.bootstrap(probabilities, labels, num_samples=130, seed=3)
+  rng = np.random.default_rng(3)
+  # Two blocks: 100 and 30.
+  clips = np.concatenate([rng.integers(60, size=(count, 60)) for count in (100, 30)])
+  for i in (0, 99, 100, 129):
+    expected = metrics.summary(probabilities[clips[i]], labels[clips[i]], 7)
+    for name, values in samples.items():
+      assert values.shape == (130,)
+      assert values[i] == pytest.approx(expected[name])
+
+
+def test_interval_of_top1_is_that_of_a_binomial():
+  probabilities, labels = some_clips(400, 27)
+  accuracy = metrics.summary(probabilities, labels, 27)["top1"]
+  low, high = metrics.interval(metrics.bootstrap(probabilities, labels)["top1"])
+  half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / 400)
+  assert (low, high) == pytest.approx((accuracy - half, accuracy + half), abs=0.01)
+
+
+def test_bootstrap_is_paired_and_repeats_itself():
+  probabilities, labels = some_clips(50, 5)
+  one, two = (metrics.bootstrap(probabilities, labels, num_samples=20) for _ in range(2))
+  assert all((one[name] == two[name]).all() for name in one)
+  # A classifier that errs on one clip more: never better in any sample, though both vary widely.
+  worse = probabilities.copy()
+  hit = np.flatnonzero(worse.argmax(1) == labels)[0]
+  worse[hit] = np.eye(5)[(labels[hit] + 1) % 5]
+  difference = metrics.bootstrap(worse, labels, num_samples=20)["top1"] - one["top1"]
+  assert (difference <= 0).all()
+  assert difference.min() < 0
+  assert one["top1"].std() > 2 * difference.std()
+
+
+def test_interval_holds_the_middle_of_the_samples():
+  assert metrics.interval(np.arange(101.0)) == pytest.approx((2.5, 97.5))
+  assert metrics.interval(np.arange(101.0), level=0.5) == pytest.approx((25, 75))
