@@ -1,46 +1,94 @@
-"""Scores on disk, keyed by clip id: never by row, which differs between tools and preparations."""
+"""Scores on disk, keyed by clip id: never by row, which differs between tools and preparations.
 
+A score file is an .npz of the fields of `Scores` and of `checksum`, the SHA-256 of the ids.
+"""
+
+import collections
 import dataclasses
+import hashlib
+import itertools
+import json
+import math
 import os
 import pathlib
 import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from jaxmg import errors
 
-_KINDS = {"ids": "U", "probabilities": "f", "labels": "i", "class_names": "U"}
+METRICS = ("mean_class", "top1")
+
+# name: kind of numbers and of dimensions
+_ARRAYS = {
+  "ids": ("U", 1),
+  "probabilities": ("f", 2),
+  "labels": ("i", 1),
+  "class_names": ("U", 1),
+  "split": ("U", 0),
+  "run": ("U", 0),
+  "checksum": ("U", 0),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
-  """Class probabilities of the clips of one split.
+  """Class probabilities of the clips of one split; raises DataError for any that are none.
 
   Attributes:
-    ids: N clip ids.
+    ids: N clip ids, each once.
     probabilities: float32[N, K], rows summing to 1.
     labels: int32[N]; -1 where hidden.
     class_names: K names.
+    split: the split's name.
+    run: the name of the run directory, or any text that says where they are from.
   """
 
   ids: tuple[str, ...]
   probabilities: np.ndarray
   labels: np.ndarray
   class_names: tuple[str, ...]
+  split: str = ""
+  run: str = ""
+
+  def __post_init__(self):
+    shape = (len(self.ids), len(self.class_names))
+    if not all(shape):
+      raise errors.DataError("scores", expected="clips and classes", got=list(shape))
+    for name, expected in (("probabilities", shape), ("labels", shape[:1])):
+      got = getattr(self, name).shape
+      if got != expected:
+        raise errors.DataError(name, expected=list(expected), got=list(got))
+    counts = collections.Counter(self.ids)
+    if repeated := [id for id, count in counts.items() if count > 1]:
+      raise errors.DataError("ids", expected="each once", got=f"repeated ones: {_some(repeated)}")
+    with np.errstate(all="ignore"):
+      sums = self.probabilities.sum(axis=1, dtype=np.float64)
+      fair = (abs(sums - 1) <= 1e-3) & (self.probabilities >= 0).all(axis=1)  # NaN is neither
+    known = (self.labels >= -1) & (self.labels < len(self.class_names))
+    for name, right, expected in (
+      ("probabilities", fair, "none negative, and a sum of 1"),
+      ("labels", known, f"-1 (hidden) to {len(self.class_names) - 1}"),
+    ):
+      if not right.all():
+        rows = np.flatnonzero(~right)
+        got = f"others of {_some([self.ids[row] for row in rows])}"
+        raise errors.DataError(name, expected=expected, got=got)
 
 
 def save(path: str | os.PathLike, scores: Scores) -> None:
-  """Writes an .npz file (arrays ids, probabilities, labels, class_names) in one move."""
+  """Writes a score file in one move."""
   path = pathlib.Path(path)
+  arrays = {field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)}
+  arrays["checksum"] = _checksum(scores.ids)
   temporary = path.with_suffix(".tmp.npz")
-  np.savez(
-    temporary,
-    ids=np.array(scores.ids, str),
-    probabilities=scores.probabilities,
-    labels=scores.labels,
-    class_names=np.array(scores.class_names, str),
-  )
-  temporary.replace(path)
+  try:
+    np.savez(temporary, **{name: np.asarray(array) for name, array in arrays.items()})
+    temporary.replace(path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
 
 
 def load(path: str | os.PathLike) -> Scores:
@@ -52,35 +100,137 @@ def load(path: str | os.PathLike) -> Scores:
         _check_members(archive)
       stream.seek(0)
       with np.load(stream, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in _KINDS}
+        arrays = {name: file[name] for name in _ARRAYS}
   except FileNotFoundError:
     raise errors.DataError(path, expected="a score file", got="no such file") from None
   except Exception as error:  # numpy and zipfile raise many types
     raise errors.DataError(path, expected="a score file", got=error) from error
-  for name, kind in _KINDS.items():
-    if arrays[name].dtype.kind != kind or arrays[name].ndim != 1 + (name == "probabilities"):
+  for name, kind in _ARRAYS.items():
+    if (arrays[name].dtype.kind, arrays[name].ndim) != kind:
       got = f"{arrays[name].dtype}{list(arrays[name].shape)}"
       raise errors.DataError(f"{path}: {name}", expected="what `save` writes", got=got)
-  scores = Scores(
-    ids=tuple(arrays["ids"].tolist()),
-    probabilities=arrays["probabilities"],
-    labels=arrays["labels"],
-    class_names=tuple(arrays["class_names"].tolist()),
-  )
-  shape = (len(scores.ids), len(scores.class_names))
-  for name, expected in (("probabilities", shape), ("labels", shape[:1])):
-    got = getattr(scores, name).shape
-    if got != expected:
-      raise errors.DataError(f"{path}: {name}", expected=list(expected), got=list(got))
-  if len(set(scores.ids)) < len(scores.ids):
-    raise errors.DataError(f"{path}: ids", expected="each once", got="repeated ones")
+  checksum = arrays.pop("checksum").item()
+  arrays |= {name: arrays[name].item() for name in ("split", "run")}
+  arrays |= {name: tuple(arrays[name].tolist()) for name in ("ids", "class_names")}
+  try:
+    scores = Scores(**arrays)
+  except errors.DataError as error:
+    raise errors.DataError(f"{path}: {error}") from None
+  if checksum != _checksum(scores.ids):
+    raise errors.DataError(f"{path}: ids", expected="those that were saved", got="others")
   return scores
+
+
+def align(parts: Sequence[Scores]) -> tuple[Scores, ...]:
+  """Returns the scores of the same clips, each with its rows in the order of the first one's.
+
+  Raises DataError where clips, labels or class names are not those of the first.
+  """
+  first, *others = parts
+  aligned = [first]
+  for number, part in enumerate(others, 2):
+    where = f"scores {number} of {len(parts)}" + (f" ({part.run!r})" if part.run else "")
+    if part.class_names != first.class_names:
+      pairs = itertools.zip_longest(first.class_names, part.class_names)
+      index, (expected, got) = next((k, pair) for k, pair in enumerate(pairs) if len({*pair}) > 1)
+      raise errors.DataError(f"{where}: class {index}", expected=repr(expected), got=repr(got))
+    rows = {id: row for row, id in enumerate(part.ids)}
+    missing = [id for id in first.ids if id not in rows]
+    unknown = sorted(rows.keys() - first.ids)
+    if missing or unknown:
+      sides = (("without", missing), ("with", unknown))
+      got = " and ".join(f"{side} {_some(ids)}" for side, ids in sides if ids)
+      raise errors.DataError(where, expected="the clips of the first", got=f"others: {got}")
+    order = [rows[id] for id in first.ids]
+    labels = part.labels[order]
+    if (differ := np.flatnonzero(labels != first.labels)).size:
+      got = f"others of {_some([first.ids[row] for row in differ])}"
+      raise errors.DataError(f"{where}: labels", expected="those of the first", got=got)
+    probabilities = part.probabilities[order]
+    aligned.append(
+      dataclasses.replace(part, ids=first.ids, probabilities=probabilities, labels=labels)
+    )
+  return tuple(aligned)
+
+
+def fuse(parts: Sequence[Scores], weights: Sequence[float | int]) -> Scores:
+  """Returns the weighted mean of the probabilities of the same clips, in the first one's order.
+
+  Raises:
+    ConfigError: not one weight for each, a negative one, or none above 0.
+    DataError: as `align`.
+  """
+  right = len(weights) == len(parts) and all(weight >= 0 for weight in weights)
+  if not right or not 0 < sum(weights) < math.inf:
+    expected = f"{len(parts)} numbers, none negative and one above 0"
+    got = ", ".join(f"{weight:g}" for weight in weights)
+    raise errors.ConfigError("weights", expected=expected, got=got)
+  parts = align(parts)
+  shares = np.asarray(weights, np.float64) / sum(weights)
+  mean = np.tensordot(shares, [part.probabilities for part in parts], 1)
+  run = " + ".join(f"{share:.3g} {part.run}" for share, part in zip(shares, parts, strict=True))
+  return dataclasses.replace(
+    parts[0],
+    probabilities=np.float32(mean / mean.sum(axis=1, keepdims=True)),
+    split=" + ".join(dict.fromkeys(part.split for part in parts)),
+    run=run,
+  )
+
+
+def search(parts: Sequence[Scores], *, metric: str = "mean_class") -> tuple[float, ...]:
+  """Returns the weights, summing to 1, by which `fuse` does best on these clips.
+
+  Tried are equal weights and all multiples of 1/20 (of 1/10 for more than four parts, where there
+  would be too many); of those that do equally well, the nearest to equal weights are taken.
+  `metric` is one of METRICS. Search on clips of which nothing is reported.
+
+  Raises:
+    DataError: as `align`, or hidden labels.
+  """
+  if metric not in METRICS:
+    raise ValueError(f"metric: expected {' or '.join(METRICS)}, got {metric}")
+  parts = align(parts)
+  labels = parts[0].labels
+  if (labels < 0).any():
+    raise errors.DataError("labels to search by", expected="all known", got="hidden ones")
+  # Both metrics are, up to a factor, a sum of what each recognised clip is worth.
+  clips = np.bincount(labels)
+  worth = np.ones(len(labels)) if metric == "top1" else 1 / clips[labels]
+  probabilities = np.float64([part.probabilities for part in parts])
+  best, highest = (), -1.0
+  for weights in _simplex(len(parts), 20 if len(parts) <= 4 else 10):
+    recognised = np.tensordot(weights, probabilities, 1).argmax(axis=1) == labels
+    value = worth[recognised].sum()
+    if value > highest + 1e-9:  # equal sums may differ in their last bits
+      best, highest = weights, value
+  return best
+
+
+def _simplex(parts: int, steps: int) -> Iterator[tuple[float, ...]]:
+  """Yields equal weights, then all multiples of 1 / steps that sum to 1, by their distance."""
+  yield (1 / parts,) * parts
+  grid = (
+    np.diff((-1, *bars, steps + parts - 1)) - 1
+    for bars in itertools.combinations(range(steps + parts - 1), parts - 1)
+  )
+  for counts in sorted(map(tuple, grid), key=lambda counts: (sum(x * x for x in counts), counts)):
+    yield tuple(float(count / steps) for count in counts)
+
+
+def _checksum(ids: Iterable[str]) -> str:
+  return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
+
+
+def _some(names: Sequence[str]) -> str:
+  """The first five of some names, and how many there are."""
+  more = ", ..." if len(names) > 5 else ""
+  return f"{len(names)} ({', '.join(map(repr, names[:5]))}{more})"
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
   """Of two members of one name the last would count, and compressed ones can grow without end."""
   names = sorted(member.filename for member in archive.infolist())
-  expected = sorted(f"{name}.npy" for name in _KINDS)
+  expected = sorted(f"{name}.npy" for name in _ARRAYS)
   if names != expected:
     raise ValueError(f"arrays {names} for {expected}")
   if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

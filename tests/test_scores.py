@@ -1,3 +1,7 @@
+import dataclasses
+import hashlib
+import json
+import os
 import zipfile
 
 import numpy as np
@@ -12,6 +16,8 @@ def some_scores(ids=("S001_clip_3", "用户 07/片段", "été-🙂")):
     probabilities=np.float32([[0.5, 0.5], [1, 0], [0.25, 0.75]]),
     labels=np.int32([1, 0, -1]),
     class_names=("touching the nose", "鼻を触る"),
+    split="test",
+    run="joint",
   )
 
 
@@ -21,6 +27,7 @@ def test_what_is_saved_is_loaded(tmp_path):
   loaded = scores.load(tmp_path / "test.npz")
   assert loaded.ids == saved.ids
   assert loaded.class_names == saved.class_names
+  assert (loaded.split, loaded.run) == ("test", "joint")
   np.testing.assert_array_equal(loaded.probabilities, saved.probabilities)
   np.testing.assert_array_equal(loaded.labels, saved.labels)
   assert (loaded.probabilities.dtype, loaded.labels.dtype) == (np.float32, np.int32)
@@ -61,14 +68,26 @@ def test_truncated_file_is_one_line(tmp_path, share):
   assert_refused(path, "expected a score file")
 
 
+def whole(ids=("a", "b", "c")):
+  """The arrays of a score file."""
+  checksum = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+  return vars(some_scores(("a", "b", "c"))) | {"ids": ids, "checksum": checksum}
+
+
 def write(path, **changes):
   """A score file like `save`'s, with arrays changed or, if None, left out."""
-  arrays = vars(some_scores(("a", "b", "c"))) | changes
+  arrays = whole() | changes
   np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
   return path
 
 
-@pytest.mark.parametrize("name", ["ids", "probabilities", "labels", "class_names"])
+def test_a_file_written_by_hand_is_like_a_saved_one(tmp_path):
+  assert scores.load(write(tmp_path / "test.npz")).ids == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+  "name", ["ids", "probabilities", "labels", "class_names", "split", "run", "checksum"]
+)
 def test_missing_array_is_named(tmp_path, name):
   assert_refused(write(tmp_path / "test.npz", **{name: None}), name)
 
@@ -98,6 +117,7 @@ def test_arrays_that_do_not_fit_together_are_refused(tmp_path, changes, expected
     ("labels", np.zeros(3)),
     ("labels", np.zeros(3, "M8[s]")),
     ("ids", np.zeros(3, "S2")),
+    ("run", ("a", "b")),
   ],
 )
 def test_other_kinds_of_numbers_are_refused(tmp_path, name, array):
@@ -106,7 +126,7 @@ def test_other_kinds_of_numbers_are_refused(tmp_path, name, array):
 
 
 def test_array_that_grows_when_it_is_read_is_refused(tmp_path):
-  arrays = vars(some_scores(("a", "b", "c"))) | {"labels": np.zeros(1 << 24, np.int32)}
+  arrays = whole() | {"labels": np.zeros(1 << 24, np.int32)}
   np.savez_compressed(tmp_path / "test.npz", **arrays)
   assert (tmp_path / "test.npz").stat().st_size < 1 << 20
   assert_refused(tmp_path / "test.npz", "got a compressed one")
@@ -124,4 +144,208 @@ def test_array_that_is_there_twice_is_refused(tmp_path):
 
 
 def test_repeated_ids_are_refused(tmp_path):
-  assert_refused(write(tmp_path / "test.npz", ids=("a", "b", "a")), "ids: expected each once")
+  path = write(tmp_path / "test.npz", **whole(("a", "b", "a")))
+  assert_refused(path, r"ids: expected each once, got repeated ones: 1 \('a'\)")
+
+
+def test_ids_in_another_order_than_they_were_saved_are_refused(tmp_path):
+  assert_refused(
+    write(tmp_path / "test.npz", ids=("b", "a", "c")),
+    "ids: expected those that were saved, got others",
+  )
+
+
+def test_a_failing_save_leaves_no_file(tmp_path, monkeypatch):
+  def full(file, **arrays):
+    file.write_bytes(b"half")
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(np, "savez", full)
+  with pytest.raises(OSError, match="No space"):
+    scores.save(tmp_path / "test.npz", some_scores())
+  assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+  ("row", "wrong"),
+  [
+    (0, [0.5, np.nan]),
+    (1, [np.inf, -np.inf]),
+    (1, [np.inf, 0]),
+    (2, [0.5, 0.6]),
+    (2, [1.5, -0.5]),
+    (0, [0, 0]),
+  ],
+)
+def test_rows_that_are_no_probabilities_are_no_scores(tmp_path, row, wrong):
+  probabilities = np.array([[0.5, 0.5], [1, 0], [0.25, 0.75]], np.float32)
+  probabilities[row] = wrong
+  path = write(tmp_path / "test.npz", probabilities=probabilities)
+  expected = rf"probabilities: expected none negative, .* got others of 1 \('{'abc'[row]}'\)"
+  assert_refused(path, expected)
+  with pytest.raises(errors.DataError, match=r"^probabilities: "):
+    dataclasses.replace(some_scores(), probabilities=probabilities)
+
+
+@pytest.mark.parametrize("label", [-2, 2])
+def test_label_of_no_class_is_refused(tmp_path, label):
+  path = write(tmp_path / "test.npz", labels=np.int32([0, label, 1]))
+  assert_refused(path, r"labels: expected -1 \(hidden\) to 1, got others of 1 \('b'\)")
+
+
+def test_scores_of_no_clip_are_refused(tmp_path):
+  nothing = {"probabilities": np.zeros((0, 2), "f4"), "labels": np.zeros(0, "i4")}
+  # An empty list would be written as floats.
+  path = write(tmp_path / "test.npz", **whole(()) | nothing | {"ids": np.zeros(0, "U1")})
+  assert_refused(path, r"expected clips and classes, got \[0, 2\]")
+
+
+# --- several
+
+
+def table(ids, probabilities, labels, run="joint"):
+  return scores.Scores(
+    ids=tuple(ids),
+    probabilities=np.float32(probabilities),
+    labels=np.int32(labels),
+    class_names=("nod", "shake"),
+    split="test",
+    run=run,
+  )
+
+
+JOINT = table("abc", [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 1, 1])
+BONE = table("cab", [[0.2, 0.8], [0.7, 0.3], [0.5, 0.5]], [1, 0, 1], "bone")
+
+
+def test_fused_by_hand_by_id():
+  fused = scores.fuse([JOINT, BONE], [3, 1])
+  assert fused.ids == ("a", "b", "c")
+  assert fused.labels.tolist() == [0, 1, 1]
+  np.testing.assert_allclose(fused.probabilities, [[0.85, 0.15], [0.275, 0.725], [0.5, 0.5]])
+  assert (fused.split, fused.run) == ("test", "0.75 joint + 0.25 bone")
+  assert fused.probabilities.dtype == np.float32
+
+
+def test_what_is_fused_can_be_saved_and_fused_again(tmp_path):
+  fused = scores.fuse([JOINT, BONE], [1, 1])
+  scores.save(tmp_path / "fused.npz", fused)
+  again = scores.fuse([scores.load(tmp_path / "fused.npz"), BONE], [1, 0])
+  np.testing.assert_allclose(again.probabilities, fused.probabilities, rtol=1e-6)
+
+
+def test_the_order_of_the_rows_of_any_file_changes_nothing():
+  rng = np.random.default_rng(0)
+  ids = [f"clip{i}" for i in range(40)]
+  labels = rng.integers(2, size=40)
+  parts = [table(ids, rng.dirichlet((1, 1), 40), labels) for _ in range(3)]
+  expected = scores.fuse(parts, (0.2, 0.3, 0.5))
+  shuffled = []
+  for part in parts:
+    order = rng.permutation(40)
+    ids = [part.ids[row] for row in order]
+    shuffled.append(table(ids, part.probabilities[order], part.labels[order]))
+  fused = scores.fuse(shuffled, (0.2, 0.3, 0.5))
+  order = [fused.ids.index(id) for id in expected.ids]
+  np.testing.assert_array_equal(fused.probabilities[order], expected.probabilities)
+  np.testing.assert_array_equal(fused.labels[order], expected.labels)
+
+
+def test_hidden_labels_are_fused():
+  hidden = [dataclasses.replace(part, labels=np.int32([-1] * 3)) for part in (JOINT, BONE)]
+  assert scores.fuse(hidden, [1, 1]).labels.tolist() == [-1] * 3
+
+
+@pytest.mark.parametrize(
+  ("other", "message"),
+  [
+    (
+      table("abd", BONE.probabilities, [0, 1, 1], "bone"),
+      r"scores 2 of 2 \('bone'\): expected the clips of the first, "
+      r"got others: without 1 \('c'\) and with 1 \('d'\)",
+    ),
+    (table("ab", [[1, 0]] * 2, [0, 1], ""), r"scores 2 of 2: .* got others: without 1 \('c'\)$"),
+    (
+      table("abcdefghi", [[1, 0]] * 9, [0, 1, 1] * 3),
+      r"with 6 \('d', 'e', 'f', 'g', 'h', \.\.\.\)$",
+    ),
+    (table("cab", BONE.probabilities, [0, 0, 1]), r"labels: .* others of 1 \('c'\)"),
+    (table("cab", BONE.probabilities, [-1, 0, 1]), r"labels: .* others of 1 \('c'\)"),
+    (
+      dataclasses.replace(BONE, class_names=("nod", "wave")),
+      r"class 1: expected 'shake', got 'wave'",
+    ),
+    (
+      scores.Scores(("a",), np.ones((1, 1)), np.int32([0]), ("nod",)),
+      r"class 1: expected 'shake', got None",
+    ),
+  ],
+)
+def test_scores_of_other_clips_or_classes_are_refused_by_name(other, message):
+  for function in (lambda parts: scores.fuse(parts, [1, 1]), scores.search):
+    with pytest.raises(errors.DataError, match=message):
+      function([JOINT, other])
+
+
+@pytest.mark.parametrize(
+  "weights", [[1], [1, 1, 1], [], [1, -0.5], [0, 0], [1, np.nan], [np.inf, 1], [1e308, 1e308]]
+)
+def test_weights_that_make_no_mean_are_refused(weights):
+  with pytest.raises(errors.ConfigError, match="weights: expected 2 numbers, none negative"):
+    scores.fuse([JOINT, BONE], weights)
+
+
+# --- weights
+
+
+def test_search_finds_the_weights_that_recognise_most():
+  # a needs 6/11 of the first or more, b 5/7 or less: of 0.55 to 0.7, the nearest to 0.5.
+  one = table("abc", [[0.6, 0.4], [0.7, 0.3], [1, 0]], [0, 1, 0])
+  two = table("bca", [[0.0, 1.0], [1, 0], [0.38, 0.62]], [1, 0, 0])
+  for metric in scores.METRICS:
+    weights = scores.search([one, two], metric=metric)
+    assert weights == pytest.approx((0.55, 0.45))
+    fused = scores.fuse([one, two], weights)
+    assert (fused.probabilities.argmax(1) == fused.labels).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_ties_go_to_equal_weights(count):
+  weights = scores.search([JOINT] * count)
+  assert weights == pytest.approx([1 / count] * count)
+
+
+def test_mean_class_and_top1_may_want_other_weights():
+  # a to d, of the frequent class, need 2/3 of the first or more; j, the rare one, less than that.
+  labels = [0] * 9 + [1]
+  one = table("abcdefghij", [[0.6, 0.4]] * 10, labels)
+  two = table("abcdefghij", [[0.3, 0.7]] * 4 + [[0.7, 0.3]] * 5 + [[0.3, 0.7]], labels)
+  assert scores.search([one, two], metric="top1") == pytest.approx((0.7, 0.3))
+  assert scores.search([one, two], metric="mean_class") == pytest.approx((0.5, 0.5))
+  with pytest.raises(ValueError, match="metric: expected mean_class or top1, got top5"):
+    scores.search([one, two], metric="top5")
+
+
+def test_searched_weights_are_no_worse_than_equal_or_single_ones_and_repeat():
+  rng = np.random.default_rng(0)
+  labels = rng.integers(2, size=200)
+  ids = [str(i) for i in range(200)]
+  parts = []
+  for strength in (1.5, 0.4, 0.1):
+    logits = rng.normal(size=(200, 2)) + strength * np.eye(2)[labels]
+    odds = np.exp(logits)
+    parts.append(table(ids, odds / odds.sum(1, keepdims=True), labels))
+
+  def top1(weights):
+    return (scores.fuse(parts, weights).probabilities.argmax(1) == labels).mean()
+
+  weights = scores.search(parts, metric="top1")
+  assert weights == scores.search(parts, metric="top1")
+  assert sum(weights) == pytest.approx(1)
+  assert top1(weights) >= max(map(top1, ([1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1])))
+
+
+def test_weights_are_not_searched_by_hidden_labels():
+  hidden = dataclasses.replace(JOINT, labels=np.int32([0, -1, 1]))
+  with pytest.raises(errors.DataError, match="labels to search by: expected all known"):
+    scores.search([hidden, hidden])
