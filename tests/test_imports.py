@@ -69,6 +69,9 @@ ARROWS = {
   "experiments.configs.agcn": "ml_collections",
   "experiments.configs.posec3d": "ml_collections",
   "experiments.evaluate": "absl flax jax tqdm jaxmg experiments.launch experiments.plots",
+  "experiments.fuse_scores": (
+    "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics experiments.launch"
+  ),
   "experiments.launch": "absl jax ml_collections jaxmg.errors jaxmg.training.sharding",
   "experiments.plots": "jax jaxmg.inputs jaxmg.skeletons jaxmg.data.pipeline [matplotlib]",
   "experiments.posec3d": "jaxmg experiments.launch experiments.trainer",

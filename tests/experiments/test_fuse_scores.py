@@ -1,0 +1,162 @@
+import os
+import re
+
+import numpy as np
+import pytest
+
+from experiments import fuse_scores, launch
+from jaxmg import scores
+
+CLASSES = tuple(f"class {k}" for k in range(6))
+
+
+def make(path, seed, strength, *, prefix="clip", hidden=False, run="run", split="test"):
+  """A score file of 60 clips in an order of its own; the strength makes it right more often."""
+  rng = np.random.default_rng(seed)
+  rows = rng.permutation(60)
+  labels = np.arange(60) % 6
+  logits = rng.normal(size=(60, 6)) + strength * np.eye(6)[labels]
+  probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  scores.save(
+    path,
+    scores.Scores(
+      ids=tuple(f"{prefix}{row}" for row in rows),
+      probabilities=np.float32(probabilities[rows]),
+      labels=np.int32(-1 - 0 * rows if hidden else labels[rows]),
+      class_names=CLASSES,
+      split=split,
+      run=run,
+    ),
+  )
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_with_runs(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  make(tmp_path / "joint/test/scores.npz", 0, 2, run="joint")
+  make(tmp_path / "bone/test/scores.npz", 1, 1.5, run="bone")
+  make(tmp_path / "joint_fold/val/scores.npz", 2, 2, prefix="train", split="val")
+  make(tmp_path / "bone_fold/val/scores.npz", 3, 1.5, prefix="train", split="val")
+
+
+def fuse(*argv):
+  return launch.command(fuse_scores.run, fuse_scores.define, argv, positional="RUN")
+
+
+def parts():
+  return [scores.load(f"{run}/test/scores.npz") for run in ("joint", "bone")]
+
+
+def test_two_runs_with_weights_print_a_table_and_write_the_fused_scores(capsys):
+  assert fuse("joint", "bone/test/scores.npz", "--weights=2,1", "--out=fused.npz") == 0
+  out = capsys.readouterr().out
+  written, head, titles, joint, bone, fused, gain = out.splitlines()
+  assert written == "fused scores by id in fused.npz"
+  assert head == "60 clips, 6 classes"
+  assert titles.startswith("% [95 % interval] ")
+  assert titles.split()[4:] == ["weight", "top-1", "top-5", "mean-class", "macro-F1"]
+  figure = r"\d+\.\d \[\d+\.\d, \d+\.\d\]"
+  assert re.fullmatch(rf"joint +2( +{figure}){{4}}", joint)
+  assert re.fullmatch(rf"bone/test/scores.npz +1( +{figure}){{4}}", bone)
+  assert re.fullmatch(rf"fused +( +{figure}){{4}}", fused)
+  figure = r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]"
+  assert re.fullmatch(rf"fused - best single +( +{figure}){{4}}", gain)
+  expected = scores.fuse(parts(), [2, 1])
+  np.testing.assert_array_equal(scores.load("fused.npz").probabilities, expected.probabilities)
+
+
+def test_the_gain_is_the_difference_of_the_figures_of_a_column(capsys):
+  assert fuse("joint", "bone") == 0
+  *_, joint, bone, fused, gain = capsys.readouterr().out.splitlines()
+  for column in range(4):
+    one, two, both, difference = (
+      float(re.findall(r"([+-]?\d+\.\d) \[", line)[column]) for line in (joint, bone, fused, gain)
+    )
+    assert difference == pytest.approx(both - max(one, two), abs=0.11)
+
+
+def test_a_run_fused_with_itself_gains_exactly_nothing(capsys):
+  assert fuse("joint", "joint") == 0
+  assert capsys.readouterr().out.splitlines()[-1].count("+0.0 [+0.0, +0.0]") == 4
+
+
+def test_searched_weights_are_those_of_the_folds(capsys):
+  assert fuse("joint", "bone", "--search=joint_fold,bone_fold", "--metric=top1", "--out=f.npz") == 0
+  folds = [scores.load(f"{run}_fold/val/scores.npz") for run in ("joint", "bone")]
+  weights = scores.search(folds, metric="top1")
+  expected = scores.fuse(parts(), weights)
+  np.testing.assert_array_equal(scores.load("f.npz").probabilities, expected.probabilities)
+  out = capsys.readouterr().out
+  assert all(f" {weight:.3g} " in out for weight in weights)
+
+
+def test_hidden_labels_are_fused_without_figures(tmp_path, capsys):
+  for seed, run in enumerate(("a", "b")):
+    make(tmp_path / run / "test/scores.npz", seed, 1, hidden=True)
+  assert fuse("a", "b", "--out=fused.npz") == 0
+  assert "their labels are hidden: no metrics" in capsys.readouterr().out
+  assert (scores.load("fused.npz").labels == -1).all()
+
+
+@pytest.mark.parametrize(
+  ("argv", "code", "message"),
+  [
+    ([], 2, "RUN is required"),
+    (["joint"], 2, "RUN: expected two or more, got one"),
+    (["joint", "bone", "--weights=1"], 2, "weights: expected 2 numbers, none negative"),
+    (["joint", "bone", "--weights=1,x"], 2, "--weights: expected numbers, got 1,x"),
+    (["joint", "bone", "--weights=1,-1"], 2, "weights: expected 2 numbers, none negative"),
+    (["joint", "bone", "--weights=0,nan"], 2, "none negative and one above 0, got 0, nan"),
+    (
+      ["joint", "bone", "--weights=1,1", "--search=joint_fold,bone_fold"],
+      2,
+      "--weights or --search: expected one of them",
+    ),
+    (["joint", "bone", "--search=joint_fold"], 2, "--search: expected 2 folds, got 1"),
+    (["joint", "bone", "--metric=loss"], 2, "--metric"),
+    (["joint", "none.npz"], 3, "none.npz: expected a score file, got no such file"),
+    (["joint", "bone", "--split=val"], 3, "joint/val/scores.npz: expected a score file"),
+    (["joint", "text"], 3, "text: expected a score file"),
+    (
+      ["joint", "joint_fold/val/scores.npz"],
+      3,
+      "scores 2 of 2 ('run'): expected the clips of the first, got others: without 60 ('clip",
+    ),
+    (
+      ["joint", "bone", "--search=joint/test/scores.npz,bone/test/scores.npz"],
+      3,
+      "--search: expected clips of which nothing is reported, got 60 that are fused: 'clip0', ",
+    ),
+    (
+      ["joint", "bone", "--search=joint_fold,bone/test/scores.npz"],
+      3,
+      "scores 2 of 2 ('bone'): expected the clips of the first",
+    ),
+    (
+      ["joint", "bone", "--search=hidden.npz,hidden.npz"],
+      3,
+      "labels to search by: expected all known",
+    ),
+    (["joint", "bone", "--out=none/fused.npz"], 5, "none/fused"),
+    (["joint", "bone", "--out=joint"], 5, "joint"),
+  ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(argv, code, message, tmp_path, capsys):
+  make(tmp_path / "hidden.npz", 0, 1, prefix="train", hidden=True)
+  (tmp_path / "text").write_text("no scores")
+  before = sorted(tmp_path.rglob("*"))
+  assert fuse(*argv) == code
+  captured = capsys.readouterr()
+  assert captured.err.startswith("jaxmg: error: ")
+  assert captured.err.count("\n") == 1
+  assert message in captured.err
+  assert captured.out == ""
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_command_says_what_it_takes(capsys):
+  with pytest.raises(SystemExit):
+    fuse("--help")
+  assert "--weights" in capsys.readouterr().out
+  assert os.path.exists("joint")
