@@ -76,6 +76,7 @@ ARROWS = {
   "experiments.plots": "jax jaxmg.inputs jaxmg.skeletons jaxmg.data.pipeline [matplotlib]",
   "experiments.posec3d": "jaxmg experiments.launch experiments.trainer",
   "experiments.predict": "absl jaxmg.errors jaxmg.predict jaxmg.data.readers experiments.launch",
+  "experiments.submit": "absl jaxmg.errors jaxmg.scores jaxmg.data.source experiments.launch",
   "experiments.trainer": "jax jaxmg experiments.evaluate experiments.launch",
   # What each claim of speed is measured with; imported by itself alone, and peers in functions.
   "benchmarks.agcn": (
