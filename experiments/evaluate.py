@@ -64,6 +64,8 @@ def run(values: flags.FlagValues) -> None:
     probabilities=probabilities,
     labels=labels,
     class_names=data.class_names,
+    split=values.split,
+    run=directory.resolve().name,
   )
   scores.save(folder / "scores.npz", found)
   print(f"{len(rows)} clips of {values.split}: scores by id in {folder / 'scores.npz'}")
@@ -71,13 +73,15 @@ def run(values: flags.FlagValues) -> None:
     print("their labels are hidden: no metrics")
     return
   summary = metrics.summary(probabilities, labels, len(data.class_names))
+  samples = metrics.bootstrap(probabilities, labels)
+  intervals = {name: metrics.interval(x) for name, x in samples.items()}
   launch.write(
     folder / "metrics.json",
     summary
-    | {"split": values.split, "step": values.step}
+    | {"interval": intervals, "split": values.split, "step": values.step}
     | {name: recipe[name] for name in ("data", "sampling", "inputs")},
   )
-  print(report(recipe, values.split, summary))
+  print(report(recipe, values.split, summary, intervals))
   counts = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(data.class_names))
   name = f"{data.name}{' (synthetic)' if data.synthetic else ''}, {values.split}"
   try:
@@ -141,13 +145,17 @@ def validation(recipe: dict, model: nn.Module, data: Source, mesh: Mesh) -> Call
   return evaluate
 
 
-def report(recipe: dict, split: str, summary: dict) -> str:
-  """The figures and what they are worth, for a terminal."""
+def report(recipe: dict, split: str, summary: dict, intervals: dict) -> str:
+  """The figures, with 95 % of bootstrap samples of the clips, and what they are worth."""
   synthetic = "SYNTHETIC data: " if recipe["data"]["synthetic"] else ""
+  names = {"top1": "top-1", "top5": "top-5", "mean_class": "mean-class", "macro_f1": "macro-F1"}
+  figures = (
+    f"{title} {summary[name]:.1%} [{100 * intervals[name][0]:.1f}, {100 * intervals[name][1]:.1f}]"
+    for name, title in names.items()
+  )
   return (
     f"{synthetic}{recipe['data']['name']}, {split}, {summary['num_clips']} clips:\n"
-    f"  top-1 {summary['top1']:.1%}   top-5 {summary['top5']:.1%}   "
-    f"mean-class {summary['mean_class']:.1%}   macro-F1 {summary['macro_f1']:.1%}\n"
+    f"  {'   '.join(figures)}\n"
     f"  always answering the most frequent class: {summary['majority_class']:.1%}"
   )
 

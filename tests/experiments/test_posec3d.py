@@ -34,8 +34,11 @@ def test_evaluation_writes_scores_of_every_clip_and_pictures(run, capsys, monkey
   found = scores.load(run / "test" / "scores.npz")
   assert sorted(found.ids) == sorted(f"clip{i}" for i in range(18, 24))
   np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-5)
+  assert (found.split, found.run) == ("test", run.name)
   summary = json.loads((run / "test" / "metrics.json").read_text())
   assert summary["num_clips"] == 6
+  low, high = summary["interval"]["mean_class"]
+  assert 0 <= low <= summary["mean_class"] <= high <= 1
   assert {"confusion.png", "views.png"} <= {path.name for path in (run / "test").iterdir()}
   assert "SYNTHETIC" in capsys.readouterr().out
 
