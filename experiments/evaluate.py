@@ -57,8 +57,6 @@ def run(values: flags.FlagValues) -> None:
   if jax.process_index() > 0:
     return
 
-  folder = directory / values.split
-  folder.mkdir(exist_ok=True)
   found = scores.Scores(
     ids=tuple(data.ids[row] for row in rows),
     probabilities=probabilities,
@@ -67,6 +65,8 @@ def run(values: flags.FlagValues) -> None:
     split=values.split,
     run=directory.resolve().name,
   )
+  folder = directory / values.split
+  folder.mkdir(exist_ok=True)
   scores.save(folder / "scores.npz", found)
   print(f"{len(rows)} clips of {values.split}: scores by id in {folder / 'scores.npz'}")
   if (labels < 0).any():

@@ -116,4 +116,4 @@ def _figure(value, samples, sign=""):
 
 
 if __name__ == "__main__":
-  launch.command(run, define, positional="RUN")
+  launch.command(run, define, positional="RUN", devices=False)

@@ -127,18 +127,21 @@ def command(
   argv: Sequence[str] | None = None,
   *,
   positional: str | None = None,
+  devices: bool = True,
 ) -> int:
   """Runs a command without config and work directory, such as `predict`, as `main` does.
 
   `define(values)` declares its flags: `flags.DEFINE_string(..., flag_values=values)`. With
   `positional="FILE"` there is at least one argument that is no flag: `run(values, *arguments)`.
+  `devices=False` is for commands that compute nothing on them, and leaves them to others.
   """
   if argv is None:
-    sys.exit(command(run, define, sys.argv[1:], positional=positional))
+    sys.exit(command(run, define, sys.argv[1:], positional=positional, devices=devices))
 
   def body():
     values, arguments = _parse(run, define, argv, positional)
-    _start_jax(values.distributed)
+    if devices:
+      _start_jax(values.distributed)
     run(values, *arguments)
 
   return _exit_code(body, debug="--debug" in argv)

@@ -98,4 +98,4 @@ def pyskl(found: scores.Scores, order: list[int] | None) -> bytes:
 FORMATS = {"miga": miga, "pyskl": pyskl}
 
 if __name__ == "__main__":
-  launch.command(run, define)
+  launch.command(run, define, devices=False)
