@@ -20,6 +20,7 @@ ARROWS = {
     " jaxmg.data.batch jaxmg.data.readers"
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
   ),
+  "jaxmg.pickles": "jaxmg.errors",
   "jaxmg.scores": "jaxmg.errors",
   "jaxmg.shapes": "",
   # What a pose is: arrays and no files; frames are chosen on the host.
