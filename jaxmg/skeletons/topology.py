@@ -8,12 +8,17 @@ import collections
 import dataclasses
 import difflib
 import itertools
+import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
 
 Pairs = tuple[tuple[int, int], ...]
+
+_FIELDS = ("name", "joints", "parents", "limbs", "mirror_pairs")  # of a user's file
+_MOST = 1000  # joints or pairs in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +50,9 @@ class Skeleton:
     if problems := list(self._problems()):
       raise ValueError("\n  ".join([f"skeleton {self.name!r} is not valid:", *problems]))
 
+  def __str__(self) -> str:
+    return self.name
+
   @property
   def num_joints(self) -> int:
     return len(self.joints)
@@ -73,11 +81,12 @@ class Skeleton:
     mirror = self.mirror
     return np.array([index[frozenset(mirror[[a, b]])] for a, b in self.limbs], np.int32)
 
-  def indices_in(self, layout: str) -> Int32[np.ndarray, " v"]:
+  def indices_in(self, layout: "str | Skeleton") -> Int32[np.ndarray, " v"]:
     """The indices of these joints in `layout`: `pose_in_layout[..., indices, :]` is a pose in ours.
 
     Raises ValueError where this layout cannot be taken from `layout`.
     """
+    layout = str(layout)
     sources = {self.name: tuple(range(self.num_joints)), **dict(self.sources)}
     if layout not in sources:
       raise ValueError(
@@ -405,10 +414,62 @@ SKELETONS: dict[str, Skeleton] = {
 }
 
 
-def get(name: str) -> Skeleton:
-  """The skeleton called `name`; raises ValueError, with the nearest name, where there is none."""
+def get(name: str | Skeleton) -> Skeleton:
+  """The skeleton called `name`; raises ValueError, with the nearest name, where there is none.
+
+  One that a user has made is itself: wherever a layout is wanted, it may stand for a name.
+  """
+  if isinstance(name, Skeleton):
+    return name
   if name not in SKELETONS:
     near = difflib.get_close_matches(name, SKELETONS, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(f"skeleton: expected one of {', '.join(SKELETONS)}, got {name!r}{hint}")
   return SKELETONS[name]
+
+
+def from_json(definition: Any) -> Skeleton:
+  """A user's own layout, of the parsed JSON of its file.
+
+      {"name": "arm3", "joints": ["shoulder", "elbow", "wrist"], "parents": [0, 0, 1],
+       "limbs": [[0, 1], [1, 2]], "mirror_pairs": []}
+
+  Raises ValueError for other fields or values, the name of one of ours, and whatever is wrong with
+  the definition (see `Skeleton`).
+  """
+  if not isinstance(definition, dict) or definition.keys() != set(_FIELDS):
+    got = ", ".join(definition) if isinstance(definition, dict) else type(definition).__name__
+    raise ValueError(f"skeleton: expected {', '.join(_FIELDS)}, got {got or 'nothing'}")
+  name, joints, parents, limbs, mirror_pairs = (definition[field] for field in _FIELDS)
+  if not (isinstance(name, str) and re.fullmatch(r"[\w.-]{1,100}", name)):
+    raise ValueError(f"name of the skeleton: expected letters, digits, '_', '.', '-', got {name!r}")
+  if name in SKELETONS:
+    raise ValueError(f"skeleton {name!r}: expected a name of its own, got one of ours")
+  for field, values, right, expected in (
+    ("joints", joints, lambda joint: isinstance(joint, str) and joint.isprintable(), "names"),
+    ("parents", parents, lambda parent: type(parent) is int, "integers"),
+    ("limbs", limbs, _is_pair, "pairs of integers"),
+    ("mirror_pairs", mirror_pairs, _is_pair, "pairs of integers"),
+  ):
+    if not (_is_list(values) and len(values) <= _MOST and all(map(right, values))):
+      raise ValueError(
+        f"{field} of skeleton {name!r}: expected a list of {expected}, at most {_MOST}"
+      )
+  limbs, mirror_pairs = (tuple(map(tuple, pairs)) for pairs in (limbs, mirror_pairs))
+  return Skeleton(name, tuple(joints), tuple(parents), limbs, mirror_pairs)
+
+
+def to_json(skeleton: Skeleton) -> dict[str, Any]:
+  """A user's own layout as `from_json` reads it; ValueError for one that it would not give back."""
+  definition = {field: getattr(skeleton, field) for field in _FIELDS}
+  if from_json(definition) != skeleton:
+    raise ValueError(f"skeleton {skeleton}: expected no sources and no limb_mirror_pairs, got some")
+  return definition
+
+
+def _is_list(values: Any) -> bool:
+  return isinstance(values, list | tuple)
+
+
+def _is_pair(values: Any) -> bool:
+  return _is_list(values) and len(values) == 2 and all(type(i) is int for i in values)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -227,3 +228,75 @@ def test_all_problems_of_a_definition_are_in_one_error():
     )
   for field in ("joint 'nose'", "parents", "limb (0, 7)", "limb (1, 2)", "mirror_pairs", "source"):
     assert f"\n  {field}" in str(error.value)
+
+
+# --- a user's own
+
+ARM = {
+  "name": "arm4",
+  "joints": ["neck", "left", "right", "tip"],
+  "parents": [0, 0, 0, 1],
+  "limbs": [[0, 1], [2, 0]],
+  "mirror_pairs": [[1, 2]],
+}
+
+
+def test_a_definition_in_json_becomes_a_skeleton_and_json_again():
+  skeleton = topology.from_json(ARM)
+  assert skeleton.mirror.tolist() == [0, 2, 1, 3]
+  assert skeleton.limbs == ((0, 1), (2, 0))
+  assert str(skeleton) == "arm4"
+  assert json.loads(json.dumps(topology.to_json(skeleton))) == ARM
+  assert topology.from_json(topology.to_json(skeleton)) == skeleton
+
+
+@every_sound_skeleton
+def test_our_layouts_pass_through_json_under_another_name(skeleton):
+  own = dataclasses.replace(skeleton, name="own", sources=())
+  assert topology.from_json(json.loads(json.dumps(topology.to_json(own)))) == own
+
+
+def test_a_skeleton_stands_for_its_name():
+  skeleton = topology.from_json(ARM)
+  assert topology.get(skeleton) is skeleton
+  assert skeleton.indices_in(skeleton).tolist() == [0, 1, 2, 3]
+  with pytest.raises(ValueError, match=r"source of skeleton coco17: expected .*, got 'arm4'"):
+    skeletons.get("coco17").indices_in(skeleton)
+
+
+@pytest.mark.parametrize(
+  ("definition", "problem"),
+  [
+    ([], "skeleton: expected name, joints, parents, limbs, mirror_pairs, got list"),
+    ({}, "mirror_pairs, got nothing"),
+    ({"name": "a", "joints": []}, "mirror_pairs, got name, joints"),
+    (ARM | {"colour": 3}, "got name, joints, parents, limbs, mirror_pairs, colour"),
+    (ARM | {"name": "coco17"}, "skeleton 'coco17': expected a name of its own, got one of ours"),
+    (ARM | {"name": "../a"}, "name of the skeleton: expected letters, digits, .* got '../a'"),
+    (ARM | {"name": 3}, "name of the skeleton: .* got 3"),
+    (ARM | {"joints": "abcd"}, "joints of skeleton 'arm4': expected a list of names"),
+    (ARM | {"joints": ["a", "b", "c", 4]}, "joints of skeleton 'arm4': expected a list of names"),
+    (ARM | {"joints": ["a", "b", "c", "\n"]}, "joints of skeleton 'arm4'"),
+    (ARM | {"parents": [0, 0, 0, 1.0]}, "parents of skeleton 'arm4': expected a list of integers"),
+    (ARM | {"parents": [0, 0, 0, True]}, "parents of skeleton 'arm4'"),
+    (
+      ARM | {"limbs": [[0, 1, 2]]},
+      "limbs of skeleton 'arm4': expected a list of pairs of integers",
+    ),
+    (ARM | {"limbs": [3]}, "limbs of skeleton 'arm4'"),
+    (ARM | {"limbs": [[0, 1]] * 1001}, "limbs of skeleton 'arm4': .*, at most 1000"),
+    (ARM | {"mirror_pairs": [["1", "2"]]}, "mirror_pairs of skeleton 'arm4'"),
+    (ARM | {"parents": [0, 0, 0]}, "parents: expected one for each of 4 joints, got 3"),
+    (ARM | {"parents": [10**400, 0, 0, 0]}, r"parents: expected indices in \[0, 4\)"),
+    (ARM | {"mirror_pairs": [[1, 3]]}, r"limb \(0, 1\) mirrors to \(0, 3\), which is no limb"),
+  ],
+)
+def test_a_definition_in_json_is_checked_like_ours(definition, problem):
+  with pytest.raises(ValueError, match=problem):
+    topology.from_json(definition)
+
+
+def test_a_skeleton_that_json_would_not_give_back_is_not_written():
+  for skeleton in (FORK, SKELETONS["coco17"]):
+    with pytest.raises(ValueError, match="expected"):
+      topology.to_json(skeleton)
