@@ -1,6 +1,7 @@
 """iMiGUE: 32 micro-gestures of 72 tennis players (facts and readings: README.md)."""
 
 import collections
+import csv
 import dataclasses
 import json
 import pathlib
@@ -61,6 +62,17 @@ LAYOUTS = {"openpose137": r"(\d+)_(?:2|openpose)\.xlsx", "imigue35": r"(\d+)_lig
 _cross_subject = prepared.by_subject(train=[str(subject) for subject in TRAIN_SUBJECTS])
 
 
+@dataclasses.dataclass(frozen=True)
+class Label:
+  """A line of a label file: class in [0, 32) or -1, first and last frame."""
+
+  label: int
+  start: int
+  end: int
+  video: int | None = None
+  subject: int | None = None
+
+
 class Builder(prepared.Builder):
   """iMiGUE skeletons: OpenPose key points of whole videos, cut into labelled clips."""
 
@@ -114,14 +126,40 @@ class Builder(prepared.Builder):
     if self.subject_file:
       subjects = {int(v): s for v, s in json.loads(self.subject_file.read_text()).items()}
     for path in self.label_tables:
-      for label in readers.read_labels(path):
+      for label in read_labels(path):
         labels[label.video].append(label)
         subject = subjects.setdefault(label.video, label.subject)
         if subject != label.subject:
           where = f"{path}: subject of video {label.video}"
           raise DataError(where, expected=subject, got=label.subject, hint="not iMiGUE?")
     # Where a video has its own file, submissions count the lines of that one.
-    return labels | {v: readers.read_labels(path) for v, path in self.label_files.items()}, subjects
+    return labels | {v: read_labels(path) for v, path in self.label_files.items()}, subjects
+
+
+def read_labels(path: str | pathlib.Path) -> list[Label]:
+  """Reads a label file, in its order.
+
+  Either `{vid}_label.csv`, lines of class, start, end without a header; or `labels_20200831.csv`,
+  with the header `video_id,class,start_frame,end_frame,win_or_lose,subject_id`. Classes 1 to 31
+  become 0 to 30, 99 (illustrative) becomes 31, and 0 or -1 (hidden) become -1.
+  """
+  path = pathlib.Path(path)
+  try:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+      rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if any(row)]
+  except FileNotFoundError:
+    raise DataError(path, expected="a label file", got="nothing") from None
+  except (ValueError, csv.Error) as error:
+    raise DataError(f"{path}: {error}") from error
+  columns = ["class", "start_frame", "end_frame"]
+  if rows and rows[0][1][0].strip()[:1].isalpha():
+    columns = [name.strip() for name in rows.pop(0)[1]]
+    missing = {"class", "start_frame", "end_frame", "video_id", "subject_id"} - set(columns)
+    if missing:
+      raise DataError(
+        f"{path}:1", expected=f"a column {sorted(missing)[0]}", got=", ".join(columns)
+      )
+  return [_label(f"{path}:{number}", columns, row) for number, row in rows]
 
 
 def _by_video(paths, pattern):
@@ -143,3 +181,23 @@ def _choose_layout(raw, files, layout):
   expected = f"files of every video in one layout, {layout or ' or '.join(files)}"
   got = ", ".join(f"{name} of {len(found)}" for name, found in files.items())
   raise DataError(raw, expected=expected, got=got, hint="see datasets/imigue/README.md")
+
+
+def _label(where: str, columns: list[str], row: list[str]) -> Label:
+  if len(row) != len(columns):
+    raise DataError(where, expected=f"{len(columns)} columns", got=len(row))
+  fields = dict(zip(columns, row, strict=True))
+  numbers = {}
+  for name in ("class", "start_frame", "end_frame", "video_id", "subject_id"):
+    if name in fields:
+      try:
+        numbers[name] = int(fields[name])
+      except ValueError:
+        raise DataError(f"{where}: {name}", expected="an integer", got=repr(fields[name])) from None
+  label, start, end = numbers["class"], numbers["start_frame"], numbers["end_frame"]
+  if label not in (*range(-1, 32), 99):
+    raise DataError(f"{where}: class", expected="1 to 31 or 99", got=label)
+  label = 31 if label == 99 else max(label - 1, -1)
+  if not 0 <= start <= end:
+    raise DataError(f"{where}: frames", expected="0 <= start <= end", got=f"{start} to {end}")
+  return Label(label, start, end, numbers.get("video_id"), numbers.get("subject_id"))

@@ -1,4 +1,4 @@
-"""One raw file -> its key points; and iMiGUE's label files.
+"""One raw file -> its key points.
 
 `read` knows these, by suffix:
 
@@ -15,7 +15,6 @@ Every fault of a file is one DataError that names the file and the field.
 """
 
 import contextlib
-import csv
 import dataclasses
 import functools
 import json
@@ -25,10 +24,12 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
+
+Layout = str | topology.Skeleton  # the name of one of ours, or one of the user's own
 
 # The layout of a file that does not name its own. Of 22 points, the corrected one.
 _LAYOUTS = {
@@ -40,6 +41,7 @@ _LAYOUTS = {
   41: "imigue41",
   137: "openpose137",
 }
+_LAYOUTS_3D = {20: "kinect20", 25: "kinect25"}
 
 _MAX_SCORE = 1.2  # OpenPose gives a little more than 1 at times: those become 1
 _MAX_FRAMES = 1_000_000  # 11 hours at 25 fps; a wrong frame number must not ask for more memory
@@ -56,7 +58,8 @@ class Clip:
 
   Attributes:
     keypoints: float32[T, M, V, 3], x, y in pixels (x right, y down) and score in [0, 1]; T, M >= 1.
-    layout: the name of the joints' layout, in `jaxmg.skeletons.topology.SKELETONS`.
+    layout: the joints' layout: a name in `jaxmg.skeletons.topology.SKELETONS`, or a Skeleton of
+      the user's own.
     frame_size: (height, width) of the source frame, where the file or the caller knows it.
     joints3d: float32[T, M, V, 3], metres in the camera's frame (x right, y up, z forward), of 3D
       files.
@@ -66,7 +69,7 @@ class Clip:
   """
 
   keypoints: np.ndarray
-  layout: str
+  layout: Layout
   frame_size: tuple[int, int] | None = None
   joints3d: np.ndarray | None = None
 
@@ -93,35 +96,21 @@ class Clip:
       raise DataError("frame_size", expected="height and width above 0", got=self.frame_size)
 
 
-@dataclasses.dataclass(frozen=True)
-class Label:
-  """A line of an iMiGUE label file: class in [0, 32) or -1, first and last frame."""
-
-  label: int
-  start: int
-  end: int
-  video: int | None = None
-  subject: int | None = None
-
-
 def read(
   path: str | pathlib.Path,
   *,
-  layout: str | None = None,
+  layout: Layout | None = None,
   frame_size: tuple[int, int] | None = None,
 ) -> Clip:
   """Reads one recording; which files, says the head of this module.
 
   Args:
-    layout: the layout of the joints, where their number alone does not tell it.
+    layout: the layout of the joints, where their number alone does not tell it (`find_layout`).
     frame_size: (height, width) in pixels, where the file does not tell it (only .mat does).
   """
   path = pathlib.Path(path)
   if layout is not None:
-    try:
-      topology.get(layout)
-    except ValueError as error:
-      raise ConfigError(f"layout: {error}") from error
+    layout = find_layout(layout)
   if not path.exists():
     raise DataError(path, expected="a file or a folder", got="nothing")
   reader = _READERS.get("folder" if path.is_dir() else path.suffix.lower())
@@ -134,8 +123,7 @@ def read(
     )
   try:
     clip = reader(path, layout)
-    if 0 < np.abs(clip.keypoints[..., :2]).max() <= 1:
-      raise DataError("coordinates", expected="pixels", got="none above 1", hint="normalised ones?")
+    check_pixels(clip)
     return clip if frame_size is None else dataclasses.replace(clip, frame_size=frame_size)
   except ImportError as error:
     raise DataError(
@@ -145,30 +133,62 @@ def read(
     raise DataError(f"{path}: {str(error) or type(error).__name__}".splitlines()[0]) from error
 
 
-def read_labels(path: str | pathlib.Path) -> list[Label]:
-  """Reads an iMiGUE label file, in its order.
+def find_layout(layout: Layout) -> Layout:
+  """The layout of a name, or of a user's JSON file (`jaxmg.skeletons.topology.from_json`).
 
-  Either `{vid}_label.csv`, lines of class, start, end without a header; or `labels_20200831.csv`,
-  with the header `video_id,class,start_frame,end_frame,win_or_lose,subject_id`. Classes 1 to 31
-  become 0 to 30, 99 (illustrative) becomes 31, and 0 or -1 (hidden) become -1.
+  Raises:
+    ConfigError: a name that is none of ours.
+    DataError: a file that is missing or holds no sound layout.
   """
-  path = pathlib.Path(path)
+  if isinstance(layout, str) and layout.endswith(".json"):
+    try:
+      text = pathlib.Path(layout).read_text(encoding="utf-8-sig")
+      return topology.from_json(json.loads(text, object_pairs_hook=_unique_keys))
+    except FileNotFoundError:
+      raise DataError(layout, expected="a layout's JSON file", got="nothing") from None
+    except (ValueError, RecursionError) as error:
+      raise DataError(f"{layout}: {'; '.join(map(str.strip, str(error).splitlines()))}") from error
   try:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-      rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if any(row)]
-  except FileNotFoundError:
-    raise DataError(path, expected="a label file", got="nothing") from None
-  except (ValueError, csv.Error) as error:
-    raise DataError(f"{path}: {error}") from error
-  columns = ["class", "start_frame", "end_frame"]
-  if rows and not _is_number(rows[0][1][0]):
-    columns = [name.strip() for name in rows.pop(0)[1]]
-    missing = {"class", "start_frame", "end_frame", "video_id", "subject_id"} - set(columns)
-    if missing:
-      raise DataError(
-        f"{path}:1", expected=f"a column {sorted(missing)[0]}", got=", ".join(columns)
-      )
-  return [_label(f"{path}:{number}", columns, row) for number, row in rows]
+    topology.get(layout)
+  except ValueError as error:
+    raise ConfigError(f"layout: {error}") from error
+  return layout
+
+
+def layout_of(num_joints: int, *, in_3d: bool = False) -> str:
+  """The layout of so many joints; DataError where their number does not tell it."""
+  layouts = _LAYOUTS_3D if in_3d else _LAYOUTS
+  if num_joints not in layouts:
+    known = ", ".join(f"{number} ({name})" for number, name in layouts.items())
+    raise DataError("points", expected=known, got=num_joints, hint="name the layout")
+  return layouts[num_joints]
+
+
+def check_pixels(clip: Clip) -> None:
+  """Raises DataError where all coordinates of a clip are so small that they are no pixels."""
+  if 0 < np.abs(clip.keypoints[..., :2]).max() <= 1:
+    raise DataError("coordinates", expected="pixels", got="none above 1", hint="normalised ones?")
+
+
+def load_array(path: pathlib.Path) -> np.ndarray:
+  """The numbers of a .npy file, left in the file until they are used; DataError for any other."""
+  with _damage("npy"):
+    # A memory map compares the header with the size of the file before it takes any memory.
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+  if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+    raise DataError("one array of numbers is expected")
+  if array.offset + array.nbytes != path.stat().st_size:
+    raise DataError(
+      "size", expected=f"{array.offset + array.nbytes} bytes", got=path.stat().st_size
+    )
+  return array
+
+
+def frames_first(array: Shaped[np.ndarray, "c t v m"]) -> Shaped[np.ndarray, "length m v c"]:
+  """The organisers' order of axes -> ours, without the last frames that are all zero: padding."""
+  array = array.transpose(1, 3, 2, 0)
+  present = np.flatnonzero(array.any((1, 2, 3)))
+  return array[: present[-1] + 1 if present.size else 1]
 
 
 def depth_view(joints3d: Float[np.ndarray, "t m v 3"]) -> Float[np.ndarray, "t m v 3"]:
@@ -183,7 +203,7 @@ def depth_view(joints3d: Float[np.ndarray, "t m v 3"]) -> Float[np.ndarray, "t m
   return np.where(seen[..., None], view, 0).astype(np.float32)
 
 
-def _read_csv(path: pathlib.Path, layout: str | None) -> Clip:
+def _read_csv(path: pathlib.Path, layout: Layout | None) -> Clip:
   with open(path, encoding="utf-8-sig") as file:
     # A header begins with a name, or numbers its columns, as pandas does. Any other first line is
     # data, of which a cell may be damaged.
@@ -202,7 +222,7 @@ def _read_csv(path: pathlib.Path, layout: str | None) -> Clip:
   return _from_table(table, layout)
 
 
-def _read_xlsx(path: pathlib.Path, layout: str | None) -> Clip:
+def _read_xlsx(path: pathlib.Path, layout: Layout | None) -> Clip:
   import openpyxl
 
   rows = []
@@ -218,32 +238,22 @@ def _read_xlsx(path: pathlib.Path, layout: str | None) -> Clip:
   return _from_table(np.array(rows), layout)
 
 
-def _read_npy(path: pathlib.Path, layout: str | None) -> Clip:
-  with _damage("npy"):
-    # A memory map compares the header with the size of the file before it takes any memory.
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-  if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-    raise DataError("one array of numbers is expected")
-  if array.offset + array.nbytes != path.stat().st_size:
-    raise DataError(
-      "size", expected=f"{array.offset + array.nbytes} bytes", got=path.stat().st_size
-    )
+def _read_npy(path: pathlib.Path, layout: Layout | None) -> Clip:
+  array = load_array(path)
   if array.ndim == 3:
     array = array[:, None]
   elif array.ndim == 4 and array.shape[-1] != 3 and array.shape[0] == 3:
-    array = array.transpose(1, 3, 2, 0)
-    present = np.flatnonzero(array.any((1, 2, 3)))
-    array = array[: present[-1] + 1 if present.size else 1]
+    array = frames_first(array)
   if array.ndim != 4 or array.shape[-1] != 3:
     raise DataError(
       "shape",
       expected="[T, V, 3], [T, M, V, 3] or [3, T, V, M], of x, y, score",
       got=list(array.shape),
     )
-  return Clip(array, layout or _layout_of(array.shape[2]))
+  return Clip(array, layout or layout_of(array.shape[2]))
 
 
-def _read_mat(path: pathlib.Path, layout: str | None) -> Clip:
+def _read_mat(path: pathlib.Path, layout: Layout | None) -> Clip:
   import scipy.io
 
   with _damage("MATLAB"):
@@ -258,7 +268,7 @@ def _read_mat(path: pathlib.Path, layout: str | None) -> Clip:
   return Clip(depth_view(joints3d), layout or "kinect20", (240, 320), joints3d)
 
 
-def _read_openpose(path: pathlib.Path, layout: str | None) -> Clip:
+def _read_openpose(path: pathlib.Path, layout: Layout | None) -> Clip:
   """Orders the persons of a frame by their summed score: their order in the file plays no part."""
   files = {}  # number of the frame -> file
   names = set()
@@ -299,7 +309,7 @@ def _read_openpose(path: pathlib.Path, layout: str | None) -> Clip:
   for frame, persons in zip(keypoints, frames, strict=True):
     if persons:
       frame[: len(persons)] = persons
-  return Clip(keypoints, layout or _layout_of(num_joints))
+  return Clip(keypoints, layout or layout_of(num_joints))
 
 
 def _openpose_persons(file: pathlib.Path, *, body_only: bool) -> Iterator[np.ndarray]:
@@ -343,7 +353,7 @@ _READERS = {
 }
 
 
-def _from_table(table: np.ndarray, layout: str | None) -> Clip:
+def _from_table(table: np.ndarray, layout: Layout | None) -> Clip:
   """Rows of (frame number,) x, y, score, ...: numbers rise, and frames left out are all zero."""
   if not table.size:
     raise DataError("the table", expected="at least one frame", got="none")
@@ -352,7 +362,7 @@ def _from_table(table: np.ndarray, layout: str | None) -> Clip:
     raise DataError(
       "columns", expected="3 per point, with or without a frame number", got=table.shape[1]
     )
-  layout = layout or _layout_of(num_joints)
+  layout = layout or layout_of(num_joints)
   keypoints = table[:, numbered:].reshape(len(table), 1, num_joints, 3)
   if numbered:
     numbers = table[:, 0]
@@ -369,13 +379,6 @@ def _from_table(table: np.ndarray, layout: str | None) -> Clip:
       full[rows.astype(int)] = keypoints
       keypoints = full
   return Clip(keypoints, layout)
-
-
-def _layout_of(num_joints: int) -> str:
-  if num_joints not in _LAYOUTS:
-    known = ", ".join(f"{number} ({name})" for number, name in _LAYOUTS.items())
-    raise DataError("points", expected=known, got=num_joints, hint="name the layout")
-  return _LAYOUTS[num_joints]
 
 
 def _finite(field: str, values: np.ndarray, num_joints: int) -> np.ndarray:
@@ -427,26 +430,6 @@ def _first(mask: np.ndarray) -> tuple[int, ...] | None:
 def _place(field: str, index: tuple[int, ...]) -> str:
   names = ("frame", "person", "joint", "axis") if len(index) > 1 else ("number",)
   return f"{field}: " + ", ".join(f"{name} {i}" for name, i in zip(names, index, strict=False))
-
-
-def _label(where: str, columns: list[str], row: list[str]) -> Label:
-  if len(row) != len(columns):
-    raise DataError(where, expected=f"{len(columns)} columns", got=len(row))
-  fields = dict(zip(columns, row, strict=True))
-  numbers = {}
-  for name in ("class", "start_frame", "end_frame", "video_id", "subject_id"):
-    if name in fields:
-      try:
-        numbers[name] = int(fields[name])
-      except ValueError:
-        raise DataError(f"{where}: {name}", expected="an integer", got=repr(fields[name])) from None
-  label, start, end = numbers["class"], numbers["start_frame"], numbers["end_frame"]
-  if label not in (*range(-1, 32), 99):
-    raise DataError(f"{where}: class", expected="1 to 31 or 99", got=label)
-  label = 31 if label == 99 else max(label - 1, -1)
-  if not 0 <= start <= end:
-    raise DataError(f"{where}: frames", expected="0 <= start <= end", got=f"{start} to {end}")
-  return Label(label, start, end, numbers.get("video_id"), numbers.get("subject_id"))
 
 
 def _is_number(text: str) -> bool:

@@ -1,5 +1,6 @@
 """Raw files -> key points."""
 
+import dataclasses
 import json
 import sys
 
@@ -228,42 +229,6 @@ def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch):
     readers.read(_bytes(tmp_path / "a.xlsx", b""))
 
 
-# --- labels
-
-
-def test_labels_of_one_video_have_no_header(tmp_path):
-  path = _bytes(tmp_path / "0001_label.csv", b"1,10,35\n99,40,41\r\n0,50,60\n\n")
-  assert readers.read_labels(path) == [
-    readers.Label(0, 10, 35),
-    readers.Label(31, 40, 41),
-    readers.Label(-1, 50, 60),
-  ]
-
-
-def test_labels_of_all_videos_have_a_header(tmp_path):
-  text = "video_id,class,start_frame,end_frame,win_or_lose,subject_id\n1,31,10,35,Win,42\n"
-  path = _bytes(tmp_path / "labels.csv", text.encode())
-  assert readers.read_labels(path) == [readers.Label(30, 10, 35, video=1, subject=42)]
-
-
-@pytest.mark.parametrize(
-  ("content", "expected"),
-  [
-    (b"1,10,35\n32,10,35\n", ":2: class: expected 1 to 31 or 99, got 32"),
-    (b"1,35,10\n", ":1: frames: expected 0 <= start <= end, got 35 to 10"),
-    (b"1,10\n", ":1: expected 3 columns, got 2"),
-    (b"1,10,x\n", ":1: end_frame: expected an integer, got 'x'"),
-    (b"class,start_frame,end_frame,subject_id\n", ":1: expected a column video_id"),
-    (b"\xff,1,2\n", "utf-8"),
-  ],
-)
-def test_a_faulty_label_is_named_by_line_and_field(tmp_path, content, expected):
-  path = _bytes(tmp_path / "0001_label.csv", content)
-  with pytest.raises(DataError) as caught:
-    readers.read_labels(path)
-  assert expected in str(caught.value)
-
-
 @pytest.mark.parametrize("header", ["frame,x0,y0,s0", ",0,1,2", "0,1,2,3", "frame,1,2,3", None])
 def test_a_first_line_is_a_header_or_data(tmp_path, header):
   count = 18
@@ -284,3 +249,44 @@ def test_a_damaged_first_line_is_no_header(tmp_path, damaged):
   (tmp_path / "clip.csv").write_text("\n".join(map(",".join, rows)))
   with pytest.raises(DataError, match="could not convert string"):
     readers.read(tmp_path / "clip.csv")
+
+
+# --- layouts
+
+DOT = {"name": "dot", "joints": ["dot"], "parents": [0], "limbs": [], "mirror_pairs": []}
+
+
+def test_a_recording_may_have_a_layout_of_the_users_own(tmp_path):
+  layout = tmp_path / "dot.json"
+  layout.write_text(json.dumps(DOT))
+  path = write_csv(tmp_path / "a.csv", pose(num_joints=1).reshape(4, -1))
+  with pytest.raises(DataError, match=r"got 1 \(name the layout"):
+    readers.read(path)
+  clip = readers.read(path, layout=str(layout))
+  assert clip.keypoints.shape == (4, 1, 1, 3)
+  assert f"{clip.layout}" == "dot"
+  assert dataclasses.replace(clip, frame_size=(2, 3)).layout == clip.layout
+
+
+def test_the_number_of_joints_tells_a_layout_apart_by_dimension():
+  assert readers.layout_of(25) == "openpose25"
+  assert readers.layout_of(25, in_3d=True) == "kinect25"
+  with pytest.raises(DataError, match=r"expected 20 \(kinect20\), 25 \(kinect25\), got 17"):
+    readers.layout_of(17, in_3d=True)
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("{", "a.json: Expecting property name"),
+    ("[" * 100_000, "a.json: .*recursion"),
+    ('{"name": "a", "name": "b"}', "a.json: a key occurs twice"),
+    (json.dumps(DOT | {"parents": [1], "limbs": [[0, 1]]}), "is not valid:; parents: .*; limb"),
+    ("3", "a.json: skeleton: expected name, .* got int"),
+  ],
+)
+def test_a_faulty_layout_is_one_line(tmp_path, text, message):
+  (tmp_path / "a.json").write_text(text)
+  with pytest.raises(DataError, match=message) as caught:
+    readers.find_layout(str(tmp_path / "a.json"))
+  assert "\n" not in str(caught.value)

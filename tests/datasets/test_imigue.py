@@ -1,6 +1,7 @@
 """iMiGUE: files in its formats, all made here, -> a prepared directory."""
 
 import json
+import sys
 
 import numpy as np
 import openpyxl
@@ -44,6 +45,11 @@ def raw(tmp_path):
     (raw / f"{video:04d}" / f"{video:04d}_label.csv").write_text(lines)
     write_csv(raw, video)
   return raw
+
+
+@pytest.fixture
+def imigue(prepare):
+  return sys.modules[prepare.load("imigue").__module__]
 
 
 def write(prepare, raw, **options):
@@ -180,3 +186,39 @@ def test_folders_without_skeletons_or_labels_are_refused(prepare, raw):
     path.unlink()
   with pytest.raises(DataError, match="got openpose137 of 0, imigue35 of 0"):
     write(prepare, raw)
+
+
+def test_labels_of_one_video_have_no_header(imigue, tmp_path):
+  path = tmp_path / "0001_label.csv"
+  path.write_bytes(b"1,10,35\n99,40,41\r\n0,50,60\n\n")
+  assert imigue.read_labels(path) == [
+    imigue.Label(0, 10, 35),
+    imigue.Label(31, 40, 41),
+    imigue.Label(-1, 50, 60),
+  ]
+
+
+def test_labels_of_all_videos_have_a_header(imigue, tmp_path):
+  text = "video_id,class,start_frame,end_frame,win_or_lose,subject_id\n1,31,10,35,Win,42\n"
+  path = tmp_path / "labels.csv"
+  path.write_text(text)
+  assert imigue.read_labels(path) == [imigue.Label(30, 10, 35, video=1, subject=42)]
+
+
+@pytest.mark.parametrize(
+  ("content", "expected"),
+  [
+    (b"1,10,35\n32,10,35\n", ":2: class: expected 1 to 31 or 99, got 32"),
+    (b"1,35,10\n", ":1: frames: expected 0 <= start <= end, got 35 to 10"),
+    (b"1,10\n", ":1: expected 3 columns, got 2"),
+    (b"1,10,x\n", ":1: end_frame: expected an integer, got 'x'"),
+    (b"class,start_frame,end_frame,subject_id\n", ":1: expected a column video_id"),
+    (b"\xff,1,2\n", "utf-8"),
+  ],
+)
+def test_a_faulty_label_is_named_by_line_and_field(imigue, tmp_path, content, expected):
+  path = tmp_path / "0001_label.csv"
+  path.write_bytes(content)
+  with pytest.raises(DataError) as caught:
+    imigue.read_labels(path)
+  assert expected in str(caught.value)
