@@ -69,7 +69,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   VERSION = tfds.core.Version("1.0.0")
 
-  skeleton: str  # the layout of all clips
+  skeleton: readers.Layout  # of all clips: the name of one of ours, or a Skeleton of one's own
   class_names: tuple[str, ...]
   class_short_names: tuple[str, ...] | None = None  # for word embeddings
   frame_size: tuple[int, int]  # height, width, where a clip has none of its own
@@ -79,6 +79,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   mirror: bool = True  # whether a mirrored clip keeps its label
   synthetic: bool = False
   protocols: Mapping[str, Protocol]  # the first is the default
+  is_format = False  # of files, not one data set: each set is named by its file, or `--name`
 
   def __init_subclass__(cls, **kwargs):
     super().__init_subclass__(skip_registration=True)  # builders are found by their folder
@@ -87,7 +88,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self, *, raw: str | pathlib.Path, data_dir: str | pathlib.Path, layout: str | None = None
   ):
     self.raw = pathlib.Path(raw)
-    if layout not in (None, self.skeleton):
+    try:
+      self._skeleton = topology.get(self.skeleton)
+      ours = self._skeleton in topology.SKELETONS.values()
+      self.skeleton_definition = None if ours else topology.to_json(self._skeleton)
+    except ValueError as error:
+      raise ConfigError(f"{self.name}: {error}") from error
+    if layout not in (None, str(self.skeleton)):
       raise ConfigError("layout", expected=self.skeleton, got=layout)
     self.notes: list[str] = []  # what `clips` left out or cut, for the index
     super().__init__(data_dir=data_dir, file_format="array_record")
@@ -97,7 +104,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Yields all clips, in the order of their rows."""
 
   def _info(self) -> tfds.core.DatasetInfo:
-    pose = (None, self.num_persons, topology.get(self.skeleton).num_joints, 3)
+    pose = (None, self.num_persons, self._skeleton.num_joints, 3)
     features = {
       "id": tfds.features.Text(),
       "label": np.int64,
@@ -150,14 +157,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         f"a class name, or an integer from -1 to {last}",
         repr(label),
       ),
-      ("layout", clip.layout == self.skeleton, self.skeleton, clip.layout),
+      ("layout", topology.get(clip.layout) == self._skeleton, self.skeleton, clip.layout),
       ("persons", num_persons <= self.num_persons, f"at most {self.num_persons}", num_persons),
       ("frame_size", min(frame_size) > 0, "height and width above 0", frame_size),
       ("joints3d", self.joints3d == (clip.joints3d is not None), self.joints3d, not self.joints3d),
     ):
       if not right:
         raise DataError(f"{self.name}: clip {example.id!r}: {field}", expected=expected, got=got)
-    if not clip.keypoints.any():
+    if not (clip.joints3d if self.joints3d else clip.keypoints).any():
       self.notes.append(f"clip {example.id} shows nobody")
     record = {
       "id": example.id,
@@ -202,10 +209,10 @@ def write(
   path = directory(builder, data_dir)
   if (path / INDEX).exists():
     there = source.Source(path).skeleton
-    if layout not in (None, there):
+    if layout is not None and str(readers.find_layout(layout)) != there:
       raise ConfigError(path, expected=layout, got=there, hint="remove it, or prepare elsewhere")
     return path
-  if not pathlib.Path(raw).is_dir():
+  if not (pathlib.Path(raw).is_dir() or (builder.is_format and pathlib.Path(raw).is_file())):
     raise DataError(raw, expected="the folder of the raw files", got="no such folder")
   if path.exists():
     shutil.rmtree(path)
@@ -249,10 +256,12 @@ def _index(builder: Builder, path: pathlib.Path) -> dict[str, Any]:
   return {
     "name": builder.name,
     "version": str(builder.version),
-    "skeleton": builder.skeleton,
+    "skeleton": str(builder.skeleton),
+    "skeleton_definition": builder.skeleton_definition,
     "class_names": builder.class_names,
     "class_short_names": builder.class_short_names,
     "mirror": builder.mirror,
+    "joints3d": builder.joints3d,
     "num_persons": builder.num_persons,
     "frame_size": builder.frame_size,
     "fps": builder.fps,

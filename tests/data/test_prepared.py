@@ -9,6 +9,7 @@ import pytest
 
 from jaxmg.data import prepared, readers, source
 from jaxmg.errors import ConfigError, DataError
+from jaxmg.skeletons import topology
 
 
 def example(id="a", label=0, subject="ann", *, num_frames=3, num_persons=1):
@@ -60,9 +61,11 @@ def test_the_index_says_what_the_builder_declares(tmp_path):
     "name": "desk",
     "version": "1.0.0",
     "skeleton": "coco17",
+    "skeleton_definition": None,
     "class_names": ["idle", "typing"],
     "class_short_names": None,
     "mirror": True,
+    "joints3d": False,
     "num_persons": 1,
     "frame_size": [720, 1280],
     "fps": None,
@@ -138,3 +141,31 @@ def test_another_layout_than_there_is_is_refused(tmp_path):
   write(Desk, tmp_path, layout="coco17")
   with pytest.raises(ConfigError, match=r"expected kinect20, got coco17 \(remove it"):
     write(Desk, tmp_path, layout="kinect20")
+
+
+def test_a_layout_of_ones_own_is_written_into_the_index(tmp_path):
+  arm = topology.Skeleton("arm", ("elbow", "wrist"), (0, 0), ((0, 1),), ())
+  clip = readers.Clip(np.full((3, 1, 2, 3), 0.5), arm)
+
+  class Arms(Desk):
+    skeleton = arm
+    examples = (prepared.Example("a", 0, "ann", clip),)
+
+  index = json.loads((write(Arms, tmp_path) / "index.json").read_text())
+  assert index["skeleton"] == "arm"
+  assert topology.from_json(index["skeleton_definition"]) == arm
+
+
+@pytest.mark.parametrize(
+  ("skeleton", "message"),
+  [
+    ("coco71", "did you mean 'coco17'"),
+    (dataclasses.replace(topology.get("coco17"), sources=()), "'coco17': expected a name of its own"),
+    (dataclasses.replace(topology.get("coco17"), name="own"), "skeleton own: expected no sources"),
+  ],
+)
+def test_a_layout_that_cannot_travel_is_refused(tmp_path, skeleton, message):
+  builder = type("Desk", (Desk,), {"skeleton": skeleton})
+  with pytest.raises(ConfigError, match=message):
+    write(builder, tmp_path)
+  assert not (tmp_path / "data" / "desk").exists()
