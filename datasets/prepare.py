@@ -2,9 +2,11 @@
 
   python datasets/prepare.py utd_mhad --manual_dir=RAW --data_dir=DATA
   python datasets/prepare.py imigue --manual_dir=RAW --data_dir=DATA --layout=imigue35
+  python datasets/prepare.py pyskl_pickle --manual_dir=ntu60.pkl --data_dir=DATA
 
-writes DATA/<name>/<version>/. What RAW holds, says datasets/<name>/README.md. The same command
-again leaves a whole directory as it is, and makes a half-made one again.
+writes DATA/<name>/<version>/, here of utd_mhad, imigue and ntu60; --name gives another name. What
+RAW holds, says datasets/<name>/README.md. The same command again leaves a whole directory as it
+is, and makes a half-made one again.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import difflib
 import importlib
 import json
 import pathlib
+import re
 import sys
 import time
 
@@ -39,6 +42,17 @@ def load(name: str) -> type[prepared.Builder]:
     FOLDER / name
   )  # TFDS takes README.md and CITATIONS.bib from there
   return builder
+
+
+def named(builder: type[prepared.Builder], name: str | None, raw: str) -> type[prepared.Builder]:
+  """The builder under the name that its data set gets."""
+  if name is None and builder.is_format:
+    name = re.sub(r"\W", "_", pathlib.Path(raw).stem, flags=re.ASCII).lower()
+  if name is None:
+    return builder
+  if not re.fullmatch("[a-z][a-z0-9_]{0,99}", name):
+    raise errors.ConfigError("--name", expected="a letter, then a-z, 0-9 or _", got=repr(name))
+  return type("Builder", (builder,), {"name": name, "__module__": builder.__module__})
 
 
 def summary(index: dict) -> str:
@@ -70,13 +84,14 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
   parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("name", help="a folder of datasets/")
-  parser.add_argument("--manual_dir", required=True, help="the raw files")
+  parser.add_argument("data_set", help="a folder of datasets/")
+  parser.add_argument("--manual_dir", required=True, help="the raw files: a folder, or one file")
   parser.add_argument("--data_dir", required=True, help="where prepared data sets are kept")
-  parser.add_argument("--layout", help="one of the layouts that the raw files hold")
+  parser.add_argument("--layout", help="of the joints: one of ours, or a JSON file of your own")
+  parser.add_argument("--name", help="of the prepared set, where the usual one will not do")
   try:
     args = parser.parse_args(argv)
-    builder = load(args.name)
+    builder = named(load(args.data_set), args.name, args.manual_dir)
     path = prepared.directory(builder, args.data_dir)
     whole = (path / prepared.INDEX).exists()
     start = time.perf_counter()

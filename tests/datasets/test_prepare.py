@@ -1,5 +1,6 @@
 """The command `python datasets/prepare.py`."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -46,3 +47,11 @@ def test_the_description_of_the_data_set_goes_along(prepare, raw):
   text = (raw.parent / "data" / "utd_mhad" / "1.0.0" / "dataset_info.json").read_text()
   assert "says nothing about" in text
   assert "chen2015utdmhad" in text
+
+
+def test_a_set_may_have_another_name(prepare, raw):
+  assert prepare.main([*arguments(raw), "--name=utd_small"]) == 0
+  index = json.loads((raw.parent / "data" / "utd_small" / "1.0.0" / "index.json").read_text())
+  assert index["name"] == "utd_small"
+  text = (raw.parent / "data" / "utd_small" / "1.0.0" / "dataset_info.json").read_text()
+  assert "says nothing about" in text
