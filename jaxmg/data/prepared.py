@@ -79,6 +79,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   mirror: bool = True  # whether a mirrored clip keeps its label
   synthetic: bool = False
   protocols: Mapping[str, Protocol]  # the first is the default
+  shared_subjects: Collection[str] = ()  # protocols across cameras: the same people on both sides
   is_format = False  # of files, not one data set: each set is named by its file, or `--name`
 
   def __init_subclass__(cls, **kwargs):
@@ -249,7 +250,7 @@ def _index(builder: Builder, path: pathlib.Path) -> dict[str, Any]:
       clips[name].append(record[name].decode())
     for name in ("label", "num_frames"):
       clips[name].append(int(record[name]))
-    clips["digest"].append(source.digest(record["keypoints"]))
+    clips["digest"].append(source.digest(record))
   counts = collections.Counter(filter(None, clips["digest"]))
   if copies := sum(count for count in counts.values() if count > 1):
     builder.notes.append(f"{copies} clips have the key points of another one")
@@ -268,6 +269,7 @@ def _index(builder: Builder, path: pathlib.Path) -> dict[str, Any]:
     "synthetic": builder.synthetic,
     "notes": builder.notes,
     "clips": clips,
+    "shared_subjects": list(builder.shared_subjects),
     "protocols": {name: _rows(protocol, clips) for name, protocol in builder.protocols.items()},
   }
 

@@ -5,12 +5,12 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from jaxmg.errors import DataError
 
@@ -44,6 +44,8 @@ class Source:
         name: {split: _integers(rows[split], np.int64) for split in ("train", "test")}
         for name, rows in index["protocols"].items()
       }
+      # Protocols across cameras show the same subjects on both sides.
+      self.shared_subjects: tuple[str, ...] = tuple(index.get("shared_subjects", ()))
       self.ids: tuple[str, ...] = tuple(clips["id"])
       self.labels = _integers(clips["label"], np.int32)
       self.subjects = np.array(clips["subject"], str)
@@ -94,7 +96,7 @@ class Source:
     """
     record = self._features.deserialize_example_np(self._records[row])
     record["id"] = record["id"].decode()
-    if record["id"] != self.ids[row] or digest(record["keypoints"]) != self.digests[row]:
+    if record["id"] != self.ids[row] or digest(record) != self.digests[row]:
       raise DataError(
         f"{self.directory}: record {row}",
         expected=f"clip {self.ids[row]!r} as in index.json",
@@ -122,7 +124,7 @@ class Source:
       )
     where = f"{self.directory}: protocol {protocol!r}"
     splits = dict(self.protocols[protocol])
-    self._check(splits, where)
+    self._check(splits, where, shared_subjects=protocol in self.shared_subjects)
     if fold is not None:
       train = splits["train"]
       held_out = np.isin(self.subjects[train], _fold(self.subjects[train], *fold, where=where))
@@ -142,7 +144,7 @@ class Source:
     text = json.dumps([self.ids, *(column.tolist() for column in columns), protocols])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-  def _check(self, splits: dict[str, np.ndarray], where: str) -> None:
+  def _check(self, splits: dict[str, np.ndarray], where: str, *, shared_subjects: bool) -> None:
     for name, rows in splits.items():
       if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
         raise DataError(f"{where}: {name} rows", expected=f"0 to {len(self) - 1}", got="others")
@@ -166,14 +168,19 @@ class Source:
       ("subject", np.intersect1d(self.subjects[train], self.subjects[test])),
       ("key points", ids[test[copies]]),
     ):
-      if shared.size:
+      if shared.size and not (what == "subject" and shared_subjects):
         got = f"{shared.size}: {', '.join(map(repr, shared[:5].tolist()))}"
         raise DataError(where, expected=f"no {what} in both train and test", got=got)
 
 
-def digest(keypoints: Float32[np.ndarray, "t m v 3"]) -> str:
-  """Returns a short hash of the key points of a clip; nothing for one in which nobody is seen."""
-  return hashlib.sha256(keypoints.tobytes()).hexdigest()[:16] if keypoints.any() else ""
+def digest(record: Mapping[str, Any]) -> str:
+  """Returns a short hash of a clip's points, which are its key points or, where there are none, its
+  `joints3d`; nothing for one in which nobody is seen.
+  """
+  for name in ("keypoints", "joints3d"):
+    if name in record and record[name].any():
+      return hashlib.sha256(record[name].tobytes()).hexdigest()[:16]
+  return ""
 
 
 def _newest_version(directory: pathlib.Path) -> pathlib.Path:

@@ -55,7 +55,7 @@ def test_the_index_says_what_the_builder_declares(tmp_path):
     "video": ["b", "a", "c"],
     "label": [1, 0, -1],
     "num_frames": [3, 5, 3],
-    "digest": [source.digest(np.float32(clip.clip.keypoints)) for clip in Desk.examples],
+    "digest": [source.digest({"keypoints": one.clip.keypoints}) for one in Desk.examples],
   }
   assert index == {
     "name": "desk",
@@ -72,6 +72,7 @@ def test_the_index_says_what_the_builder_declares(tmp_path):
     "synthetic": False,
     "notes": [],
     "clips": clips,
+    "shared_subjects": [],
     "protocols": {"xsub": {"train": [0, 1], "test": [2]}},
   }
 
@@ -160,7 +161,10 @@ def test_a_layout_of_ones_own_is_written_into_the_index(tmp_path):
   ("skeleton", "message"),
   [
     ("coco71", "did you mean 'coco17'"),
-    (dataclasses.replace(topology.get("coco17"), sources=()), "'coco17': expected a name of its own"),
+    (
+      dataclasses.replace(topology.get("coco17"), sources=()),
+      "'coco17': expected a name of its own",
+    ),
     (dataclasses.replace(topology.get("coco17"), name="own"), "skeleton own: expected no sources"),
   ],
 )

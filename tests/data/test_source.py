@@ -115,3 +115,27 @@ def test_record_that_is_not_the_index_row_is_refused(edited_toy):
 
   with pytest.raises(DataError, match=r"record 1: expected clip 'clip 0 手' as in index\.json"):
     source.Source(edited_toy(swap))[1]
+
+
+def test_a_protocol_across_cameras_may_share_subjects(edited_toy):
+  def move(index):  # one clip of subject a
+    index["protocols"]["xsub"]["train"].remove(0)
+    index["protocols"]["xsub"]["test"].append(0)
+
+  with pytest.raises(DataError, match="no subject in both train and test, got 1: 'a'"):
+    source.Source(edited_toy(move)).rows("test")
+
+  def declare(index):
+    index["shared_subjects"] = ["xsub"]
+
+  assert 0 in source.Source(edited_toy(lambda index: (move(index), declare(index)))).rows("test")
+
+
+def test_a_digest_is_of_the_key_points_or_else_of_the_3d_joints():
+  nobody, somebody, other = (np.full((1, 1, 1, 3), x, np.float32) for x in (0, 1, 2))
+  assert source.digest({"keypoints": nobody}) == ""
+  assert source.digest({"keypoints": nobody, "joints3d": nobody}) == ""
+  one = source.digest({"keypoints": somebody})
+  assert source.digest({"keypoints": somebody, "joints3d": other}) == one
+  assert source.digest({"keypoints": nobody, "joints3d": somebody}) == one
+  assert source.digest({"keypoints": nobody, "joints3d": other}) != one
