@@ -41,6 +41,7 @@ ARROWS = {
   "jaxmg.pretrained.posec3d": "jaxmg.pretrained.convert",
   # The host's side, without jax: grain in the pipeline, tensorflow_datasets where records are.
   "jaxmg.data": "",
+  "jaxmg.data.annotations": "jaxmg.errors jaxmg.pickles jaxmg.data.readers",
   "jaxmg.data.batch": "",
   "jaxmg.data.pipeline": (
     "grain jaxmg.errors jaxmg.data.batch jaxmg.data.source"

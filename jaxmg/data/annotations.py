@@ -1,0 +1,360 @@
+"""The field's annotation files: the pickle of PYSKL and mmaction2, and the organisers' arrays.
+
+`read` knows
+
+  FILE.pkl    a dict of `annotations` (or `annos`), a list, and of `split`, {name: [id, ...]}; or
+              such a list alone, whose clips are the split that is called like the file
+  a folder    of such files (ntu60_xsub_train.pkl and ntu60_xsub_val.pkl), or of the arrays
+              NAME_data.npy or NAME_data_joint.npy, [N, 3, T, V, M], each beside a NAME_label.pkl,
+              (ids, labels): the split NAME
+
+An annotation is a dict:
+
+  frame_dir       the clip's id; `filename`, where there is one, goes before it
+  keypoint        [M, T, V, C], C = 2: x, y in pixels, or C = 3: metres, x right, y up, z forward
+  keypoint_score  [M, T, V]; without it, every joint that is not at the origin has the score 1
+  img_shape       (height, width) of 2-D ones, or else `original_shape`
+  label           from 0; without it, or if it is -1, it is hidden
+  total_frames    T, or missing
+
+A joint is absent where a number of its own is NaN. An id's slashes become `__`. The third numbers
+of an array are scores if all are in [0, 1.2], else metres; its last frames of zeros are padding.
+"""
+
+import collections
+import dataclasses
+import itertools
+import operator
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxmg import pickles
+from jaxmg.data import readers
+from jaxmg.errors import DataError
+
+# Protocols whose two sides differ by camera, not by subject.
+ACROSS_CAMERAS = re.compile(r"(x|cross)[_-]?(view|set)", re.IGNORECASE)
+
+_TRAIN = re.compile(r"(?<![a-z])train(ing|val)?(?![a-z])", re.IGNORECASE)
+_TEST = re.compile(r"(?<![a-z])(test(ing)?|val(id(ation)?)?)(?![a-z])", re.IGNORECASE)
+_ARRAY = re.compile(r"(.+)_data(_joint)?\.npy")
+_MAX_METRES = 100
+_MIN_DEPTH = 1e-3  # metres; `readers.depth_view` sees nothing nearer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Annotation:
+  """One clip of a file, its shapes checked, its numbers as they are.
+
+  Attributes:
+    where: its place in the file, for messages.
+    id: its name.
+    label: its class, or -1 where it is hidden.
+    points: numbers [T, M, V, C] of any precision; C = 2: pixels, C = 3: metres.
+    score: numbers [T, M, V], or None.
+    frame_size: (height, width) of 2-D ones.
+  """
+
+  where: str
+  id: str
+  label: int
+  points: np.ndarray
+  score: np.ndarray | None
+  frame_size: tuple[int, int] | None
+
+  @property
+  def in_3d(self) -> bool:
+    return self.points.shape[-1] == 3
+
+  def nan(self) -> np.ndarray:
+    """bool[T, M, V]: the joints that are absent because a number of theirs is NaN."""
+    nan = np.isnan(self.points).any(-1)
+    return nan if self.score is None else nan | np.isnan(self.score)
+
+  def clip(self, layout: readers.Layout, *, view: bool = True) -> readers.Clip:
+    """The clip, cleaned. Of 3-D points, the key points are their `readers.depth_view`, or absent.
+
+    Raises DataError for what a clip cannot hold, pixels that are normalised, and metres above 100.
+    """
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
+      points = self.points.astype(np.float32)
+      score = np.ones(points.shape[:-1]) if self.score is None else self.score.astype(np.float32)
+    absent = self.nan() | (score == 0)
+    points[absent], score[absent] = 0, 0
+    try:
+      if not self.in_3d:
+        clip = readers.Clip(np.concatenate([points, score[..., None]], -1), layout, self.frame_size)
+        readers.check_pixels(clip)
+        return clip
+      if (farthest := np.abs(points).max()) > _MAX_METRES:
+        hint = "are these x, y, score? give two of them, and keypoint_score"
+        raise DataError(
+          "keypoint", expected=f"metres up to {_MAX_METRES}", got=f"{farthest:g}", hint=hint
+        )
+      keypoints = readers.depth_view(points) if view else np.zeros_like(points)
+      return readers.Clip(keypoints, layout, (240, 320), points)
+    except ValueError as error:
+      raise DataError(f"{self.where}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Annotations:
+  """The clips of a file or a folder, in its order, and the ids of its splits by name."""
+
+  path: pathlib.Path
+  clips: tuple[Annotation, ...]
+  splits: Mapping[str, tuple[str, ...]]
+
+  def protocols(self) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+    """The ids to train and to test with, by protocol, which is called like its test split.
+
+    A split with `test` or `val` in its name is tested by training with the one of the same name
+    but for `train` in that place: `xsub_val` with `xsub_train`, `test1` with `train1`. Those with
+    `test` come first.
+
+    Raises DataError where a split has an id twice or one that no clip has, or a clip is on both
+    sides.
+    """
+    ids = {clip.id for clip in self.clips}
+    for name, members in self.splits.items():
+      where = f"{self.path}: split {name!r}"
+      if repeated := [id for id, count in collections.Counter(members).items() if count > 1]:
+        raise DataError(where, expected="each id once", got=_few(repeated))
+      if unknown := [id for id in members if id not in ids]:
+        raise DataError(where, expected="ids of annotations", got=_few(unknown))
+    train = {}
+    for name in filter(_TRAIN.search, self.splits):
+      train.setdefault(_TRAIN.sub("*", name).lower(), name)
+    tests = sorted(
+      filter(_TEST.search, self.splits), key=lambda name: "val" in _TEST.search(name)[0].lower()
+    )
+    protocols = {
+      name: (frozenset(self.splits[train[rest]]), frozenset(self.splits[name]))
+      for name in tests
+      if (rest := _TEST.sub("*", name).lower()) in train
+    }
+    for name, sides in protocols.items():
+      if both := sorted(frozenset.intersection(*sides)):
+        where = f"{self.path}: {name!r}"
+        raise DataError(where, expected="no clip in both train and test", got=_few(both))
+    return protocols
+
+  def layout(self) -> str:
+    """The layout that the number of joints tells; DataError where it tells none."""
+    try:
+      return readers.layout_of(self.clips[0].points.shape[2], in_3d=self.clips[0].in_3d)
+    except DataError as error:
+      raise DataError(f"{self.path}: {error}") from error
+
+  def seen_by_camera(self) -> bool:
+    """Whether 99 % of all joints in 3-D lie before the camera: not so if centred on the person."""
+    joints = seen = 0
+    for clip in self.clips:
+      present = clip.points.any(-1) & ~clip.nan()
+      joints += np.count_nonzero(present)
+      seen += np.count_nonzero(present & (clip.points[..., 2] > _MIN_DEPTH))
+    return bool(seen >= 0.99 * joints)
+
+
+def read(path: str | pathlib.Path, *, faults: list[DataError] | None = None) -> Annotations:
+  """Reads a file or a folder; which, says the head of this module.
+
+  Raises DataError for files that are missing or damaged, and for an annotation that lacks a field
+  or has a wrong one; with a list `faults`, such annotations are left out, and their errors put
+  there.
+  """
+  path = pathlib.Path(path)
+  clips, splits = [], {}
+  for file in _files(path):
+    entries, split = _read_arrays(file) if file.suffix == ".npy" else _read_pickle(file)
+    found = []
+    for where, fields in entries:
+      try:
+        found.append(_annotation(where, fields))
+      except DataError as error:
+        if faults is None:
+          raise
+        faults.append(error)
+    clips += found
+    for name, ids in split.items() if isinstance(split, dict) else [(split, None)]:
+      if name in splits:
+        raise DataError(f"{file}: split {name!r}", expected="a name of its own", got="two")
+      splits[name] = tuple(clip.id for clip in found) if ids is None else ids
+  if not clips and not faults:
+    raise DataError(path, expected="at least one annotation", got="none")
+  return Annotations(path, tuple(clips), splits)
+
+
+def is_annotations(path: pathlib.Path) -> bool:
+  """Whether `read` is for this file or folder."""
+  if path.is_dir():
+    return any(_is_pickle(file) or _ARRAY.fullmatch(file.name) for file in path.iterdir())
+  return _is_pickle(path)
+
+
+def subject(id: str) -> str | None:
+  """The person of a clip whose id tells it, as NTU's S001C001P001R001A001 does; else None."""
+  match = re.match(r"S\d{3}C\d{3}(P\d{3})R\d{3}A\d{3}", id)
+  return match and match[1]
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+  if path.is_file():
+    if not _is_pickle(path):
+      raise DataError(path, expected="a .pkl file, or a folder", got=path.suffix or "no suffix")
+    return [path]
+  files = sorted(path.iterdir()) if path.is_dir() else []
+  arrays = [file for file in files if _ARRAY.fullmatch(file.name)]
+  labels = {_labels_of(file) for file in arrays}
+  found = [file for file in files if _is_pickle(file) and file not in labels] + arrays
+  if not found:
+    expected = "annotations: .pkl files, or NAME_data.npy with NAME_label.pkl"
+    raise DataError(path, expected=expected, got="none" if path.is_dir() else "nothing there")
+  return found
+
+
+def _is_pickle(path: pathlib.Path) -> bool:
+  return path.suffix.lower() in (".pkl", ".pickle")
+
+
+def _labels_of(array: pathlib.Path) -> pathlib.Path:
+  return array.with_name(f"{_ARRAY.fullmatch(array.name)[1]}_label.pkl")
+
+
+def _read_pickle(path: pathlib.Path) -> tuple[Iterable[tuple[str, Any]], Any]:
+  """The annotations with their places; and the ids of splits by name, or the name of the split."""
+  content = pickles.load(path)
+  entries, split = content, path.stem
+  if isinstance(content, dict):
+    entries = content.get("annotations", content.get("annos"))
+    split = content.get("split", split)
+  if not isinstance(entries, list | tuple):
+    expected = "a list, or a dict with a list `annotations` or `annos`"
+    raise DataError(path, expected=expected, got=_kind(content))
+  if isinstance(split, str):
+    return _places(path, entries), split
+  if not isinstance(split, dict):
+    raise DataError(f"{path}: split", expected="a dict of names", got=_kind(split))
+  for name, ids in split.items():
+    if not (isinstance(name, str) and name.isprintable() and len(name) <= 200):
+      raise DataError(f"{path}: split", expected="names of printable text", got=_kind(name))
+    array = isinstance(ids, np.ndarray) and ids.ndim == 1
+    if not (array or isinstance(ids, list | tuple | set)):
+      raise DataError(f"{path}: split {name!r}", expected="a list of ids", got=_kind(ids))
+    if not all(isinstance(id, str) for id in ids):
+      raise DataError(f"{path}: split {name!r}", expected="ids, which are text", got="others")
+  return _places(path, entries), {name: tuple(map(_id, ids)) for name, ids in split.items()}
+
+
+def _places(path: pathlib.Path, entries: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+  for i, fields in enumerate(entries):
+    yield f"{path}: annotations[{i}]", fields
+
+
+def _read_arrays(path: pathlib.Path) -> tuple[Iterator[tuple[str, Any]], str]:
+  """As `_read_pickle`; the arrays stay in their file until they are used."""
+  labels = _labels_of(path)
+  if not labels.exists():
+    raise DataError(labels, expected=f"the ids and labels of {path.name}", got="nothing")
+  try:
+    array = readers.load_array(path)
+  except ValueError as error:
+    raise DataError(f"{path}: {error}") from error
+  if array.ndim != 5 or array.shape[1] != 3 or 0 in array.shape:
+    raise DataError(f"{path}: shape", expected="[N, 3, T, V, M]", got=list(array.shape))
+  content = pickles.load(labels)
+  lists = (list, tuple, np.ndarray)
+  if not (
+    isinstance(content, list | tuple)
+    and len(content) == 2
+    and all(isinstance(column, lists) and len(column) == len(array) for column in content)
+  ):
+    expected = f"two lists of {len(array)}: ids, labels"
+    raise DataError(labels, expected=expected, got=_kind(content))
+
+  metres = any(((row[2] < 0) | (row[2] > 1.2)).any() for row in array)
+  # Pixels of which frame, an array does not tell: MiGA's 22 joints are iMiGUE's.
+  frame_size = {"img_shape": (720, 1280)} if array.shape[3] == 22 else {}
+
+  def entries():
+    for i, (id, label) in enumerate(zip(*content, strict=True)):
+      points = readers.frames_first(array[i]).swapaxes(0, 1)
+      fields = {"frame_dir": id, "label": label, "keypoint": points}
+      if not metres:
+        scored = {"keypoint": points[..., :2], "keypoint_score": points[..., 2]}
+        fields |= scored | frame_size
+      yield f"{path}: row {i}", fields
+
+  return entries(), _ARRAY.fullmatch(path.name)[1]
+
+
+def _annotation(where: str, fields: Any) -> Annotation:
+  if not isinstance(fields, dict):
+    raise DataError(where, expected="a dict", got=_kind(fields))
+  id = _either(fields, "filename", "frame_dir")
+  if not isinstance(id, str):
+    raise DataError(f"{where}: frame_dir", expected="an id, which is text", got=_kind(fields))
+  where, id = f"{where} {id!r:.200}", _id(id)
+  label = fields.get("label")
+  label = -1 if label is None else label
+  whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
+  if not (whole and -1 <= label < 1 << 31):
+    raise DataError(f"{where}: label", expected="an integer from 0, or -1", got=_kind(label))
+  points = fields.get("keypoint")
+  if not _is_numbers(points, 4) or points.shape[-1] not in (2, 3) or 0 in points.shape:
+    got = list(points.shape) if _is_numbers(points) else _kind(fields)
+    raise DataError(f"{where}: keypoint", expected="numbers [M, T, V, 2 or 3]", got=got)
+  score = fields.get("keypoint_score")
+  if score is not None and not (_is_numbers(score) and score.shape == points.shape[:3]):
+    got = list(score.shape) if _is_numbers(score) else _kind(score)
+    raise DataError(f"{where}: keypoint_score", expected=list(points.shape[:3]), got=got)
+  count = fields.get("total_frames", points.shape[1])
+  if not isinstance(count, int | float | np.number) or count != points.shape[1]:
+    raise DataError(f"{where}: total_frames", expected=points.shape[1], got=_kind(count))
+  frame_size = None
+  if points.shape[-1] == 2:
+    size = _either(fields, "img_shape", "original_shape")
+    try:
+      height, width = frame_size = tuple(map(operator.index, size))
+    except (TypeError, ValueError):
+      got = _kind(fields if size is None else size)
+      raise DataError(f"{where}: img_shape", expected="(height, width)", got=got) from None
+    if not (0 < height < 1 << 31 and 0 < width < 1 << 31):
+      got = f"({_kind(height)}, {_kind(width)})"
+      raise DataError(f"{where}: img_shape", expected="height and width above 0", got=got)
+  points = points.swapaxes(0, 1)
+  score = score if score is None else score.swapaxes(0, 1)
+  return Annotation(where, id, int(label), points, score, frame_size)
+
+
+def _either(fields: Mapping[str, Any], name: str, other: str) -> Any:
+  value = fields.get(name)
+  return fields.get(other) if value is None else value
+
+
+def _is_numbers(array: Any, ndim: int | None = None) -> bool:
+  numbers = isinstance(array, np.ndarray) and array.dtype.kind in "fiu"
+  return numbers and ndim in (None, array.ndim)
+
+
+def _id(text: str) -> str:
+  # Class folders in it; anything that would lead out of a folder stays, and is refused as a name.
+  return text if text.startswith("/") else text.replace("/", "__")
+
+
+def _kind(thing: Any) -> str:
+  """What something is, shortly: a number, the keys of a dict, or its type."""
+  if isinstance(thing, int | float | np.number) and abs(thing) < 1 << 31:
+    return str(thing)
+  if isinstance(thing, dict):
+    keys = (repr(key) if isinstance(key, str) else type(key).__name__ for key in thing)
+    return f"the keys {', '.join(itertools.islice(keys, 20))}"[:200]
+  return type(thing).__name__
+
+
+def _few(ids: list[str]) -> str:
+  return f"{len(ids)}: {', '.join(map(repr, ids[:5]))}"
