@@ -1,0 +1,120 @@
+"""Annotation pickles of PYSKL and mmaction2, and organisers' arrays (README.md)."""
+
+import collections
+import functools
+
+from jaxmg.data import annotations, prepared, readers
+from jaxmg.errors import DataError
+
+MOST_CLASSES = 10_000  # without a file of their names
+
+
+class Builder(prepared.Builder):
+  """The clips of an annotation file, or of a folder of them."""
+
+  is_format = True
+
+  def __init__(self, *, raw, layout=None, **kwargs):
+    self.file = annotations.read(raw)
+    clips = self.file.clips
+    num_joints, channels = clips[0].points.shape[2:]
+    for clip in clips:
+      if clip.points.shape[2:] != (num_joints, channels):
+        raise DataError(
+          f"{clip.where}: keypoint",
+          expected=f"[M, T, {num_joints}, {channels}] as in the first one",
+          got=list(clip.points.swapaxes(0, 1).shape),
+        )
+    self.joints3d = channels == 3
+    self.skeleton = self.file.layout() if layout is None else readers.find_layout(layout)
+    self.num_persons = max(clip.points.shape[1] for clip in clips)
+    sizes = collections.Counter(clip.frame_size for clip in clips)
+    self.frame_size = (240, 320) if self.joints3d else sizes.most_common(1)[0][0]
+    self.view = self.joints3d and self.file.seen_by_camera()
+    names, notes = _class_names(self.file)
+    self.class_names = tuple(names)
+    protocols = _protocols(self.file)
+    self.protocols = {
+      name: functools.partial(_side, train=train, test=test)
+      for name, (train, test) in protocols.items()
+    }
+    self.shared_subjects = [name for name in protocols if annotations.ACROSS_CAMERAS.search(name)]
+    super().__init__(raw=raw, **kwargs)
+    self.notes += [*notes, *_notes(self.file, view=self.view)]
+
+  def clips(self):
+    absent = collections.Counter()
+    for clip in self.file.clips:
+      subject = annotations.subject(clip.id) or clip.id
+      yield prepared.Example(clip.id, clip.label, subject, clip.clip(self.skeleton, view=self.view))
+      if nan := int(clip.nan().sum()):
+        absent[clip.id] = nan
+    if absent:
+      self.notes.append(
+        f"{absent.total()} joints are NaN, and absent, in {len(absent)} clips: most in "
+        f"{absent.most_common(1)[0][0]}"
+      )
+
+
+def _side(clip, *, train, test):
+  return "train" if clip["id"] in train else "test" if clip["id"] in test else None
+
+
+def _protocols(file):
+  protocols = file.protocols()
+  if not protocols:
+    raise DataError(
+      f"{file.path}: split",
+      expected="two names that pair up, such as xsub_train and xsub_val",
+      got=", ".join(map(repr, file.splits)) or "none",
+      hint='write {"split": {"train": [id, ...], "test": [id, ...]}, "annotations": [...]}, '
+      "or a folder of two files, NAME_train.pkl and NAME_test.pkl",
+    )
+  return protocols
+
+
+def _class_names(file):
+  """The lines of classes.txt, or numbers; and what is to be noted about them."""
+  count = max(clip.label for clip in file.clips) + 1
+  path = (file.path if file.path.is_dir() else file.path.parent) / "classes.txt"
+  if not path.exists():
+    if count > MOST_CLASSES:
+      raise DataError(
+        f"{file.path}: labels", expected=f"at most {MOST_CLASSES - 1}, or {path}", got=count - 1
+      )
+    return [f"class {k}" for k in range(count)], [f"classes are numbered: no names in {path}"]
+  try:
+    names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+  except ValueError as error:
+    raise DataError(f"{path}: {error}") from error
+  names = [name.strip() for name in names]
+  if len(names) < count or len(set(names)) < len(names) or not all(map(str.isprintable, names)):
+    raise DataError(path, expected=f"{count} or more names, one on each line", got="others")
+  return names, []
+
+
+def _notes(file, *, view):
+  clips = file.clips
+  if half := sum(clip.points.dtype.itemsize == 2 for clip in clips):
+    yield (
+      f"{half} clips are float16, which rounds: "
+      + (
+        "steps of 2 mm from 2 m, of 4 mm from 4 m"
+        if clips[0].in_3d
+        else "steps of 0.5 px above 512, of 1 px above 1024"
+      )
+    )
+  if clips[0].in_3d and not view:
+    yield (
+      "the 3-D points do not lie before a camera (centred on the person?): there are no "
+      "key points, and no heatmaps to be made of them"
+    )
+  if unscored := sum(clip.score is None for clip in clips) * (not clips[0].in_3d):
+    yield f"{unscored} clips have no scores: theirs are 1"
+  if unknown := sum(annotations.subject(clip.id) is None for clip in clips):
+    yield (
+      f"the subjects of {unknown} clips are not known: each counts as one of its own, in folds too"
+    )
+  members = frozenset().union(*file.splits.values())
+  if outside := [clip.id for clip in clips if clip.id not in members]:
+    yield f"{len(outside)} clips are in no split: {', '.join(outside[:5])}"
