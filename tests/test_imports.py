@@ -70,6 +70,10 @@ ARROWS = {
   "experiments.agcn": "jaxmg experiments.launch experiments.trainer",
   "experiments.configs.agcn": "ml_collections",
   "experiments.configs.posec3d": "ml_collections",
+  "experiments.doctor": (
+    "absl jaxmg.errors jaxmg.data.annotations jaxmg.data.readers jaxmg.data.source"
+    " experiments.launch"
+  ),
   "experiments.evaluate": "absl flax jax tqdm jaxmg experiments.launch experiments.plots",
   "experiments.fuse_scores": (
     "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics experiments.launch"

@@ -1,0 +1,301 @@
+"""Examines a file of poses or a prepared data set, and changes nothing.
+
+  python -m experiments.doctor FILE
+
+FILE is an annotation pickle or a folder of them (see `jaxmg.data.annotations`), one recording (see
+`jaxmg.data.readers`), or a prepared directory. A table says what is there; then come notes, and
+what is wrong: the exit code is 3 if anything is, else 0.
+"""
+
+import collections
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+from absl import flags
+
+from experiments import launch
+from jaxmg import errors
+from jaxmg.data import annotations, readers, source
+
+MOST_LINES = 10  # of notes, and of what is wrong
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A clip as it is examined: `points` is [T, M, V, 3], key points, or metres if `in_3d`."""
+
+  id: str
+  label: int
+  subject: str | None  # where it is known
+  points: np.ndarray
+  frame_size: tuple[int, int] | None
+  in_3d: bool = False
+  nan: int = 0  # joints, which are all zero in `points`
+  float16: bool = False
+
+
+@dataclasses.dataclass
+class Found:
+  """What a path holds: clips, read one by one, and what else is said of them.
+
+  `protocols` are the ids to train and to test with; those in `shared_subjects` are across cameras.
+  Examining adds to `notes` and `wrong`.
+  """
+
+  what: str
+  rows: Iterator[Row]
+  class_names: tuple[str, ...] = ()
+  protocols: Mapping[str, tuple[frozenset[str], frozenset[str]]] = dataclasses.field(
+    default_factory=dict
+  )
+  shared_subjects: tuple[str, ...] = ()
+  notes: list[str] = dataclasses.field(default_factory=list)
+  wrong: list[str] = dataclasses.field(default_factory=list)
+
+
+def define(values: flags.FlagValues) -> None:
+  flags.DEFINE_string(
+    "layout", None, "Of the joints, if not the usual: a name or a JSON file.", flag_values=values
+  )
+
+
+def run(values: flags.FlagValues, path: str, *more: str) -> None:
+  if more:
+    raise errors.ConfigError(f"unexpected argument {more[0]!r}", hint="one FILE at a time")
+  layout = values.layout and readers.find_layout(values.layout)
+  found = find(pathlib.Path(path), layout)
+  table = examine(found)
+  print(f"{path}: {found.what}")
+  width = max(map(len, table), default=0)
+  for name, text in table.items():
+    print(f"  {name:<{width}}  {text}".rstrip())
+  for severity, texts in (("note", found.notes), ("WRONG", found.wrong)):
+    for text in texts[:MOST_LINES]:
+      print(f"{severity}: {text}")
+    if len(texts) > MOST_LINES:
+      print(f"{severity}: and {len(texts) - MOST_LINES} more")
+  if found.wrong:
+    raise errors.DataError(f"{path}: {_count(len(found.wrong), 'thing')} wrong, named above")
+  print("nothing is wrong")
+
+
+def find(path: pathlib.Path, layout: readers.Layout | None) -> Found:
+  if (path / "index.json").exists() or any(path.glob("*/index.json")):
+    return _prepared(source.Source(path))
+  if annotations.is_annotations(path):
+    return _annotations(path, layout)
+  clip = readers.read(path, layout=layout)
+  in_3d = clip.joints3d is not None
+  points = clip.joints3d if in_3d else clip.keypoints
+  row = Row(path.name, -1, None, points, clip.frame_size, in_3d)
+  return Found(f"one recording, {clip.layout}", iter([row]))
+
+
+def _prepared(data: source.Source) -> Found:
+  def rows():
+    for i in range(len(data)):
+      try:
+        record = data[i]
+      except errors.DataError as error:
+        found.wrong.append(str(error))
+        continue
+      # Where subjects are not known, a clip's is its id.
+      subject = None if data.subjects[i] == data.ids[i] else str(data.subjects[i])
+      in_3d = data.joints3d and not record["keypoints"].any()
+      points = record["joints3d" if in_3d else "keypoints"]
+      size = tuple(record["frame_size"].tolist())
+      yield Row(data.ids[i], int(data.labels[i]), subject, points, size, in_3d)
+
+  protocols = {
+    name: tuple(frozenset(data.ids[row] for row in sides[side]) for side in ("train", "test"))
+    for name, sides in data.protocols.items()
+  }
+  what = f"{data.name} {data.version}, prepared{', synthetic' * data.synthetic}, {data.skeleton}"
+  found = Found(what, rows(), data.class_names, protocols, data.shared_subjects)
+  return found
+
+
+def _annotations(path: pathlib.Path, layout: readers.Layout | None) -> Found:
+  faults = []
+  file = annotations.read(path, faults=faults)
+  if not file.clips:
+    raise faults[0]
+  layout = layout or file.layout()
+
+  def rows():
+    for one in file.clips:
+      try:
+        clip = one.clip(layout, view=False)
+      except errors.DataError as error:
+        found.wrong.append(str(error))
+        continue
+      points = clip.joints3d if one.in_3d else clip.keypoints
+      nan, float16 = int(one.nan().sum()), one.points.dtype.itemsize == 2
+      subject = annotations.subject(one.id)
+      yield Row(one.id, one.label, subject, points, one.frame_size, one.in_3d, nan, float16)
+
+  found = Found(f"annotations, {layout}", rows(), wrong=list(map(str, faults)))
+  if faults:
+    found.notes.append("the splits are not examined before all annotations are right")
+    return found
+  try:
+    found.protocols = file.protocols()
+    if not found.protocols:
+      found.notes.append(f"no two splits pair up: {', '.join(map(repr, file.splits)) or 'none'}")
+  except errors.DataError as error:
+    found.wrong.append(str(error))
+  found.shared_subjects = tuple(filter(annotations.ACROSS_CAMERAS.search, found.protocols))
+  if file.clips[0].in_3d and not file.seen_by_camera():
+    found.notes.append("the 3-D points do not lie before a camera: no key points, no heatmaps")
+  members = frozenset().union(*file.splits.values())
+  if outside := [clip.id for clip in file.clips if clip.id not in members]:
+    found.notes.append(f"{_count(len(outside), 'clip')} in no split: {_few(outside)}")
+  return found
+
+
+def examine(found: Found) -> dict[str, str]:
+  """Reads all clips once, and adds to what is noted and wrong; returns the table, by line."""
+  joints = collections.Counter()  # by what they are
+  ids, labels, lengths, persons, digests, subjects = [], [], [], [], [], []
+  nobody, float16 = [], 0
+  for row in found.rows:
+    ids.append(row.id)
+    labels.append(row.label)
+    lengths.append(len(row.points))
+    persons.append(row.points.shape[1])
+    digests.append(source.digest({"keypoints": row.points}))
+    subjects.append(row.subject)
+    float16 += row.float16
+    present = row.points.any(-1)
+    if not present.any():
+      nobody.append(row.id)
+    joints.update(all=present.size, absent=int((~present).sum()), nan=row.nan)
+    if row.frame_size and not row.in_3d:
+      x, y = row.points[present][:, :2].T
+      height, width = row.frame_size
+      joints.update(
+        framed=len(x),
+        outside=_outside(x, y, width=width, height=height),
+        outside_swapped=_outside(x, y, width=height, height=width),
+      )
+  if not ids:
+    return {}
+
+  if float16:
+    rounds = "pixels to 0.5 above 512 and 1 above 1024, metres to 0.002 above 2"
+    found.notes.append(f"{_count(float16, 'clip')} float16, which rounds {rounds}")
+  if joints["nan"]:
+    found.notes.append(f"{_count(joints['nan'], 'joint')} NaN, and read as absent")
+  if nobody:
+    found.notes.append(f"{_count(len(nobody), 'clip')} without anybody: {_few(nobody)}")
+  for what, counts in (("ids", collections.Counter(ids)), ("points", collections.Counter(digests))):
+    twice = sum(count for name, count in counts.items() if name and count > 1)
+    if twice:
+      texts = found.wrong if what == "ids" else found.notes
+      texts.append(f"{_count(twice, 'clip')} with the very {what} of another one")
+  _check_image(found, joints)
+
+  known, median = set(subjects) - {None}, int(np.median(lengths))
+  table = {
+    "clips": str(len(ids)),
+    "persons": f"at most {max(persons)}",
+    "subjects": str(len(known)) if known else "not known",
+    "frames": f"{min(lengths)} to {max(lengths)}, median {median}",
+    "num_frames": f"{min(64, max(16, 8 * round(median / 8)))} suggested",
+    "joints": f"{_share(joints['absent'], joints['all'])} absent",
+  }
+  table["joints"] += f", {_share(joints['nan'], joints['all'])} NaN" * bool(joints["nan"])
+  if joints["framed"]:
+    table["joints"] += f", {_share(joints['outside'], joints['framed'])} outside the image"
+  for name, sides in found.protocols.items():
+    members = [[i for i, id in enumerate(ids) if id in side] for side in sides]
+    table[name] = f"{len(members[0])} to train, {len(members[1])} to test"
+    _check_protocol(
+      found, name, members, labels=labels, ids=ids, subjects=subjects, digests=digests
+    )
+  return table | _classes(found, collections.Counter(labels))
+
+
+def _check_image(found: Found, joints: Mapping[str, int]) -> None:
+  framed, outside, swapped = (joints[name] for name in ("framed", "outside", "outside_swapped"))
+  share = _share(outside, framed)
+  if outside > 0.05 * framed and swapped < 0.1 * outside:
+    found.wrong.append(
+      f"the frame size seems to be (width, height): {share} of the joints lie outside of it, and "
+      f"{_share(swapped, framed)} if its sides change places"
+    )
+  elif outside > 0.02 * framed:
+    texts = found.wrong if outside > 0.2 * framed else found.notes
+    texts.append(f"{share} of the joints lie outside the image")
+
+
+def _check_protocol(found, name, members, *, labels, ids, subjects, digests) -> None:
+  for what, values in (("id", ids), ("subject", subjects), ("array", digests)):
+    train, test = ({values[i] for i in side if values[i]} for side in members)
+    if shared := train & test:
+      copies = (ids[i] for i in members[1] if digests[i] in shared)
+      where = f", of {_few(copies)}" if what == "array" else f": {_few(sorted(shared))}"
+      across = what == "subject" and name in found.shared_subjects
+      texts = found.notes if across else found.wrong
+      sides = f"both sides{' (across cameras)' * across}"
+      texts.append(f"{name}: {_count(len(shared), what)} on {sides}{where}")
+  train, test = ([labels[i] for i in side] for side in members)
+  if hidden := train.count(-1):
+    found.wrong.append(f"{name}: {_count(hidden, 'clip')} to train with, without a label")
+  if untrained := sorted(set(test) - set(train) - {-1}):
+    names = _few(_class(found, k) for k in untrained)
+    found.notes.append(
+      f"{name}: {_count(len(untrained), 'class')} tested but never trained: {names}"
+    )
+
+
+def _classes(found: Found, counts: collections.Counter) -> dict[str, str]:
+  hidden = counts.pop(-1, 0)
+  if not counts:
+    return {"classes": "no labels"}
+  if hidden:
+    found.notes.append(f"{_count(hidden, 'clip')} without a label")
+  number = len(found.class_names) or max(counts) + 1
+  if max(counts) >= number:
+    found.wrong.append(f"labels: expected at most {number - 1}, got {max(counts)}")
+  if missing := number - sum(k < number for k in counts):
+    absent = (_class(found, k) for k in range(number) if k not in counts)
+    text = _few(itertools.islice(absent, 6))
+    found.notes.append(f"{_count(missing, 'class')} without clips: {text}")
+  most = max(counts.values())
+  return {"classes": str(number)} | {
+    f"  {_class(found, k)}": f"{counts[k]:>6} {'#' * round(20 * counts[k] / most)}"
+    for k in sorted(counts)
+  }
+
+
+def _class(found: Found, k: int) -> str:
+  return found.class_names[k] if k < len(found.class_names) else f"class {k}"
+
+
+def _outside(x: np.ndarray, y: np.ndarray, *, width: int, height: int) -> int:
+  return int(((x < 0) | (x > width) | (y < 0) | (y > height)).sum())
+
+
+def _share(part: int, whole: int) -> str:
+  return f"{part / max(whole, 1):.1%}"
+
+
+def _count(number: int, noun: str) -> str:
+  return (
+    f"{number} {noun} is"
+    if number == 1
+    else f"{number} {noun}{'es' * (noun[-1] == 's') or 's'} are"
+  )
+
+
+def _few(names: Iterable[str]) -> str:
+  (*few,) = itertools.islice(map(repr, names), 6)
+  return ", ".join(few[:5]) + ", ..." * (len(few) > 5)
+
+
+if __name__ == "__main__":
+  launch.command(run, define, positional="FILE")

@@ -1,0 +1,251 @@
+"""What is said of a file of poses, and that nothing is touched."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments import doctor, launch
+
+
+def annotation(id, label=0, *, frames=4, size=(72, 128), **fields):
+  height, width = size
+  points = np.random.default_rng(list(id.encode())).uniform(1, (width, height), (1, frames, 17, 2))
+  score = np.full((1, frames, 17), 0.5)
+  return {
+    "frame_dir": id,
+    "label": label,
+    "img_shape": size,
+    "keypoint": points.astype(np.float32),
+    "keypoint_score": score,
+  } | fields
+
+
+def ntu(person, action=1):
+  return f"S001C001P00{person}R001A00{action}"
+
+
+CLIPS = {
+  "split": {"train": [ntu(1), ntu(1, 2)], "test": [ntu(2)]},
+  "annotations": [
+    annotation(ntu(1), frames=10),
+    annotation(ntu(1, 2), 2, frames=90),
+    annotation(ntu(2), frames=33),
+  ],
+}
+
+
+def clips(**fields):
+  """The same, with other fields in the first clip."""
+  first, *others = CLIPS["annotations"]
+  return CLIPS | {"annotations": [first | fields, *others]}
+
+
+@pytest.fixture
+def examine(tmp_path, capsys):
+  """Runs the command: `examine(content or path)` -> its code, what it prints, and its error."""
+
+  def run(path, *argv):
+    if not hasattr(path, "is_dir"):
+      content, path = path, tmp_path / "toy.pkl"
+      path.write_bytes(pickle.dumps(content))
+    before = files(tmp_path)
+    code = launch.command(doctor.run, doctor.define, [str(path), *argv], positional="FILE")
+    assert files(tmp_path) == before
+    out, error = capsys.readouterr()
+    assert (code == 0) == (not error)
+    assert error.count("\n") == bool(code)
+    return code, out, error
+
+  return run
+
+
+def files(folder):
+  return {
+    path: (path.stat().st_mtime_ns, path.read_bytes())
+    for path in folder.rglob("*")
+    if path.is_file()
+  }
+
+
+def lines(out):
+  return [" ".join(line.split()) for line in out.splitlines()]
+
+
+def test_a_table_says_what_a_pickle_holds(examine):
+  code, out, _ = examine(clips(keypoint=np.full((1, 10, 17, 2), np.nan)))
+  assert code == 0
+  assert lines(out)[1:] == [
+    "clips 3",
+    "persons at most 1",
+    "subjects 2",
+    "frames 10 to 90, median 33",
+    "num_frames 32 suggested",
+    "joints 7.5% absent, 7.5% NaN, 0.0% outside the image",
+    "test 2 to train, 1 to test",
+    "classes 3",
+    "class 0 2 ####################",
+    "class 2 1 ##########",
+    "note: 170 joints are NaN, and read as absent",
+    f"note: 1 clip is without anybody: '{ntu(1)}'",
+    "note: 1 class is without clips: 'class 1'",
+    "nothing is wrong",
+  ]
+
+
+def test_a_prepared_set_is_read_whole(examine, nods):
+  code, out, _ = examine(nods / "nods")
+  assert code == 0
+  assert "nods 1.0.0, prepared, synthetic, openpose25" in out
+  text = "\n".join(lines(out))
+  for line in ("subjects 4", "xsub 18 to train, 6 to test", "nod 12 ####################"):
+    assert line in text
+
+
+def test_a_recording_is_examined_without_labels(examine, tmp_path):
+  np.save(tmp_path / "a.npy", np.full((40, 17, 3), [5, 5, 0.5]))
+  code, out, _ = examine(tmp_path / "a.npy")
+  assert code == 0
+  assert "one recording, coco17" in out
+  assert "classes no labels" in lines(out)
+  assert "num_frames 40 suggested" in lines(out)
+
+
+def test_3d_points_and_a_layout_of_ones_own(examine, tmp_path):
+  layout = tmp_path / "dot.json"
+  definition = {"name": "dot", "joints": ["dot"], "parents": [0], "limbs": [], "mirror_pairs": []}
+  layout.write_text(json.dumps(definition))
+  points = np.random.default_rng(0).normal(0, 0.3, (1, 4, 1, 3))
+  code, out, _ = examine(
+    [annotation("a", keypoint=points, keypoint_score=None)], f"--layout={layout}"
+  )
+  assert code == 0
+  assert "annotations, dot" in out
+  assert "note: the 3-D points do not lie before a camera: no key points, no heatmaps" in out
+  assert "note: no two splits pair up: 'toy'" in out
+
+
+@pytest.mark.parametrize(
+  ("content", "note"),
+  [
+    (clips(keypoint=CLIPS["annotations"][0]["keypoint"].astype(np.float16)), "1 clip is float16"),
+    (clips(label=None) | {"split": {}}, "1 clip is without a label"),
+    (clips(label=1), "test: 1 class is tested but never trained: 'class 0'"),
+    (
+      CLIPS | {"split": {"train": [ntu(1)], "test": [ntu(2)]}},
+      f"1 clip is in no split: '{ntu(1, 2)}'",
+    ),
+    (
+      CLIPS | {"split": {"xview_train": [ntu(1)], "xview_val": [ntu(1, 2)]}},
+      "xview_val: 1 subject is on both sides (across cameras): 'P001'",
+    ),
+    (
+      [annotation("a"), annotation("a") | {"frame_dir": "b"}],
+      "2 clips are with the very points of another one",
+    ),
+  ],
+)
+def test_notes_are_no_faults(examine, content, note):
+  code, out, _ = examine(content)
+  assert code == 0
+  assert f"note: {note}" in out
+  assert "WRONG" not in out
+
+
+SWAPPED = [annotation(id, size=(720, 1280), img_shape=(1280, 720)) for id in "abc"]
+
+
+@pytest.mark.parametrize(
+  ("content", "wrong"),
+  [
+    (SWAPPED, "the frame size seems to be (width, height): 4"),
+    ([annotation("a", img_shape=(36, 64))], "of the joints lie outside the image"),
+    (clips(label=-1), "test: 1 clip is to train with, without a label"),
+    (clips(frame_dir=ntu(2)) | {"split": {}}, "2 clips are with the very ids of another one"),
+    (
+      CLIPS | {"split": {"train": [ntu(1), ntu(3)], "test": [ntu(2)]}},
+      f"split 'train': expected ids of annotations, got 1: '{ntu(3)}'",
+    ),
+    (
+      CLIPS | {"split": {"train": [ntu(1)], "test": [ntu(1)]}},
+      "expected no clip in both train and te",
+    ),
+    (
+      CLIPS | {"split": {"train": [ntu(1)], "test": [ntu(1, 2)]}},
+      "test: 1 subject is on both sides: 'P001'",
+    ),
+    (
+      CLIPS
+      | {
+        "annotations": [CLIPS["annotations"][2] | {"frame_dir": ntu(1)}, *CLIPS["annotations"][1:]]
+      },
+      f"test: 1 array is on both sides, of '{ntu(2)}'",
+    ),
+    (clips(keypoint=np.full((1, 10, 17, 2), np.inf)), "expected a finite number, got inf"),
+    (clips(keypoint=np.full((1, 4, 17, 2), 0.5), keypoint_score=None), "none above 1 (normalised"),
+    (clips(keypoint=None), "annotations[0]"),
+    (clips(total_frames=5), "total_frames: expected 10, got 5"),
+  ],
+)
+def test_what_is_wrong_is_listed_and_ends_with_3(examine, content, wrong):
+  code, out, error = examine(content)
+  assert code == 3
+  assert any(line.startswith("WRONG: ") and wrong in line for line in out.splitlines()), out
+  assert "thing" in error
+  assert "nothing is wrong" not in out
+
+
+def test_all_faults_are_counted_and_few_are_shown(examine):
+  first, *others = CLIPS["annotations"]
+  broken = [first | {"frame_dir": f"a{i}", "label": "x"} for i in range(30)]
+  code, out, error = examine([*broken, *others])
+  assert code == 3
+  assert out.count("WRONG: ") == 11
+  assert "WRONG: and 20 more" in out
+  assert "30 things are wrong, named above" in error
+
+
+def test_a_prepared_set_that_was_changed_is_wrong(examine, nods, tmp_path):
+  path = shutil.copytree(nods, tmp_path / "data") / "nods"
+  index = json.loads((path / "1.0.0" / "index.json").read_text())
+  index["clips"]["digest"][3] = "0"
+  index["clips"]["subject"][20] = "a"
+  index["clips"]["label"][4] = -1
+  index["clips"]["label"][5] = 9
+  (path / "1.0.0" / "index.json").write_text(json.dumps(index))
+  code, out, _ = examine(path)
+  assert code == 3
+  for text in ("with other key points", "1 subject is on both sides: 'a'", "without a label"):
+    assert text in out
+  assert "WRONG: labels: expected at most 1, got 9" in out
+
+
+@pytest.mark.parametrize(
+  ("argv", "code", "message"),
+  [
+    ([], 2, "FILE is required"),
+    (["a", "b"], 2, "unexpected argument 'b' (one FILE at a time)"),
+    (["none.csv"], 3, "none.csv: expected a file or a folder, got nothing"),
+    (["none.pkl"], 3, "none.pkl: expected annotations: .pkl files"),
+    (["a.pkl", "--layout=coco71"], 2, "layout: "),
+    (["page.pkl"], 3, "page.pkl: "),
+    (["all_wrong.pkl"], 3, "annotations[0]: expected a dict, got 1"),
+    (["odd.pkl"], 3, "odd.pkl: points: expected 17 (coco17), "),
+    (["data"], 3, "index.json: expected an index as prepare.py writes it"),
+  ],
+)
+def test_what_cannot_be_examined_is_one_line(tmp_path, monkeypatch, capsys, argv, code, message):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "page.pkl").write_text("<html>")
+  (tmp_path / "all_wrong.pkl").write_bytes(pickle.dumps([1, 2]))
+  odd = annotation("a", keypoint=np.ones((1, 4, 3, 2)), keypoint_score=None)
+  (tmp_path / "odd.pkl").write_bytes(pickle.dumps([odd]))
+  (tmp_path / "data").mkdir()
+  (tmp_path / "data" / "index.json").write_text("{")
+  assert launch.command(doctor.run, doctor.define, argv, positional="FILE") == code
+  error = capsys.readouterr().err
+  assert error.startswith("jaxmg: error: ")
+  assert error.count("\n") == 1
+  assert message in error
