@@ -1,6 +1,7 @@
 """The code in the documents runs."""
 
 import pathlib
+import pickle
 import re
 
 import jax
@@ -8,13 +9,13 @@ import numpy as np
 from flax import nnx
 
 from jaxmg import models
-from jaxmg.data import prepared, source
+from jaxmg.data import annotations, prepared, readers, source
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def blocks(path):
-  return re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
+def blocks(path, language="python"):
+  return re.findall(rf"```{language}\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
 
 
 def test_example_of_the_readme_runs():
@@ -27,7 +28,7 @@ def test_example_of_the_readme_runs():
 
 
 def test_example_of_your_data_prepares_a_folder_of_csv_files(tmp_path):
-  (example,) = blocks("docs/your_data.md")
+  example, _ = blocks("docs/your_data.md")
   raw = tmp_path / "recordings"
   raw.mkdir()
   lines = ["file,class,subject"]
@@ -43,6 +44,24 @@ def test_example_of_your_data_prepares_a_folder_of_csv_files(tmp_path):
   assert directory == tmp_path / "data" / "desk" / "1.0.0"
   data = source.Source(directory)
   assert [data.ids[row] for row in data.rows("test")] == ["cy.csv"]
+
+
+def test_example_of_your_data_splits_a_list_of_annotations(tmp_path, monkeypatch):
+  _, example = blocks("docs/your_data.md")
+  monkeypatch.chdir(tmp_path)
+  points = {"keypoint": np.ones((1, 3, 9, 2)), "img_shape": (72, 128)}
+  clips = [{"frame_dir": f"{name}_01", "label": 0} | points for name in ("ann", "dan")]
+  pathlib.Path("annotations.pkl").write_bytes(pickle.dumps(clips))
+  exec(example, {})
+  assert annotations.read("desk.pkl").protocols() == {"test": ({"ann_01"}, {"dan_01"})}
+
+
+def test_example_of_your_data_is_a_sound_layout(tmp_path):
+  (example,) = blocks("docs/your_data.md", "json")
+  (tmp_path / "desk9.json").write_text(example)
+  skeleton = readers.find_layout(str(tmp_path / "desk9.json"))
+  np.savetxt(tmp_path / "a.csv", np.tile([5, 5, 0.5], (4, 9)), delimiter=",")
+  assert readers.read(tmp_path / "a.csv", layout=skeleton).keypoints.shape == (4, 1, 9, 3)
 
 
 def test_the_model_works_under_nnx_as_the_readme_says():
