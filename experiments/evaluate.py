@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from experiments import launch, plots
-from jaxmg import errors, predict, scores, skeletons
+from jaxmg import errors, predict, scores
 from jaxmg.data import pipeline
 from jaxmg.data.source import Source
 from jaxmg.training import checkpoints, metrics, sharding, step
@@ -105,7 +105,7 @@ def scorer(
   batches = pipeline.test_batches(
     data,
     rows,
-    skeleton=skeletons.get(recipe["skeleton"]),
+    skeleton=predict.recipe_skeleton(recipe),
     batch_size=batch_size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmg import inputs, skeletons
+from jaxmg import inputs, predict
 from jaxmg.data import pipeline
 
 
@@ -30,7 +30,7 @@ def views(
 ):
   """Three clips, in the first of their test views: skeletons, and the heatmaps made of them."""
   pyplot = _pyplot()
-  skeleton = skeletons.get(recipe["skeleton"])
+  skeleton = predict.recipe_skeleton(recipe)
   points = recipe["sampling"]["points"]
   chosen = np.linspace(0, len(rows) - 1, 3).astype(int)
   batches = pipeline.test_batches(

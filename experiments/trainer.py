@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import evaluate, launch
-from jaxmg import errors, predict, skeletons
+from jaxmg import errors, predict
 from jaxmg.data import pipeline
 from jaxmg.data.source import Source
+from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
 from jaxmg.training import checkpoints, loop, losses, optimizers, sharding, step
 
@@ -27,8 +28,8 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
   mesh = sharding.data_mesh()
   sharding.check_batch_size(mesh, config.train.batch_size, where="--config.train.batch_size")
   data = Source(os.path.join(config.data.dir, config.data.name))
-  skeleton = find_skeleton(config)
-  recipe = make_recipe(config, data) | describe(config, data, skeleton)
+  skeleton = find_skeleton(config, data)
+  recipe = make_recipe(config, data, skeleton) | describe(config, data, skeleton)
   rows = data.rows("train", protocol=config.data.protocol, fold=recipe["data"]["fold"])
   stream = {
     "skeleton": skeleton,
@@ -120,8 +121,9 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
     )
 
 
-def make_recipe(config, data: Source) -> dict:
+def make_recipe(config, data: Source, skeleton: Skeleton) -> dict:
   """What prediction needs beside the weights, the model and its inputs (see `jaxmg.predict`)."""
+  ours = topology.SKELETONS.values()
   return {
     "sampling": {
       "kind": config.sampling.kind,
@@ -131,7 +133,7 @@ def make_recipe(config, data: Source) -> dict:
       "style": config.sampling.style,
       "points": config.sampling.points,
     },
-    "skeleton": config.skeleton,
+    "skeleton": skeleton.name if skeleton in ours else topology.to_json(skeleton),
     "class_names": list(data.class_names),
     "frame_size": list(data.frame_size),
     "data": {
@@ -146,9 +148,12 @@ def make_recipe(config, data: Source) -> dict:
   }
 
 
-def find_skeleton(config) -> Skeleton:
+def find_skeleton(config, data: Source) -> Skeleton:
+  """One of ours, or the data set's, which may be a user's own."""
+  if config.skeleton == data.skeleton:
+    return data.layout
   try:
-    return skeletons.get(config.skeleton)
+    return topology.get(config.skeleton)
   except ValueError as error:
     raise errors.ConfigError(f"--config.skeleton: {error}") from error
 

@@ -25,9 +25,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
 
-from jaxmg import errors, inputs, models, skeletons
+from jaxmg import errors, inputs, models
 from jaxmg.data import batch, readers
-from jaxmg.skeletons import sampling
+from jaxmg.skeletons import sampling, topology
 from jaxmg.training import checkpoints, sharding, step
 
 _KEYS = {"model", "sampling", "inputs", "skeleton", "class_names", "frame_size", "data"}
@@ -50,6 +50,12 @@ def load_recipe(run: str | os.PathLike) -> dict[str, Any]:
   return recipe
 
 
+def recipe_skeleton(recipe: dict[str, Any]) -> topology.Skeleton:
+  """The layout that the model sees: the name of one of ours, or a user's own, written out."""
+  found = recipe["skeleton"]
+  return topology.from_json(found) if isinstance(found, dict) else topology.get(found)
+
+
 def build_model(recipe: dict[str, Any], *, dtype: Any = jnp.float32) -> nn.Module:
   """The model of a recipe, computing in `dtype`."""
   options = dict(recipe["model"])
@@ -67,7 +73,7 @@ def build_predict_step(recipe: dict[str, Any], model: nn.Module) -> Callable:
   """
   options = dict(recipe["inputs"])
   mirror = options.pop("mirror")
-  skeleton = skeletons.get(recipe["skeleton"])
+  skeleton = recipe_skeleton(recipe)
   points = recipe["sampling"]["points"]
   if recipe["model"]["name"] == "posec3d":
     views = functools.partial(inputs.heatmap_views, size=options["size"], mirror=mirror)
@@ -115,7 +121,7 @@ class Predictor:
     are 3-D joints and the clip has none.
     """
     try:
-      joints = skeletons.get(self.recipe["skeleton"]).indices_in(clip.layout)
+      joints = recipe_skeleton(self.recipe).indices_in(clip.layout)
     except ValueError as error:
       raise errors.DataError(f"layout of the clip: {error}") from error
     options = dict(self.recipe["sampling"])

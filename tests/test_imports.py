@@ -52,7 +52,7 @@ ARROWS = {
     " jaxmg.skeletons.topology"
   ),
   "jaxmg.data.readers": "jaxmg.errors jaxmg.skeletons.topology [openpyxl] [scipy]",
-  "jaxmg.data.source": "tensorflow_datasets jaxmg.errors",
+  "jaxmg.data.source": "tensorflow_datasets jaxmg.errors jaxmg.skeletons.topology",
   # Arrays and callables: no data set, no skeleton, no particular model.
   "jaxmg.training": "",
   "jaxmg.training.checkpoints": "jax orbax jaxmg.errors",
@@ -79,7 +79,7 @@ ARROWS = {
     "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics experiments.launch"
   ),
   "experiments.launch": "absl jax ml_collections jaxmg.errors jaxmg.training.sharding",
-  "experiments.plots": "jax jaxmg.inputs jaxmg.skeletons jaxmg.data.pipeline [matplotlib]",
+  "experiments.plots": "jax jaxmg.inputs jaxmg.predict jaxmg.data.pipeline [matplotlib]",
   "experiments.posec3d": "jaxmg experiments.launch experiments.trainer",
   "experiments.predict": "absl jaxmg.errors jaxmg.predict jaxmg.data.readers experiments.launch",
   "experiments.submit": "absl jaxmg.errors jaxmg.scores jaxmg.data.source experiments.launch",

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int64
 
 from jaxmg.errors import DataError
+from jaxmg.skeletons import topology
 
 
 class Source:
@@ -33,7 +34,11 @@ class Source:
       clips = index["clips"]
       self.name: str = index["name"]
       self.version: str = index["version"]
-      self.skeleton: str = index["skeleton"]
+      definition = index.get("skeleton_definition")  # of a layout that is the user's own
+      self.layout = (
+        topology.from_json(definition) if definition else topology.get(index["skeleton"])
+      )
+      self.skeleton: str = self.layout.name
       self.class_names: tuple[str, ...] = tuple(index["class_names"])
       self.mirror: bool = index["mirror"]
       self.num_persons: int = index["num_persons"]

@@ -10,6 +10,8 @@ import scipy.io
 
 from experiments import agcn, evaluate, launch, predict
 from jaxmg import scores
+from jaxmg.data import prepared, readers
+from jaxmg.skeletons import topology
 from jaxmg.training import checkpoints
 
 CONFIG = pathlib.Path(__file__).parents[2] / "experiments" / "configs" / "agcn.py"
@@ -91,6 +93,42 @@ def test_key_points_train_as_well(nods, tmp_path):
   assert launch.main(agcn.run, command(tmp_path / "run", nods, argument, *settings)) == 0
   lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
   assert any("eval/top1" in json.loads(line) for line in lines)
+
+
+def test_a_layout_of_ones_own_goes_with_the_data_and_the_run(tmp_path, capsys):
+  arm = {
+    "name": "arm3",
+    "joints": ["shoulder", "elbow", "wrist"],
+    "parents": [0, 0, 1],
+    "limbs": [[0, 1], [1, 2]],
+    "mirror_pairs": [],
+  }
+
+  class Arms(prepared.Builder):
+    skeleton = topology.from_json(arm)
+    class_names = ("still", "raised")
+    frame_size = (72, 128)
+    protocols = {"xsub": prepared.by_subject(train=("a", "b"))}  # noqa: RUF012
+
+    def clips(self):
+      for i in range(12):
+        keypoints = np.ones((10, 1, 3, 3), np.float32) * [20 + i, 30, 1]
+        keypoints[:, 0, 2, 1] -= np.arange(10) * (i % 2)
+        clip = readers.Clip(keypoints, self.skeleton)
+        yield prepared.Example(f"c{i}", i % 2, "abc"[i % 3], clip)
+
+  prepared.write(Arms, raw=tmp_path, data_dir=tmp_path)
+  settings = ("data.name=arms", "skeleton=arm3", "sampling.mirror=false")
+  workdir = tmp_path / "run"
+  assert launch.main(agcn.run, command(workdir, tmp_path, "imigue,bone", *settings)) == 0
+  assert json.loads((workdir / "recipe.json").read_text())["skeleton"] == arm
+  assert launch.command(evaluate.run, evaluate.define, [f"--run={workdir}"]) == 0
+  np.save(tmp_path / "clip.npy", np.full((5, 3, 3), 20.0) * [1, 1, 0.05])
+  (tmp_path / "arm3.json").write_text(json.dumps(arm))
+  arguments = [f"--run={workdir}", f"--input={tmp_path / 'clip.npy'}"]
+  layout = f"--layout={tmp_path / 'arm3.json'}"
+  assert launch.command(predict.run, predict.define, [*arguments, layout]) == 0
+  assert "arm3" in capsys.readouterr().out
 
 
 def test_3d_joints_are_asked_of_sets_and_clips_that_have_them(run, nods, tmp_path, capsys):
