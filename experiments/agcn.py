@@ -41,7 +41,7 @@ def describe(config, data: Source, skeleton: Skeleton) -> dict:
 
 
 def augment(config, recipe: dict, skeleton: Skeleton) -> Callable:
-  points = config.sampling.points
+  points = recipe["sampling"]["points"]
   derive = functools.partial(
     inputs.graph_inputs,
     skeleton=skeleton,

@@ -35,8 +35,8 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
     "skeleton": skeleton,
     "kind": config.sampling.kind,
     "num_frames": config.sampling.num_frames,
-    "num_persons": config.sampling.num_persons,
-    "points": config.sampling.points,
+    "num_persons": recipe["sampling"]["num_persons"],
+    "points": recipe["sampling"]["points"],
     "crop": list(config.sampling.crop),
     "batch_size": config.train.batch_size,
     "seed": config.train.seed,
@@ -80,7 +80,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
     optimizer,
   )
   example = jax.eval_shape(
-    augment, jax.random.split(jax.random.key(0), 1), one_row(config, skeleton)
+    augment, jax.random.split(jax.random.key(0), 1), one_row(recipe, skeleton)
   )
   init = functools.partial(step.init_train_state, model, optimizer)
   init_key, train_key = jax.random.split(jax.random.key(config.train.seed))
@@ -91,7 +91,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
   if jax.process_index() == 0:
     print(
       f"{data.name}{' (synthetic)' if data.synthetic else ''}: {len(rows)} training clips of "
-      f"{len(data.class_names)} classes; {what} of {config.skeleton}\n"
+      f"{len(data.class_names)} classes; {what} of {skeleton}\n"
       f"{config.model.name} {config.model.variant}: {parameters:,} parameters\n"
       f"learning rate {config.optimizer.learning_rate:g} x batch {config.train.batch_size} / "
       f"{config.optimizer.reference_batch} = {rate:g}",
@@ -129,9 +129,9 @@ def make_recipe(config, data: Source, skeleton: Skeleton) -> dict:
       "kind": config.sampling.kind,
       "num_frames": config.sampling.num_frames,
       "num_clips": config.sampling.test_clips,
-      "num_persons": config.sampling.num_persons,
+      "num_persons": config.sampling.num_persons or data.num_persons,
       "style": config.sampling.style,
-      "points": config.sampling.points,
+      "points": config.sampling.points or ("joints3d" if data.joints3d else "keypoints"),
     },
     "skeleton": skeleton.name if skeleton in ours else topology.to_json(skeleton),
     "class_names": list(data.class_names),
@@ -150,7 +150,7 @@ def make_recipe(config, data: Source, skeleton: Skeleton) -> dict:
 
 def find_skeleton(config, data: Source) -> Skeleton:
   """One of ours, or the data set's, which may be a user's own."""
-  if config.skeleton == data.skeleton:
+  if config.skeleton in (None, data.skeleton):
     return data.layout
   try:
     return topology.get(config.skeleton)
@@ -167,11 +167,12 @@ def variant(config, name: str, variants: dict[str, dict]) -> dict:
   return variants[config.model.variant]
 
 
-def one_row(config, skeleton: Skeleton) -> dict:
+def one_row(recipe: dict, skeleton: Skeleton) -> dict:
   """A batch of one clip, as shapes."""
-  shape = (1, config.sampling.num_frames, config.sampling.num_persons, skeleton.num_joints, 3)
+  sampling = recipe["sampling"]
+  shape = (1, sampling["num_frames"], sampling["num_persons"], skeleton.num_joints, 3)
   return {
-    config.sampling.points: jax.ShapeDtypeStruct(shape, jnp.float32),
+    sampling["points"]: jax.ShapeDtypeStruct(shape, jnp.float32),
     "frame_size": jax.ShapeDtypeStruct((1, 2), jnp.int32),
   }
 

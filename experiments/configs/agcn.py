@@ -2,30 +2,51 @@
 
   python -m experiments.agcn --config=experiments/configs/agcn.py:DATASET,STREAM[,paper] ...
 
-DATASET: utd_mhad (3-D joints), imigue or synthetic_imigue (key points); STREAM: joint, bone,
+DATASET: utd_mhad (3-D joints), imigue, synthetic_imigue (key points), or the name of any other
+prepared set, which is then seen in its own layout, in 3-D if it has that; STREAM: joint, bone,
 joint_motion or bone_motion. "paper" is its recipe for NTU RGB+D; without it, ours.
 """
 
 import ml_collections
 
-IMIGUE = dict(skeleton="imigue22", points="keypoints", mirror=True)
+IMIGUE = dict(
+  skeleton="imigue22",
+  points="keypoints",
+  num_persons=1,
+  mirror=True,
+  rotation=10.0,  # in the image
+  logit_adjustment=1.0,  # for the long tail
+)
 DATASETS = {
   "imigue": IMIGUE,
   "synthetic_imigue": IMIGUE,
   # Left and right are classes: its index forbids mirroring.
-  "utd_mhad": dict(skeleton="kinect20", points="joints3d", mirror=False),
+  "utd_mhad": dict(
+    skeleton="kinect20",
+    points="joints3d",
+    num_persons=1,
+    mirror=False,
+    rotation=30.0,  # about the vertical
+    logit_adjustment=0.0,
+  ),
 }
+OTHER = dict(
+  skeleton=ml_collections.config_dict.placeholder(str),  # the data set's own layout
+  points=ml_collections.config_dict.placeholder(str),  # joints3d, if it has them
+  num_persons=ml_collections.config_dict.placeholder(int),  # as many as it has
+  mirror=True,
+  rotation=15.0,
+  logit_adjustment=0.0,
+)
 STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
 VARIANT = "paper"
 
 
 def get_config(argument: str = "utd_mhad,joint") -> ml_collections.ConfigDict:
   name, stream, *variant = argument.split(",")
-  if name not in DATASETS:
-    raise ValueError(f"data set: expected {' or '.join(DATASETS)}, got {name!r}")
   if stream not in STREAMS or variant not in ([], [VARIANT]):
     raise ValueError(f"expected DATASET,{' or '.join(STREAMS)}[,{VARIANT}], got {argument!r}")
-  dataset = DATASETS[name]
+  dataset = DATASETS.get(name, OTHER)
   config = ml_collections.ConfigDict()
   config.data = dict(
     name=name,
@@ -38,7 +59,7 @@ def get_config(argument: str = "utd_mhad,joint") -> ml_collections.ConfigDict:
   config.sampling = dict(
     kind="linear",
     num_frames=64,
-    num_persons=1,
+    num_persons=dataset["num_persons"],
     points=dataset["points"],
     crop=(0.75, 1.0),  # least and most of a clip that a training sample spans
     test_clips=1,
@@ -46,7 +67,7 @@ def get_config(argument: str = "utd_mhad,joint") -> ml_collections.ConfigDict:
     style="mmaction2",
   )
   config.inputs = dict(stream=stream)
-  config.augment = dict(rotation=30.0, tilt=17.0, scale=(0.9, 1.1))
+  config.augment = dict(rotation=dataset["rotation"], tilt=17.0, scale=(0.9, 1.1))
   config.model = dict(name="agcn", variant="agcn", dropout=0.0)
   config.optimizer = dict(
     name="sgd",
@@ -63,14 +84,11 @@ def get_config(argument: str = "utd_mhad,joint") -> ml_collections.ConfigDict:
     batch_size=16,
     dtype="float32",
     label_smoothing=0.1,
-    logit_adjustment=0.0,
+    logit_adjustment=dataset["logit_adjustment"],
     seed=0,
     evaluate_every=5,
     log_every=20,
   )
-  if dataset["points"] == "keypoints":
-    config.augment.update(rotation=10.0, tilt=0.0)
-    config.train.logit_adjustment = 1.0  # the long tail of iMiGUE
   if variant:
     config.sampling.update(kind="repeat", num_frames=300, crop=(1.0, 1.0), mirror=False)
     config.augment.update(rotation=0.0, tilt=0.0, scale=(1.0, 1.0))

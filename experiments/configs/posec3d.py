@@ -2,8 +2,9 @@
 
   python -m experiments.posec3d --config=experiments/configs/posec3d.py:DATASET,STREAM[,small] ...
 
-DATASET: imigue, utd_mhad, synthetic_imigue; STREAM: joint or limb; "small" is a network and an
-input for a laptop's CPU, without claim to anybody's figures.
+DATASET: imigue, utd_mhad, synthetic_imigue, or the name of any other prepared set, which is then
+seen in its own layout; STREAM: joint or limb; "small" is a network and an input for a laptop's CPU,
+without claim to anybody's figures.
 """
 
 import ml_collections
@@ -11,6 +12,7 @@ import ml_collections
 # The 2023 winner's recipe (VUT-HFUT/MiGA2023_Track1): 100 epochs at 0.4 / 6 for a batch of 32.
 IMIGUE = dict(
   skeleton="imigue22",
+  num_persons=1,
   epochs=100,
   learning_rate=0.4 / 6,
   reference_batch=32,
@@ -23,6 +25,7 @@ DATASETS = {
   # PYSKL's recipe for NTU-60, longer. Left and right are classes: its index forbids mirroring.
   "utd_mhad": dict(
     skeleton="kinect20",
+    num_persons=1,
     epochs=100,
     learning_rate=0.4,
     reference_batch=256,
@@ -31,15 +34,17 @@ DATASETS = {
   ),
 }
 
+OTHER = IMIGUE | dict(
+  skeleton=ml_collections.config_dict.placeholder(str),  # the data set's own layout
+  num_persons=ml_collections.config_dict.placeholder(int),  # as many as it has
+)
 STREAMS = ("joint", "limb")
 VARIANT = "small"
 
 
 def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
   name, kind, *variant = argument.split(",")
-  if name not in DATASETS:
-    raise ValueError(f"data set: expected {' or '.join(DATASETS)}, got {name!r}")
-  dataset = DATASETS[name]
+  dataset = DATASETS.get(name, OTHER)
   if kind not in STREAMS or variant not in ([], [VARIANT]):
     raise ValueError(f"expected DATASET,{' or '.join(STREAMS)}[,{VARIANT}], got {argument!r}")
   config = ml_collections.ConfigDict()
@@ -54,7 +59,7 @@ def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
   config.sampling = dict(
     kind="uniform",
     num_frames=48,
-    num_persons=1,
+    num_persons=dataset["num_persons"],
     points="keypoints",
     crop=(1.0, 1.0),  # least and most of a clip that a training sample spans
     test_clips=10,

@@ -118,9 +118,8 @@ def test_a_layout_of_ones_own_goes_with_the_data_and_the_run(tmp_path, capsys):
         yield prepared.Example(f"c{i}", i % 2, "abc"[i % 3], clip)
 
   prepared.write(Arms, raw=tmp_path, data_dir=tmp_path)
-  settings = ("data.name=arms", "skeleton=arm3", "sampling.mirror=false")
   workdir = tmp_path / "run"
-  assert launch.main(agcn.run, command(workdir, tmp_path, "imigue,bone", *settings)) == 0
+  assert launch.main(agcn.run, command(workdir, tmp_path, "arms,bone")) == 0
   assert json.loads((workdir / "recipe.json").read_text())["skeleton"] == arm
   assert launch.command(evaluate.run, evaluate.define, [f"--run={workdir}"]) == 0
   np.save(tmp_path / "clip.npy", np.full((5, 3, 3), 20.0) * [1, 1, 0.05])
