@@ -7,6 +7,7 @@ what a value costs is checked against the size of the file before it is made.
 """
 
 import dataclasses
+import io
 import math
 import mmap
 import os
@@ -14,7 +15,7 @@ import pickletools
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -159,7 +160,7 @@ def describe(error: Exception) -> str:
 
 
 def interpret(
-  stream: BinaryIO | mmap.mmap,
+  stream: io.BytesIO | mmap.mmap,
   *,
   size: int,
   admitted: Mapping[str, Any],

@@ -39,6 +39,7 @@ ARROWS = {
   "jaxmg.pretrained.agcn": "jaxmg.pretrained.convert",
   "jaxmg.pretrained.convert": "flax jax jaxmg.errors",
   "jaxmg.pretrained.posec3d": "jaxmg.pretrained.convert",
+  "jaxmg.pretrained.torch_files": "ml_dtypes jaxmg.errors jaxmg.pickles",
   # The host's side, without jax: grain in the pipeline, tensorflow_datasets where records are.
   "jaxmg.data": "",
   "jaxmg.data.annotations": "jaxmg.errors jaxmg.pickles jaxmg.data.readers",

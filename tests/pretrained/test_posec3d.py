@@ -1,7 +1,6 @@
-import functools
-import importlib.util
 import json
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,21 +8,10 @@ import numpy as np
 import pytest
 
 from jaxmg import errors, models
-from jaxmg.pretrained import convert, posec3d
+from jaxmg.pretrained import convert, posec3d, torch_files
 from jaxmg.skeletons import heatmaps
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-
-
-@functools.cache
-def _golden():
-  spec = importlib.util.spec_from_file_location("seeded", GOLDEN / "seeded.py")
-  seeded = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(seeded)
-  golden = json.loads((GOLDEN / "posec3d_slowonly_r50.json").read_text())
-  shapes = golden["state_dict"].items()
-  state_dict = {name: seeded.seeded_array(name, tuple(shape)) for name, shape in shapes}
-  return state_dict, golden["taps"], np.load(GOLDEN / "posec3d_slowonly_r50.npz")
 
 
 def _model(num_classes=60, num_joints=17):
@@ -31,8 +19,13 @@ def _model(num_classes=60, num_joints=17):
   return model, jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 16, 16, num_joints)))
 
 
-def test_key_points_through_the_published_network_give_its_logits_and_intermediates():
-  state_dict, taps, arrays = _golden()
+def test_key_points_through_the_published_network_give_its_logits_and_intermediates(
+  torch_file, monkeypatch
+):
+  taps = json.loads((GOLDEN / "posec3d_slowonly_r50.json").read_text())["taps"]
+  arrays = np.load(GOLDEN / "posec3d_slowonly_r50.npz")
+  monkeypatch.setitem(sys.modules, "torch", None)  # cannot be imported
+  state_dict = torch_files.read(torch_file("posec3d_slowonly_r50", "zip"))
   model, abstract = _model()
   variables = convert.convert(state_dict, abstract, posec3d.RULES, ignore=posec3d.IGNORE)
   points = np.concatenate([arrays["keypoint"], arrays["score"][..., None]], -1)  # M T V 3
@@ -70,8 +63,8 @@ def test_key_points_through_the_published_network_give_its_logits_and_intermedia
     (dict(num_joints=22), r"backbone.conv1.conv.weight: .* expected \(1, 7, 7, 22, 32\)"),
   ],
 )
-def test_weights_of_other_classes_or_joints_are_refused_by_name(other, problem):
-  state_dict, *_ = _golden()
+def test_weights_of_other_classes_or_joints_are_refused_by_name(other, problem, seeded_state_dict):
+  state_dict = seeded_state_dict("posec3d_slowonly_r50")
   _, abstract = _model(**other)
   with pytest.raises(errors.CheckpointError, match=problem):
     convert.convert(state_dict, abstract, posec3d.RULES, ignore=posec3d.IGNORE)
