@@ -55,8 +55,8 @@ def convert(
 
   `abstract` is the tree to fill, with shapes and dtypes: `jax.eval_shape(model.init, ...)`. Every
   tensor must match exactly one rule or pattern of `ignore`, every leaf must be filled exactly once,
-  and shapes must agree after the layout. Numbers must be floating point and finite, and are cast to
-  the leaf's dtype.
+  and shapes must agree after the layout. Numbers must be floating point, and finite in the leaf's
+  dtype, to which they are cast; a kernel is not all zero, and no variance ("var") is negative.
 
   Raises: `errors.CheckpointError` (a ValueError) with the first ten problems and their number.
   """
@@ -81,6 +81,8 @@ def convert(
       filled[path] = None  # whatever is wrong with the tensor is said once
       try:
         filled[path] = _fit(tensor, wanted[path], rule.layout)
+        if path.endswith("/var") and (filled[path] < 0).any():
+          raise ValueError("expected variances, got negative numbers")
       except ValueError as error:
         problems.append(f"{name}: {path}: {error}")
   problems += [f"{path} is not filled" for path in wanted if path not in filled]
@@ -94,9 +96,13 @@ def convert(
 def _fit(tensor, leaf, layout):
   if not jnp.issubdtype(tensor.dtype, jnp.floating):  # unlike NumPy, jnp counts bfloat16 in
     raise ValueError(f"expected floating-point numbers, got {tensor.dtype}")
-  if not np.isfinite(tensor).all():
-    raise ValueError("expected finite numbers, got NaN or infinity")
   value = layout(tensor)
   if value.shape != leaf.shape:
     raise ValueError(f"expected {leaf.shape}, got {value.shape} from {tensor.shape}")
-  return value.astype(leaf.dtype)
+  with np.errstate(over="ignore"):  # what is then infinite is refused
+    value = value.astype(leaf.dtype)
+  if not np.isfinite(value).all():
+    raise ValueError(f"expected finite numbers in {leaf.dtype}, got NaN or infinity")
+  if value.ndim > 1 and not value.any():
+    raise ValueError("expected trained weights, got zeros alone")
+  return value

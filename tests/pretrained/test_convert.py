@@ -77,6 +77,9 @@ def test_half_precision_is_cast_to_the_dtype_of_the_model():
     ({"fc.weight": np.ones(2)}, "fc.weight: params/head/kernel: "),
     ({"fc.bias": np.ones(2, np.int8)}, "expected floating-point numbers, got int8"),
     ({"fc.bias": np.array([1, np.nan])}, "expected finite numbers"),
+    ({"fc.bias": np.array([1, 1e300])}, "expected finite numbers in float32"),
+    ({"fc.weight": np.zeros((2, 6))}, "expected trained weights, got zeros alone"),
+    ({"block0.running_var": -np.ones(6)}, "expected variances, got negative numbers"),
   ],
 )
 def test_a_tensor_that_does_not_fit_is_named_once(change, problem):
