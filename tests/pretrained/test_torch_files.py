@@ -32,7 +32,7 @@ def golden(name, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["posec3d_slowonly_r50"])
+@pytest.mark.parametrize("name", ["posec3d_slowonly_r50", "agcn_ntu25", "agcn_openpose18"])
 def test_file_of_pytorch_holds_its_state_dict_to_the_bit(name, form, torch_file, seeded_state_dict):
   found, expected = torch_files.read(torch_file(name, form)), seeded_state_dict(name)
   assert list(found) == list(expected)
