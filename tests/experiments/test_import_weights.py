@@ -1,0 +1,236 @@
+"""Weights of PyTorch through the commands: imported, then evaluated, predicted with and trained."""
+
+import functools
+import json
+import pathlib
+import struct
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+
+from experiments import evaluate, import_weights, launch, predict, trainer
+from jaxmg import models, scores, skeletons
+from jaxmg.training import checkpoints, step
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+BLOCKS = {"l1": "l1", "l5": "l2", "l8": "l3"}  # of 2s-AGCN, the first of each width
+KINDS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64"}
+
+
+def save(path, tensors):
+  """Writes safetensors."""
+  header, content = {}, b""
+  for name, array in tensors.items():
+    begin, content = len(content), content + array.tobytes()
+    places = {"shape": list(array.shape), "data_offsets": [begin, len(content)]}
+    header[name] = {"dtype": KINDS[array.dtype.name], **places}
+  text = json.dumps(header).encode()
+  path.write_bytes(struct.pack("<Q", len(text)) + text + content)
+  return path
+
+
+def tiny(golden, num_classes=2):
+  """A state dict as of a golden, an eighth as wide and with one block of each width."""
+  shapes = json.loads((GOLDEN / f"{golden}.json").read_text())["state_dict"]
+  rng = np.random.default_rng(0)
+  tensors = {}
+  for name, shape in shapes.items():
+    if ".layer" in name and ".0." not in name:
+      continue
+    block, _, rest = name.partition(".")
+    if block[0] == "l":
+      if block not in BLOCKS:
+        continue
+      name = f"{BLOCKS[block]}.{rest}"
+    shape = [
+      n if n in (17, 25, 150) or n < 10 else num_classes if n == 60 else n // 8 for n in shape
+    ]
+    dtype = np.int64 if name.endswith("num_batches_tracked") else np.float32
+    tensors[name] = np.asarray(rng.uniform(0.1, 1, shape)).astype(dtype)
+  return tensors
+
+
+@pytest.fixture
+def source(tmp_path):
+  return save(tmp_path / "weights.safetensors", tiny("posec3d_slowonly_r50"))
+
+
+def command(source, out, *arguments, model="posec3d"):
+  argv = [f"--model={model}", f"--source={source}", f"--out={out}", *arguments]
+  return launch.command(import_weights.run, import_weights.define, argv)
+
+
+def shorten(out):
+  """Makes the test of a run short enough for tests."""
+  recipe = json.loads((out / "recipe.json").read_text())
+  recipe["sampling"] |= {"num_clips": 1, "num_frames": 8}
+  if "size" in recipe["inputs"]:
+    recipe["inputs"]["size"] = 16
+  launch.write(out / "recipe.json", recipe)
+
+
+@pytest.fixture
+def recording(tmp_path):
+  pose = np.random.default_rng(0).uniform((1, 1, 0.1), (120, 70, 1), (9, 1, 25, 3))
+  np.save(tmp_path / "clip.npy", pose)
+  return [f"--input={tmp_path / 'clip.npy'}", "--layout=openpose25"]
+
+
+def weights(out):
+  return checkpoints.restore_variables(out / "checkpoints", "latest")
+
+
+def test_imported_weights_are_evaluated(source, nods, tmp_path, capsys):
+  out = tmp_path / "run"
+  assert command(source, out, f"--data={nods}/nods") == 0
+  printed = capsys.readouterr().out
+  assert "posec3d, width 4, depths [1, 1, 1]; joint of coco17, keypoints; 2 classes" in printed
+  assert "80 tensors, 67 of them taken" in printed
+  shorten(out)
+  assert launch.command(evaluate.run, evaluate.define, [f"--run={out}"]) == 0
+  found = scores.load(out / "test" / "scores.npz")
+  assert found.class_names == ("nod", "shake")
+  assert found.probabilities.shape == (6, 2)
+
+
+def test_training_begins_with_imported_weights(source, tmp_path):
+  assert command(source, tmp_path / "run") == 0
+  model = models.MODELS["posec3d"](2, **models.posec3d.VARIANTS["tiny"])
+  init = functools.partial(step.init_train_state, model, optax.sgd(0.1))
+  state = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 8, 16, 16, 17)))
+  begun = trainer.with_weights(state, str(tmp_path / "run"))
+  expected = weights(tmp_path / "run")
+  jax.tree.map(np.testing.assert_array_equal, begun.params, expected["params"])
+  jax.tree.map(np.testing.assert_array_equal, begun.batch_stats, expected["batch_stats"])
+
+
+def test_names_of_parallel_training_averages_and_half_precision_are_known(source, tmp_path, capsys):
+  tensors = tiny("posec3d_slowonly_r50")
+  half = {f"module.{name}": x.astype(np.float16) for name, x in tensors.items() if x.dtype == "f4"}
+  half["module.cls_head.fc_cls.bias"] = np.array([1, 2], ml_dtypes.bfloat16)
+  half["module.ema_backbone_conv1_conv_weight"] = np.zeros((4, 17, 1, 7, 7), np.float32)
+  assert command(save(tmp_path / "half", half), tmp_path / "a") == 0
+  printed = capsys.readouterr().out
+  assert "66 of float16, which are now float32" in printed
+  assert "1 of bfloat16, which are now float32" in printed
+  assert "no --data: not to be evaluated" in printed
+  assert command(source, tmp_path / "b") == 0
+  found, expected = weights(tmp_path / "a"), weights(tmp_path / "b")
+  np.testing.assert_array_equal(found["params"]["head"].pop("bias"), np.float32([1, 2]))
+  expected["params"]["head"].pop("bias")
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    assert a.dtype == np.float32
+    np.testing.assert_allclose(a, b, rtol=1e-3)
+
+
+def test_a_new_head_is_said_and_all_else_is_kept(source, tmp_path, capsys):
+  (tmp_path / "names.txt").write_text("nod\n\n shake \nwave\n")
+  arguments = ["--drop_head", f"--class_names={tmp_path / 'names.txt'}"]
+  assert command(source, tmp_path / "new", *arguments) == 0
+  assert "the classifier is new" in capsys.readouterr().out
+  recipe = json.loads((tmp_path / "new" / "recipe.json").read_text())
+  assert recipe["class_names"] == ["nod", "shake", "wave"]
+  assert command(source, tmp_path / "old") == 0
+  new, old = weights(tmp_path / "new"), weights(tmp_path / "old")
+  head = new["params"].pop("head")
+  assert head["kernel"].shape == (64, 3)
+  assert 0.005 < head["kernel"].std() < 0.02
+  assert not head["bias"].any()
+  del old["params"]["head"]
+  jax.tree.map(np.testing.assert_array_equal, new, old)
+
+
+def test_limbs_of_published_weights_come_to_our_order(source, tmp_path):
+  assert command(source, tmp_path / "joint") == 0
+  assert command(source, tmp_path / "limb", "--stream=limb", "--skeleton=coco17") == 0
+  theirs, ours = (
+    weights(tmp_path / stream)["params"]["stem"]["conv"]["kernel"] for stream in ("joint", "limb")
+  )
+  limbs = skeletons.get("coco17").limbs
+  for channel, limb in ((0, (0, 5)), (11, (14, 16)), (12, (0, 1)), (16, (11, 12))):  # of theirs
+    np.testing.assert_array_equal(ours[..., limbs.index(limb), :], theirs[..., channel, :])
+
+
+def test_first_kernels_go_to_joints_of_the_same_name_and_their_mean_to_others(source, tmp_path):
+  assert command(source, tmp_path / "coco17") == 0
+  arguments = ["--skeleton=imigue22", "--stem_from=coco17"]
+  assert command(source, tmp_path / "imigue22", *arguments) == 0
+  theirs, ours = (
+    weights(tmp_path / name)["params"]["stem"]["conv"]["kernel"] for name in ("coco17", "imigue22")
+  )
+  names = skeletons.get("coco17").joints
+  for v, joint in enumerate(skeletons.get("imigue22").joints):
+    expected = theirs[..., names.index(joint), :] if joint in names else theirs.mean(-2)
+    np.testing.assert_allclose(ours[..., v, :], expected, rtol=1e-6)
+  recipe = json.loads((tmp_path / "imigue22" / "recipe.json").read_text())
+  assert recipe["skeleton"] == "imigue22"
+
+
+def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
+  tensors = tiny("agcn_ntu25")
+  source, out = save(tmp_path / "agcn", tensors), tmp_path / "run"
+  assert command(source, out, model="agcn") == 2
+  assert "--skeleton: expected openpose25 or kinect25, got none" in capsys.readouterr().err
+  assert command(source, out, "--skeleton=openpose25", "--stream=bone", model="agcn") == 0
+  printed = capsys.readouterr().out
+  assert "agcn, width 8, depths [1, 1, 1]; bone of openpose25, keypoints; 2 classes" in printed
+  assert json.loads((out / "recipe.json").read_text())["sampling"]["num_persons"] == 2
+  shorten(out)
+  assert launch.command(predict.run, predict.define, [f"--run={out}", *recording]) == 0
+  assert "class 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("arguments", "code", "message"),
+  [
+    (["--out=."], 2, "--out: expected a new directory"),
+    (["--stream=bone"], 2, "--stream: expected joint or limb, got bone"),
+    (["--skeleton=coco71"], 2, "--skeleton: skeleton: expected one of"),
+    (["--stem_from=coco71", "--skeleton=coco17"], 2, "--stem_from: skeleton: expected one of"),
+    (["--stem_from=coco17"], 2, "--skeleton: expected coco17, got none"),
+    (["--skeleton=imigue22"], 4, "joints: expected 22, of imigue22, got 17 (weights of another"),
+    (["--data=none"], 3, "expected a prepared data set"),
+    (["--class_names=none"], 5, "none: No such file or directory"),
+    (["--class_names=twice"], 3, "twice: expected each name once, got 'a' again"),
+    (["--class_names=three"], 4, "classes: expected 3 as in three, got 2 (--drop_head makes"),
+    (["--drop_head"], 2, "the new head's classes: expected --data or --class_names"),
+    (["--source=none"], 4, "none: expected a checkpoint, got no such file"),
+    (["--source=agcn"], 4, "expected the weights of posec3d, got none for params/stem/conv/kernel"),
+    (["--source=nan"], 4, "expected finite numbers in float32, got NaN or infinity"),
+    (["--source=zero"], 4, "expected trained weights, got zeros alone"),
+    (["--source=variance"], 4, "expected variances, got negative numbers"),
+    (["--source=missing"], 4, "batch_stats/stage1/block0/conv1/bn/mean is not filled"),
+    (["--source=stranger"], 4, "neck.weight matches 0 rules"),
+    (["--source=twofold"], 4, "module.cls_head.fc_cls.bias: params/head/bias is filled already"),
+  ],
+)
+def test_what_cannot_be_imported_is_refused_in_one_line_and_leaves_nothing(
+  arguments, code, message, source, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  good = tiny("posec3d_slowonly_r50")
+  bias, stem = "cls_head.fc_cls.bias", "backbone.conv1.conv.weight"
+  save(tmp_path / "agcn", tiny("agcn_ntu25"))
+  save(tmp_path / "nan", good | {bias: np.float32([np.nan, 0])})
+  save(tmp_path / "zero", good | {stem: 0 * good[stem]})
+  save(tmp_path / "variance", good | {"backbone.conv1.bn.running_var": np.float32([1, 1, 1, -1])})
+  save(tmp_path / "stranger", good | {"neck.weight": np.float32([1])})
+  save(tmp_path / "twofold", good | {f"module.{bias}": good[bias]})
+  del good["backbone.layer1.0.conv1.bn.running_mean"]
+  save(tmp_path / "missing", good)
+  (tmp_path / "three").write_text("a\nb\nc\n")
+  (tmp_path / "twice").write_text("a\nb\na\n")
+  before = sorted(tmp_path.rglob("*"))
+  flags = {"--model": "posec3d", "--source": source.name, "--out": "run"}
+  flags |= dict(argument.partition("=")[::2] for argument in arguments)
+  argv = [f"{name}={value}" if value else name for name, value in flags.items()]
+  assert launch.command(import_weights.run, import_weights.define, argv) == code
+  error = capsys.readouterr().err
+  assert error.startswith("jaxmg: error: ")
+  assert error.count("\n") == 1
+  assert message in error
+  assert sorted(tmp_path.rglob("*")) == before
