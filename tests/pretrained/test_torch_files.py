@@ -297,7 +297,7 @@ def corpus():
     "B71 encrypted": (patched(sound, CENTRAL, 8, "<H", 1), "encrypted"),
     "B71 checksum": (patched(sound, CENTRAL, 16, "<I", 1, last=True), "Bad CRC-32"),
     "B71 directory": (patched(sound, END, 12, "<I", 1 << 31), "a directory of 2147483648 bytes"),
-    "B71 start": (patched(sound, END, 16, "<I", 1 << 30), "behind something else"),
+    "B71 start": (patched(sound, END, 16, "<I", 1 << 30), ""),
     "B71 legacy size": (
       legacy(storages=struct.pack("<q", 7) + NUMBERS + bytes(4)),
       "storage '0' of 6 numbers with 7",
