@@ -17,6 +17,7 @@ name: a joint (or limb) that NAME has keeps its kernel, any other gets the mean 
 """
 
 import collections
+import contextlib
 import itertools
 import pathlib
 import re
@@ -30,9 +31,10 @@ import numpy as np
 from absl import flags
 
 from experiments import launch
-from jaxmg import errors, predict, skeletons
+from jaxmg import errors, predict
 from jaxmg.data.source import Source
 from jaxmg.pretrained import agcn, convert, posec3d, torch_files
+from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
 from jaxmg.training import checkpoints
 
@@ -71,48 +73,45 @@ def run(values: flags.FlagValues) -> None:
   describe = {"posec3d": describe_posec3d, "agcn": describe_agcn}[values.model]
   try:
     recipe, source_skeleton = describe(values, shapes, data)
-  except KeyError as missing:
+    recipe |= find_classes(values, shapes, data) | describe_data(data)
+  except LookupError as error:
     raise errors.CheckpointError(
       values.source,
       expected=f"the weights of {values.model}",
-      got=f"none for {missing.args[0]}",
-      hint=f"the file has {', '.join(list(tensors)[:3])}, ...",
-    ) from None
-  recipe |= find_classes(values, shapes, data) | describe_data(data)
+      got=f"{', '.join(list(tensors)[:3])}, ...",
+      hint=f"not found: {error}",
+    ) from error
   recipe["model"]["num_classes"] = len(recipe["class_names"])
   try:
     variables = fill(tensors, table, recipe, source_skeleton, drop_head=values.drop_head)
   except errors.CheckpointError as error:
     raise errors.CheckpointError(f"{values.source}: {error}") from error
   write(out, recipe, variables)
-  report(values, tensors, shapes, recipe, variables)
+  report(values, tensors, recipe, variables)
 
 
 def our_shapes(
   tensors: Mapping[str, np.ndarray], rules: Sequence[convert.Rule]
 ) -> dict[str, tuple[int, ...]]:
-  """Our paths and the shapes, in our layout, of all tensors that a rule names."""
+  """Our paths and the shapes, in our layout, of the tensors that a rule fits."""
   shapes = {}
   for name, tensor in tensors.items():
     for rule in rules:
-      if match := re.fullmatch(rule.pattern, name):
-        try:
+      match = re.fullmatch(rule.pattern, name)
+      if match and tensor.size:
+        with contextlib.suppress(ValueError):  # another rank: `convert` will say so
           shapes[match.expand(rule.target)] = rule.layout(tensor).shape
-        except ValueError:
-          continue  # `convert` will say so
   return shapes
 
 
 def describe_posec3d(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
-  *_, channels, width = shapes["params/stem/conv/kernel"]
+  channels, width = shapes["params/stem/conv/kernel"][-2:]
 
   def fits(skeleton):
     return len(input_channels(skeleton, values.stream)) == channels
 
   skeleton = find_skeleton(values, data, fits)
-  source_skeleton = skeleton
-  if values.stem_from:
-    source_skeleton = get_skeleton("stem_from", values.stem_from)
+  source_skeleton = layout("stem_from", values.stem_from) if values.stem_from else skeleton
   if not fits(source_skeleton):
     raise errors.CheckpointError(
       f"{values.source}: {values.stream}s",
@@ -143,7 +142,7 @@ def describe_posec3d(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
       "sigma": 0.6,
       "mirror": data.mirror if data else True,
     },
-    "skeleton": skeleton.name,
+    "skeleton": in_recipe(skeleton),
   }
   return recipe, source_skeleton
 
@@ -151,12 +150,13 @@ def describe_posec3d(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
 def describe_agcn(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
   if values.stem_from:
     raise errors.ConfigError("--stem_from", expected="--model=posec3d", got=values.model)
-  _, _, joints = shapes["params/block1/graph/edges"]
+  joints = shapes["params/block1/graph/edges"][-1]
   skeleton = find_skeleton(values, data, lambda skeleton: skeleton.num_joints == joints)
   if skeleton.num_joints != joints:
     raise errors.CheckpointError(
       f"{values.source}: joints", expected=f"{skeleton.num_joints} of {skeleton.name}", got=joints
     )
+  in_space = data.joints3d if data else skeleton.name.startswith("kinect")
   widths = []
   for block in itertools.count(1):
     path = f"params/block{block}/temporal/conv/kernel"
@@ -177,36 +177,42 @@ def describe_agcn(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
       "num_clips": 1,
       "num_persons": shapes["params/data_bn/scale"][0] // (3 * joints),
       "style": "mmaction2",
-      # A Kinect's joints are in space, all others in the image.
-      "points": "joints3d" if skeleton.name.startswith("kinect") else "keypoints",
+      "points": "joints3d" if in_space else "keypoints",
     },
     "inputs": {"stream": values.stream, "mirror": False},
-    "skeleton": skeleton.name,
+    "skeleton": in_recipe(skeleton),
   }
   return recipe, skeleton
 
 
-def get_skeleton(flag: str, name: str) -> Skeleton:
+def layout(flag: str, name: str) -> Skeleton:
   try:
-    return skeletons.get(name)
+    return topology.get(name)
   except ValueError as error:
     raise errors.ConfigError(f"--{flag}: {error}") from error
 
 
 def find_skeleton(values, data: Source | None, fits) -> Skeleton:
   """The layout that --skeleton names, or the only one that fits the weights and the data."""
+  if data is not None and values.skeleton == data.skeleton:
+    return data.layout  # which may be a user's own
   if values.skeleton:
-    return get_skeleton("skeleton", values.skeleton)
+    return layout("skeleton", values.skeleton)
   found = [
     skeleton
-    for skeleton in skeletons.SKELETONS.values()
+    for skeleton in {*topology.SKELETONS.values(), *([data.layout] if data else [])}
     if fits(skeleton)
     and (data is None or data.skeleton in (skeleton.name, *dict(skeleton.sources)))
   ]
   if len(found) != 1 or values.stem_from:
-    names = " or ".join(x.name for x in found or skeletons.SKELETONS.values())
+    names = " or ".join(sorted(x.name for x in found or topology.SKELETONS.values()))
     raise errors.ConfigError("--skeleton", expected=names, got="none", hint="weights do not tell")
   return found[0]
+
+
+def in_recipe(skeleton: Skeleton) -> str | dict[str, Any]:
+  ours = skeleton in topology.SKELETONS.values()
+  return skeleton.name if ours else topology.to_json(skeleton)
 
 
 def input_channels(skeleton: Skeleton, stream: str, *, published: bool = False) -> list:
@@ -263,7 +269,7 @@ def describe_data(data: Source | None) -> dict[str, Any]:
 def fill(tensors, table, recipe, source_skeleton: Skeleton, *, drop_head: bool) -> dict[str, Any]:
   """The variables of the recipe's model."""
   model = predict.build_model(recipe)
-  skeleton, ignore = skeletons.get(recipe["skeleton"]), list(table.IGNORE)
+  skeleton, ignore = predict.recipe_skeleton(recipe), list(table.IGNORE)
   if recipe["model"]["name"] == "posec3d":
     stream = recipe["inputs"]["kind"]
     ours = input_channels(skeleton, stream)
@@ -306,7 +312,7 @@ def write(out: pathlib.Path, recipe: dict[str, Any], variables: dict[str, Any]) 
     half.rename(out)
 
 
-def report(values, tensors, shapes, recipe, variables) -> None:
+def report(values, tensors, recipe, variables) -> None:
   count = len(jax.tree.leaves(variables))
   dropped = 2 if values.drop_head else 0
   print(f"{values.source}: {len(tensors)} tensors, {count - dropped} of them taken")
@@ -318,7 +324,7 @@ def report(values, tensors, shapes, recipe, variables) -> None:
   points = recipe["sampling"]["points"].replace("3d", " in 3-D")
   print(
     f"{model['name']}, width {model['width']}, depths {model['depths']}; {values.stream} of "
-    f"{recipe['skeleton']}, {points}; {model['num_classes']} classes"
+    f"{predict.recipe_skeleton(recipe).name}, {points}; {model['num_classes']} classes"
   )
   if values.stream == "limb":
     print("limbs in the order of the configs of PYSKL and mmaction2, not of their code's default")

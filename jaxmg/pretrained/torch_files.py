@@ -48,7 +48,10 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
       head = file.read(512)
       if not head:
         raise ValueError("an empty file")
-      return _reader(head)(file)
+      tensors = _reader(head)(file)
+      if not all(name.isprintable() and len(name) < 300 for name in tensors):
+        raise ValueError("a tensor whose name is none")
+      return tensors
   except FileNotFoundError:
     raise errors.CheckpointError(path, expected="a checkpoint", got="no such file") from None
   except IsADirectoryError:

@@ -174,7 +174,7 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
   tensors = tiny("agcn_ntu25")
   source, out = save(tmp_path / "agcn", tensors), tmp_path / "run"
   assert command(source, out, model="agcn") == 2
-  assert "--skeleton: expected openpose25 or kinect25, got none" in capsys.readouterr().err
+  assert "--skeleton: expected kinect25 or openpose25, got none" in capsys.readouterr().err
   assert command(source, out, "--skeleton=openpose25", "--stream=bone", model="agcn") == 0
   printed = capsys.readouterr().out
   assert "agcn, width 8, depths [1, 1, 1]; bone of openpose25, keypoints; 2 classes" in printed
@@ -199,7 +199,10 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
     (["--class_names=three"], 4, "classes: expected 3 as in three, got 2 (--drop_head makes"),
     (["--drop_head"], 2, "the new head's classes: expected --data or --class_names"),
     (["--source=none"], 4, "none: expected a checkpoint, got no such file"),
-    (["--source=agcn"], 4, "expected the weights of posec3d, got none for params/stem/conv/kernel"),
+    (["--source=agcn"], 4, "posec3d, got data_bn.weight, data_bn.bias, data_bn.running_mean, ..."),
+    (["--source=scalar"], 4, "(not found: tuple index out of range)"),
+    (["--source=empty"], 4, "(not found: 'params/stem/conv/kernel')"),
+    (["--source=scalar", "--model=agcn"], 4, "(not found: 'params/block1/graph/edges')"),
     (["--source=nan"], 4, "expected finite numbers in float32, got NaN or infinity"),
     (["--source=zero"], 4, "expected trained weights, got zeros alone"),
     (["--source=variance"], 4, "expected variances, got negative numbers"),
@@ -220,6 +223,8 @@ def test_what_cannot_be_imported_is_refused_in_one_line_and_leaves_nothing(
   save(tmp_path / "variance", good | {"backbone.conv1.bn.running_var": np.float32([1, 1, 1, -1])})
   save(tmp_path / "stranger", good | {"neck.weight": np.float32([1])})
   save(tmp_path / "twofold", good | {f"module.{bias}": good[bias]})
+  save(tmp_path / "scalar", good | {bias: np.float32(1)})
+  save(tmp_path / "empty", good | {stem: good[stem][:0]})
   del good["backbone.layer1.0.conv1.bn.running_mean"]
   save(tmp_path / "missing", good)
   (tmp_path / "three").write_text("a\nb\nc\n")
