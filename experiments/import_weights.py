@@ -231,10 +231,12 @@ def find_classes(values, shapes, data: Source | None) -> dict[str, Any]:
     names, where = list(data.class_names), data.directory
   elif values.class_names:
     where = values.class_names
-    lines = pathlib.Path(where).read_text(encoding="utf-8").splitlines()
-    names = [line.strip() for line in lines if line.strip()]
-    if repeated := [name for name, n in collections.Counter(names).items() if n > 1]:
-      raise errors.DataError(where, expected="each name once", got=f"{repeated[0]!r} again")
+    text = pathlib.Path(where).read_bytes().decode(errors="replace")
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    counts = collections.Counter(names)
+    if not names or max(counts.values()) > 1 or not all(name.isprintable() for name in names):
+      got = f"{counts.most_common(1)[0][0]!r} among them" if names else "none"
+      raise errors.DataError(where, expected="names, one a line, each once", got=got)
   elif values.drop_head or bias is None:
     raise errors.ConfigError("the new head's classes: expected --data or --class_names, got none")
   else:
@@ -296,6 +298,8 @@ def fill(tensors, table, recipe, source_skeleton: Skeleton, *, drop_head: bool) 
 
 def reorder(kernel: np.ndarray, theirs: list, ours: list) -> np.ndarray:
   """Brings a kernel's input channels to our order; one that is not among theirs gets the mean."""
+  if not set(ours) & set(theirs):
+    raise errors.ConfigError("--stem_from", expected="a layout with joints of ours", got="others")
   mean = kernel.mean(-2)
   channels = [kernel[..., theirs.index(x), :] if x in theirs else mean for x in ours]
   return np.stack(channels, -2)
@@ -320,13 +324,13 @@ def report(values, tensors, recipe, variables) -> None:
   for kind, number in kinds.items():
     if kind != "float32":
       print(f"{number} of {kind}, which are now float32")
-  model = recipe["model"]
+  model, layout_name = recipe["model"], predict.recipe_skeleton(recipe).name
   points = recipe["sampling"]["points"].replace("3d", " in 3-D")
   print(
     f"{model['name']}, width {model['width']}, depths {model['depths']}; {values.stream} of "
-    f"{predict.recipe_skeleton(recipe).name}, {points}; {model['num_classes']} classes"
+    f"{layout_name}, {points}; {model['num_classes']} classes"
   )
-  if values.stream == "limb":
+  if values.stream == "limb" and (values.stem_from or layout_name) in posec3d.LIMBS:
     print("limbs in the order of the configs of PYSKL and mmaction2, not of their code's default")
   if values.stem_from:
     print(f"first kernels by name from {values.stem_from}; joints that it has not: their mean")

@@ -178,8 +178,7 @@ def interpret(
   marks: list[list[Any]] = []
   memo: dict[int, Any] = {}
   allowance = 2 * size  # the old protocols write bytes as text, and then arrays of bytes
-  for opcode, argument, _ in pickletools.genops(stream):
-    name = opcode.name
+  for name, argument in _opcodes(stream):
     if name in _ARGUMENT:
       stack.append(argument)
     elif name in _NEW:
@@ -226,6 +225,25 @@ def interpret(
   if marks or len(stack) != 1:
     raise ValueError(f"{len(stack)} values and {len(marks)} marks at the end of a pickle")
   return stack[0]
+
+
+def _opcodes(stream):
+  """`pickletools.genops`, but text of Python 2's first protocol may hold any byte."""
+  name = ""
+  while name != "STOP":
+    code = stream.read(1).decode("latin-1")
+    if code not in pickletools.code2op:
+      raise ValueError(f"the opcode {code!r}" if code else "the end of the file in a pickle")
+    opcode = pickletools.code2op[code]
+    name = opcode.name
+    if name == "STRING":
+      line = stream.readline()
+      if not re.fullmatch(rb"(?s)([\"']).*\1\n", line):
+        raise ValueError("a text without quotes")
+      argument = line[1:-2].decode("unicode_escape")
+    else:
+      argument = opcode.arg and opcode.arg.reader(stream)
+    yield name, argument
 
 
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)

@@ -98,21 +98,38 @@ def test_plain_values_are_read(protocol, tmp_path):
   assert_same(load(pickle.dumps(ordered, protocol), tmp_path), {"b": 1, "a": 2})
 
 
-def text2(text):
-  return b"U" + bytes([len(text)]) + text
+# By Python 2.7.18's cPickle, with numpy's array taken apart as numpy does it.
+PYTHON_2 = [
+  b"(lp1\ncnumpy.core.multiarray\n_reconstruct\np2\n(cnumpy\nndarray\np3\n(I0\ntp4\nS'b'\ntRp5\n("
+  b"I1\n(I3\ntp6\ncnumpy\ndtype\np7\n(S'f4'\np8\nI0\nI1\ntRp9\n(I3\nS'<'\nNNNI-1\nI-1\nI0\ntp10\nb"
+  rb"I00"
+  b"\n"
+  rb"S'\x00\x00\xc0?\x00\x00\x00\xc0\xc3\xf5H@'"
+  b"\n"
+  rb"tp11"
+  b"\n"
+  rb"baV\u624b"
+  b"\n"
+  rb"aS"
+  rb'"'
+  rb"caf\xe9 'x'\\"
+  rb'"'
+  b"\np12\naL1180591620717411303424L\nac__builtin__\n"
+  b"set\np13\n((lp14\nI7\natRp15\naccollections\nOrderedDict\np16\n((lp17\n(lp18\nS'a'\naI1\naatRp19"
+  b"\na.",
+  b"\x80\x02]q\x01(cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nq\x03K\x00\x85q\x04U"
+  b"\x01b\x87Rq\x05(K\x01K\x03\x85q\x06cnumpy\ndtype\nq\x07U\x02f4q\x08K\x00K\x01\x87Rq\t(K\x03U\x01"
+  b"<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\nb\x89U\x0c\x00\x00\xc0?\x00\x00\x00\xc0\xc3\xf5H@"
+  b"tq\x0bbX\x03\x00\x00\x00\xe6\x89\x8bU\tcaf\xe9 'x'\\q\x0c\x8a\t\x00\x00\x00\x00\x00\x00\x00"
+  b"\x00@c__builtin__\nset\nq\r]q\x0eK\x07a\x85Rq\x0fccollections\nOrderedDict\nq\x10]q\x11]q\x12(U\x01a"
+  b"K\x01ea\x85Rq\x13e.",
+]
 
 
-def test_pickle_of_python_2_is_read(tmp_path):
-  dtype = b"cnumpy\ndtype\n" + text2(b"f4") + b"K\x00K\x01\x87R(K\x03" + text2(b"<")
-  dtype += b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-  array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text2(b"b")
-  array += (
-    b"\x87R(K\x01K\x02\x85" + dtype + b"\x89" + text2(np.float32([1.5, -2]).tobytes()) + b"tb"
-  )
-  labels = b"c__builtin__\nset\n](" + text2(b"caf\xe9") + b"K\x07e\x85R"
-  ordered = b"ccollections\nOrderedDict\n](](" + text2(b"a") + b"K\x01ee\x85R"
-  found = load(b"\x80\x02](" + array + labels + ordered + b"e.", tmp_path)
-  assert_same(found, [np.float32([1.5, -2]), {"café", 7}, {"a": 1}])
+@pytest.mark.parametrize("content", PYTHON_2, ids=["protocol 0", "protocol 2"])
+def test_pickles_of_python_2_are_read(content, tmp_path):
+  expected = [np.float32([1.5, -2, 3.14]), "手", "café 'x'\\", 1 << 70, {7}, {"a": 1}]
+  assert_same(load(content, tmp_path), expected)
 
 
 # --- what attacks
@@ -270,17 +287,19 @@ def corpus():
     "B37 number": (pickled(b"\x8b\xff\xff\xff\x7f"), "not enough data"),
     "B37 digits": (b"I" + b"1" * 10**5 + b"\n.", "4300"),
     "B37 empty": (b"", "an empty file"),
-    "B37 end": (b"\x80\x04]", "pickle exhausted before seeing STOP"),
+    "B37 end": (b"\x80\x04]", "the end of the file in a pickle"),
     "B38 gzip": (gzip.compress(pickle.dumps([1])), "a gzip archive"),
     "B38 zip": (b"PK\x03\x04" + bytes(60), "a zip archive"),
     "B38 html": (b"\n<!DOCTYPE html>\n<html>", "an HTML page"),
     "B38 lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
     "B38 npy": (b"\x93NUMPY\x01\x00", "an .npy file"),
     "B38 text": (b"frame_dir,label\n", ""),
+    "quotes": (b"S'a\n.", "a text without quotes"),
+    "no quotes": (b"S\n.", "a text without quotes"),
     "stack": (pickled(b"a"), ""),
     "marks": (pickled(b"(N"), "1 values and 1 marks"),
     "nothing": (b".", "0 values"),
-    "unknown": (pickled(b"\xff"), "opcode b'\\xff' unknown"),
+    "unknown": (pickled(b"\xff"), "the opcode 'ÿ'"),
     "memo": (pickled(b"h\x07"), "KeyError: 7"),
   }
   return files

@@ -195,7 +195,13 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
     (["--skeleton=imigue22"], 4, "joints: expected 22, of imigue22, got 17 (weights of another"),
     (["--data=none"], 3, "expected a prepared data set"),
     (["--class_names=none"], 5, "none: No such file or directory"),
-    (["--class_names=twice"], 3, "twice: expected each name once, got 'a' again"),
+    (
+      ["--class_names=twice"],
+      3,
+      "twice: expected names, one a line, each once, got 'a' among them",
+    ),
+    (["--class_names=nothing"], 3, "nothing: expected names, one a line, each once, got none"),
+    (["--stem_from=coco17", "--skeleton=arms"], 2, "--skeleton: skeleton: expected one of"),
     (["--class_names=three"], 4, "classes: expected 3 as in three, got 2 (--drop_head makes"),
     (["--drop_head"], 2, "the new head's classes: expected --data or --class_names"),
     (["--source=none"], 4, "none: expected a checkpoint, got no such file"),
@@ -228,6 +234,7 @@ def test_what_cannot_be_imported_is_refused_in_one_line_and_leaves_nothing(
   del good["backbone.layer1.0.conv1.bn.running_mean"]
   save(tmp_path / "missing", good)
   (tmp_path / "three").write_text("a\nb\nc\n")
+  (tmp_path / "nothing").write_text("\n")
   (tmp_path / "twice").write_text("a\nb\na\n")
   before = sorted(tmp_path.rglob("*"))
   flags = {"--model": "posec3d", "--source": source.name, "--out": "run"}
