@@ -37,6 +37,11 @@ def run(values: flags.FlagValues) -> None:
   directory = pathlib.Path(values.run)
   recipe = predict.load_recipe(directory)
   location = recipe["data"]
+  if location is None:
+    expected = "a run that knows its data set"
+    raise errors.CheckpointError(
+      directory, expected=expected, got="imported weights", hint="import them with --data"
+    )
   data = Source(
     pathlib.Path(values.data_dir) / location["name"] if values.data_dir else location["directory"]
   )

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import launch
+from experiments import launch, trainer
 from jaxmg import errors, predict
 from jaxmg.data.source import Source
 from jaxmg.pretrained import agcn, convert, posec3d, torch_files
@@ -73,7 +73,8 @@ def run(values: flags.FlagValues) -> None:
   describe = {"posec3d": describe_posec3d, "agcn": describe_agcn}[values.model]
   try:
     recipe, source_skeleton = describe(values, shapes, data)
-    recipe |= find_classes(values, shapes, data) | describe_data(data)
+    recipe |= {"frame_size": list(FRAME_SIZE), "data": None}
+    recipe |= find_classes(values, shapes, data) | (trainer.describe_data(data) if data else {})
   except LookupError as error:
     raise errors.CheckpointError(
       values.source,
@@ -142,7 +143,7 @@ def describe_posec3d(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
       "sigma": 0.6,
       "mirror": data.mirror if data else True,
     },
-    "skeleton": in_recipe(skeleton),
+    "skeleton": trainer.describe_skeleton(skeleton),
   }
   return recipe, source_skeleton
 
@@ -180,7 +181,7 @@ def describe_agcn(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
       "points": "joints3d" if in_space else "keypoints",
     },
     "inputs": {"stream": values.stream, "mirror": False},
-    "skeleton": in_recipe(skeleton),
+    "skeleton": trainer.describe_skeleton(skeleton),
   }
   return recipe, skeleton
 
@@ -208,11 +209,6 @@ def find_skeleton(values, data: Source | None, fits) -> Skeleton:
     names = " or ".join(sorted(x.name for x in found or topology.SKELETONS.values()))
     raise errors.ConfigError("--skeleton", expected=names, got="none", hint="weights do not tell")
   return found[0]
-
-
-def in_recipe(skeleton: Skeleton) -> str | dict[str, Any]:
-  ours = skeleton in topology.SKELETONS.values()
-  return skeleton.name if ours else topology.to_json(skeleton)
 
 
 def input_channels(skeleton: Skeleton, stream: str, *, published: bool = False) -> list:
@@ -249,23 +245,6 @@ def find_classes(values, shapes, data: Source | None) -> dict[str, Any]:
       hint="--drop_head makes the classifier new",
     )
   return {"class_names": names}
-
-
-def describe_data(data: Source | None) -> dict[str, Any]:
-  if data is None:
-    return {"frame_size": list(FRAME_SIZE), "data": None}
-  return {
-    "frame_size": list(data.frame_size),
-    "data": {
-      "name": data.name,
-      "version": data.version,
-      "fingerprint": data.fingerprint(),
-      "directory": str(data.directory.resolve()),
-      "protocol": None,
-      "fold": None,
-      "synthetic": data.synthetic,
-    },
-  }
 
 
 def fill(tensors, table, recipe, source_skeleton: Skeleton, *, drop_head: bool) -> dict[str, Any]:

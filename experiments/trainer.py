@@ -123,7 +123,6 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
 
 def make_recipe(config, data: Source, skeleton: Skeleton) -> dict:
   """What prediction needs beside the weights, the model and its inputs (see `jaxmg.predict`)."""
-  ours = topology.SKELETONS.values()
   return {
     "sampling": {
       "kind": config.sampling.kind,
@@ -133,7 +132,22 @@ def make_recipe(config, data: Source, skeleton: Skeleton) -> dict:
       "style": config.sampling.style,
       "points": config.sampling.points or ("joints3d" if data.joints3d else "keypoints"),
     },
-    "skeleton": skeleton.name if skeleton in ours else topology.to_json(skeleton),
+    "skeleton": describe_skeleton(skeleton),
+    **describe_data(data, protocol=config.data.protocol, fold=parse_fold(config.data.fold)),
+  }
+
+
+def describe_skeleton(skeleton: Skeleton) -> str | dict:
+  """A layout in a recipe: the name of one of ours, or a user's own, written out."""
+  ours = skeleton in topology.SKELETONS.values()
+  return skeleton.name if ours else topology.to_json(skeleton)
+
+
+def describe_data(
+  data: Source, *, protocol: str | None = None, fold: list[int] | None = None
+) -> dict:
+  """A data set in a recipe."""
+  return {
     "class_names": list(data.class_names),
     "frame_size": list(data.frame_size),
     "data": {
@@ -141,8 +155,8 @@ def make_recipe(config, data: Source, skeleton: Skeleton) -> dict:
       "version": data.version,
       "fingerprint": data.fingerprint(),
       "directory": str(data.directory.resolve()),
-      "protocol": config.data.protocol,
-      "fold": parse_fold(config.data.fold),
+      "protocol": protocol,
+      "fold": fold,
       "synthetic": data.synthetic,
     },
   }

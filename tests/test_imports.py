@@ -79,7 +79,7 @@ ARROWS = {
   "experiments.fuse_scores": (
     "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics experiments.launch"
   ),
-  "experiments.import_weights": "absl jax jaxmg experiments.launch",
+  "experiments.import_weights": "absl jax jaxmg experiments.launch experiments.trainer",
   "experiments.launch": "absl jax ml_collections jaxmg.errors jaxmg.training.sharding",
   "experiments.plots": "jax jaxmg.inputs jaxmg.predict jaxmg.data.pipeline [matplotlib]",
   "experiments.posec3d": "jaxmg experiments.launch experiments.trainer",

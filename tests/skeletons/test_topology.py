@@ -148,7 +148,7 @@ def test_the_face_mirrors_as_its_numbering_says():
     assert skeleton.mirror[25 + a] == 25 + b
 
 
-def test_coco17_limbs_are_in_the_order_of_the_published_weights():
+def test_coco17_limbs_are_in_the_order_of_the_drawing_code():
   assert skeletons.get("coco17").limbs[:5] == ((0, 1), (0, 2), (1, 3), (2, 4), (0, 5))
   assert skeletons.get("coco17").limbs[-1] == (11, 12)
   left_wrist_and_ankle = skeletons.get("coco17").indices_in("openpose25")[[9, 15]]
