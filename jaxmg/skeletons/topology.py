@@ -345,7 +345,7 @@ _OPENPOSE18 = _skeleton(
   parents={8: 2, 11: 5},
 )
 
-# The limbs are in the order of mmaction2's drawing code; published weights: pretrained.posec3d.LIMBS.
+# Limbs in the order of the code that drew the goldens; of published weights: pretrained.posec3d.
 _COCO17 = _skeleton(
   "coco17",
   (
