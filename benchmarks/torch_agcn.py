@@ -4,13 +4,10 @@ Axis letters: B batch, M persons, V joints, T frames, C channels; N the persons 
 """
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn.utils import fusion
-
-LAYOUTS = {"torch": torch.contiguous_format, "torch channels_last": torch.channels_last}
 
 
 class ConvNorm(nn.Module):
@@ -117,45 +114,3 @@ def fold(model: AGCN) -> AGCN:
     elif isinstance(module, GraphConv) and isinstance(module.down, nn.Sequential):
       module.down = fusion.fuse_conv_bn_eval(*module.down)
   return model
-
-
-def calls(model: AGCN, x, label, *, dtype: str) -> dict[str, dict[str, Callable]]:
-  """Job -> implementation -> a call that returns when its work is done.
-
-  `x` [B, C, T, V, M] and `label` [B] are numpy arrays; on a GPU if PyTorch sees one.
-  """
-  device = "cuda" if torch.cuda.is_available() else "cpu"
-  wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-  autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
-  inputs = torch.from_numpy(x).to(device)
-  label = torch.from_numpy(label).long().to(device)
-  jobs = {"forward": {}, "inference": {}, "train step": {}}
-
-  def add(name, layout, compile):
-    trained = copy.deepcopy(model).train().to(device, memory_format=layout)
-    folded = fold(model).to(device, memory_format=layout)
-    trained.layout = folded.layout = layout
-    optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    train, infer = compile(trained), compile(folded)
-
-    def forward(network):
-      with torch.no_grad(), autocast:
-        network(inputs)
-      wait()
-
-    def step():
-      optimizer.zero_grad(set_to_none=True)
-      with autocast:
-        loss = nn.functional.cross_entropy(train(inputs), label)
-      loss.backward()
-      optimizer.step()
-      wait()
-
-    jobs["forward"][name] = lambda: forward(train)
-    jobs["inference"][name] = lambda: forward(infer)
-    jobs["train step"][name] = step
-
-  for name, layout in LAYOUTS.items():
-    add(name, layout, lambda network: network)
-    add(name.replace("torch", "torch.compile"), layout, torch.compile)
-  return jobs

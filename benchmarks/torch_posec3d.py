@@ -4,13 +4,10 @@ Axis letters: B batch, V joints or limbs, T frames, H rows, W columns.
 """
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn.utils import fusion
-
-LAYOUTS = {"torch": torch.contiguous_format, "torch channels_last_3d": torch.channels_last_3d}
 
 
 class ConvNorm(nn.Module):
@@ -88,44 +85,3 @@ def fold(model: PoseC3D) -> PoseC3D:
       module.conv = fusion.fuse_conv_bn_eval(module.conv, module.bn)
       module.bn = nn.Identity()
   return model
-
-
-def calls(model: PoseC3D, x, label, *, dtype: str) -> dict[tuple[str, str], Callable]:
-  """(job, implementation) -> a call that returns when its work is done.
-
-  `x` [B, V, T, H, W] and `label` [B] are numpy arrays; on a GPU if PyTorch sees one.
-  """
-  device = "cuda" if torch.cuda.is_available() else "cpu"
-  wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-  autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
-  label = torch.from_numpy(label).long().to(device)
-  found = {}
-
-  def add(name, layout, compile):
-    inputs = torch.from_numpy(x).to(device).contiguous(memory_format=layout)
-    trained = copy.deepcopy(model).train().to(device, memory_format=layout)
-    optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9, weight_decay=3e-4)
-    train = compile(trained)
-    infer = compile(fold(model).to(device, memory_format=layout))
-
-    def forward(network):
-      with torch.no_grad(), autocast:
-        network(inputs)
-      wait()
-
-    def step():
-      optimizer.zero_grad(set_to_none=True)
-      with autocast:
-        loss = nn.functional.cross_entropy(train(inputs), label)
-      loss.backward()
-      optimizer.step()
-      wait()
-
-    found["forward", name] = lambda: forward(train)
-    found["inference", name] = lambda: forward(infer)
-    found["train step", name] = step
-
-  for name, layout in LAYOUTS.items():
-    add(name, layout, lambda network: network)
-  add("torch.compile channels_last_3d", torch.channels_last_3d, torch.compile)
-  return found

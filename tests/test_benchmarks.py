@@ -1,12 +1,16 @@
 """The benchmarks run, at sizes that say nothing about speed."""
 
+import functools
 import json
+import time
 
 import numpy as np
 import pytest
 
-from benchmarks import agcn, compile, heatmaps, loader, posec3d, timing
+from benchmarks import agcn, compile, heatmaps, loader, peers, posec3d, timing
 from jaxmg import models
+from jaxmg.pretrained import agcn as pretrained_agcn
+from jaxmg.pretrained import posec3d as pretrained_posec3d
 
 TINY = ["--variant=tiny", "--frames=4", "--size=8", "--joints=3"]
 
@@ -30,43 +34,66 @@ class SameProcess:
     pass
 
 
-def test_posec3d_times_three_jobs(tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def same_process(monkeypatch):
   monkeypatch.setattr(timing, "Process", SameProcess)
-  monkeypatch.setattr(posec3d.sharding, "reuse_memory", lambda: None)
-  rows = run(posec3d, tmp_path, *TINY, "--rounds=1")
+  monkeypatch.setattr(peers.sharding, "reuse_memory", lambda: None)
+
+
+@pytest.mark.parametrize(
+  ("benchmark", "arguments"),
+  [(posec3d, TINY), (agcn, ["--variant=tiny", "--frames=5", "--batch_size=2"])],
+)
+def test_models_are_timed_in_three_jobs(benchmark, arguments, tmp_path, capsys, same_process):
+  rows = run(benchmark, tmp_path, *arguments, "--rounds=1")
   ours = [row for row in rows if (row["implementation"], row["memory"]) == ("jaxmg", "kept")]
   assert [row["job"] for row in ours] == ["forward", "inference", "train step"]
   assert all(row["ms"] > 0 and row["ratio"] == 1 for row in ours)
   assert "implementation" in capsys.readouterr().out.splitlines()[1]
 
 
-def test_the_peer_is_the_same_network():
-  torch_posec3d = pytest.importorskip("benchmarks.torch_posec3d", reason="needs jaxmg[peers]")
-  import torch
+def test_a_process_holds_calls():
+  process = timing.Process(make_calls, 0.01)
+  (timer,) = process.timers().values()
+  assert timer() >= 0.01
+  process.close()
 
+
+def make_calls(seconds):
+  return {"wait": functools.partial(time.sleep, seconds)}
+
+
+def test_the_peers_are_the_same_networks():
+  torch = pytest.importorskip("torch", reason="needs jaxmg[peers]")
+  from benchmarks import torch_agcn, torch_posec3d
+
+  def check(peer, fold, theirs, model, ours, table):
+    theirs = torch.from_numpy(theirs.copy())
+    weights = {name: tensor.numpy() for name, tensor in peer.eval().state_dict().items()}
+    peers.same_weights(weights, peer(theirs).detach().numpy(), model, ours, table)
+    torch.testing.assert_close(fold(peer)(theirs), peer(theirs))
+
+  rng = np.random.default_rng(0)
   variant = models.posec3d.VARIANTS["tiny"]
-  heatmaps = np.random.default_rng(0).random((1, 4, 9, 9, 3), np.float32)
-  x = torch.from_numpy(np.moveaxis(heatmaps, -1, 1).copy())
-  peer = torch_posec3d.make(3, 5, **variant).eval()
-  weights = {name: tensor.numpy() for name, tensor in peer.state_dict().items()}
-  model = models.posec3d.PoseC3D(5, **variant)
-  posec3d.same_weights(weights, peer(x).detach().numpy(), model, heatmaps)
-  torch.testing.assert_close(torch_posec3d.fold(peer)(x), peer.eval()(x))
-
-
-def test_agcn_times_three_jobs(tmp_path):
-  rows = run(agcn, tmp_path, "--variant=tiny", "--frames=5", "--batch_size=2", "--rounds=1")
-  ours = [row for row in rows if row["implementation"] == "jaxmg"]
-  assert [row["job"] for row in ours] == ["forward", "inference", "train step"]
-  assert all(row["ms"] > 0 and row["ratio"] == 1 for row in ours)
-
-
-def test_the_peer_of_agcn_is_the_same_network():
-  torch_agcn = pytest.importorskip("benchmarks.torch_agcn", reason="needs jaxmg[peers]")
-  parents, variant = (0, 0, 1, 1), models.agcn.VARIANTS["tiny"]
-  x = np.random.default_rng(0).random((2, 5, 2, 4, 3), np.float32)
-  peer = torch_agcn.make(models.agcn.adjacency(parents), 2, 5, **variant)
-  agcn.same_weights(peer, models.agcn.AGCN(5, parents, **variant), x)
+  x = rng.random((1, 4, 9, 9, 3), np.float32)
+  check(
+    torch_posec3d.make(3, 5, **variant),
+    torch_posec3d.fold,
+    np.moveaxis(x, -1, 1),
+    models.posec3d.PoseC3D(5, **variant),
+    x,
+    pretrained_posec3d,
+  )
+  variant, parents = models.agcn.VARIANTS["tiny"], (0, 0, 1, 1)
+  x = rng.random((1, 5, 2, 4, 3), np.float32)
+  check(
+    torch_agcn.make(models.agcn.adjacency(parents), 2, 5, **variant),
+    torch_agcn.fold,
+    agcn.as_theirs(x),
+    models.agcn.AGCN(5, parents, **variant),
+    x,
+    pretrained_agcn,
+  )
 
 
 def test_heatmaps_of_the_loop_are_ours(tmp_path):

@@ -88,15 +88,14 @@ ARROWS = {
   "experiments.trainer": "jax jaxmg experiments.evaluate experiments.launch",
   # What each claim of speed is measured with; imported by itself alone, and peers in functions.
   "benchmarks.agcn": (
-    "jax benchmarks.timing jaxmg.models jaxmg.pretrained jaxmg.skeletons jaxmg.training"
-    " [benchmarks.torch_agcn] [torch]"
+    "jax benchmarks.peers jaxmg.models jaxmg.pretrained jaxmg.skeletons [benchmarks.torch_agcn]"
   ),
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",
   "benchmarks.loader": "benchmarks.timing jaxmg.data jaxmg.skeletons",
+  "benchmarks.peers": "flax jax benchmarks.timing jaxmg.pretrained jaxmg.training [torch]",
   "benchmarks.posec3d": (
-    "jax benchmarks.timing jaxmg.models jaxmg.pretrained jaxmg.training"
-    " [benchmarks.torch_posec3d] [torch]"
+    "jax benchmarks.peers jaxmg.models jaxmg.pretrained [benchmarks.torch_posec3d]"
   ),
   "benchmarks.timing": "jax",
   "benchmarks.torch_agcn": "torch",
