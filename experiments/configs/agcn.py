@@ -1,10 +1,11 @@
 """One stream of 2s-AGCN (Shi et al., CVPR 2019, arXiv 1805.07694).
 
-  python -m experiments.agcn --config=experiments/configs/agcn.py:DATASET,STREAM[,paper] ...
+  python -m experiments.agcn --config=experiments/configs/agcn.py:DATASET,STREAM[,small or paper] ...
 
 DATASET: utd_mhad (3-D joints), imigue, synthetic_imigue (key points), or the name of any other
 prepared set, which is then seen in its own layout, in 3-D if it has that; STREAM: joint, bone,
-joint_motion or bone_motion. "paper" is its recipe for NTU RGB+D; without it, ours.
+joint_motion or bone_motion. "small" is a network for a laptop's CPU, "paper" the published recipe
+for NTU RGB+D; all else is ours.
 """
 
 import ml_collections
@@ -39,13 +40,14 @@ OTHER = dict(
   logit_adjustment=0.0,
 )
 STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
-VARIANT = "paper"
+VARIANTS = ("small", "paper")
 
 
 def get_config(argument: str = "utd_mhad,joint") -> ml_collections.ConfigDict:
   name, stream, *variant = argument.split(",")
-  if stream not in STREAMS or variant not in ([], [VARIANT]):
-    raise ValueError(f"expected DATASET,{' or '.join(STREAMS)}[,{VARIANT}], got {argument!r}")
+  if stream not in STREAMS or variant not in ([], ["small"], ["paper"]):
+    expected = f"DATASET,{' or '.join(STREAMS)}[,{' or '.join(VARIANTS)}]"
+    raise ValueError(f"expected {expected}, got {argument!r}")
   dataset = DATASETS.get(name, OTHER)
   config = ml_collections.ConfigDict()
   config.data = dict(
@@ -70,13 +72,13 @@ def get_config(argument: str = "utd_mhad,joint") -> ml_collections.ConfigDict:
   config.augment = dict(rotation=dataset["rotation"], tilt=17.0, scale=(0.9, 1.1))
   config.model = dict(name="agcn", variant="agcn", dropout=0.0)
   config.optimizer = dict(
-    name="sgd",
-    learning_rate=0.05,
+    name="adamw",
+    learning_rate=2e-3,
     reference_batch=16,
     momentum=0.9,
     nesterov=True,
-    weight_decay=5e-4,
-    decay="all",
+    weight_decay=0.05,
+    decay="kernels",
     clip_norm=ml_collections.config_dict.placeholder(float),  # none
   )
   config.schedule = dict(name="cosine", epochs=35, warmup_epochs=5.0, milestones=())
@@ -89,10 +91,14 @@ def get_config(argument: str = "utd_mhad,joint") -> ml_collections.ConfigDict:
     evaluate_every=5,
     log_every=20,
   )
-  if variant:
+  if variant == ["small"]:
+    config.model.variant = "small"
+  if variant == ["paper"]:
     config.sampling.update(kind="repeat", num_frames=300, crop=(1.0, 1.0), mirror=False)
     config.augment.update(rotation=0.0, tilt=0.0, scale=(1.0, 1.0))
-    config.optimizer.update(learning_rate=0.1, reference_batch=64, weight_decay=1e-4)
+    config.optimizer.update(
+      name="sgd", learning_rate=0.1, reference_batch=64, weight_decay=1e-4, decay="all"
+    )
     config.schedule.update(name="step", epochs=50, warmup_epochs=0.0, milestones=(30, 40))
     config.train.update(batch_size=64, label_smoothing=0.0, logit_adjustment=0.0)
   return config

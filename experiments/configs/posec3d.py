@@ -39,14 +39,14 @@ OTHER = IMIGUE | dict(
   num_persons=ml_collections.config_dict.placeholder(int),  # as many as it has
 )
 STREAMS = ("joint", "limb")
-VARIANT = "small"
+VARIANTS = ("small",)
 
 
 def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
   name, kind, *variant = argument.split(",")
   dataset = DATASETS.get(name, OTHER)
-  if kind not in STREAMS or variant not in ([], [VARIANT]):
-    raise ValueError(f"expected DATASET,{' or '.join(STREAMS)}[,{VARIANT}], got {argument!r}")
+  if kind not in STREAMS or variant not in ([], ["small"]):
+    raise ValueError(f"expected DATASET,{' or '.join(STREAMS)}[,small], got {argument!r}")
   config = ml_collections.ConfigDict()
   config.data = dict(
     name=name,
