@@ -1,11 +1,11 @@
 """One stream of 2s-AGCN (Shi et al., CVPR 2019, arXiv 1805.07694).
 
-  python -m experiments.agcn --config=experiments/configs/agcn.py:DATASET,STREAM[,small or paper] ...
+  python -m experiments.agcn --config=experiments/configs/agcn.py:DATASET,STREAM[,VARIANT] ...
 
 DATASET: utd_mhad (3-D joints), imigue, synthetic_imigue (key points), or the name of any other
 prepared set, which is then seen in its own layout, in 3-D if it has that; STREAM: joint, bone,
-joint_motion or bone_motion. "small" is a network for a laptop's CPU, "paper" the published recipe
-for NTU RGB+D; all else is ours.
+joint_motion or bone_motion; VARIANT: "small", a network for a laptop's CPU, or "paper", the
+published recipe for NTU RGB+D; all else is ours.
 """
 
 import ml_collections
