@@ -47,31 +47,24 @@ def _value_init(key, shape, dtype):
   return nn.initializers.normal((2 / (_SUBSETS * np.prod(shape))) ** 0.5)(key, shape, dtype)
 
 
-class Conv(nn.Module):
-  """A convolution over time, padded by size // 2; returns the sums without bias, and the bias.
+class Weights(nn.Module):
+  """Kernel (T, I, O) and bias (O) of a convolution over time, for its owner to apply."""
 
-  Before a norm the bias is no more than a shift of the running mean, see `layers.BatchNorm`.
-  """
-
-  features: int
-  size: int = 1
-  stride: int = 1
+  shape: tuple[int, int, int]
   kernel_init: Any = layers.he_fan_out
-  dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, "n v t i"]
-  ) -> tuple[Float[Array, "n v t2 o"], Float[Array, " o"]]:
-    shape = (self.size, x.shape[-1], self.features)
-    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
-    bias = self.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
-    if self.size == 1:
-      return layers.dot(x[:, :, :: self.stride], kernel[0]), bias
-    return _temporal_conv(x, kernel, self.stride), bias
+  def __call__(self) -> tuple[Float[Array, "t i o"], Float[Array, " o"]]:
+    kernel = self.param("kernel", self.kernel_init, self.shape, jnp.float32)
+    return kernel, self.param("bias", nn.initializers.zeros, self.shape[-1:], jnp.float32)
 
 
-def _temporal_conv(x, kernel, stride):  # N V T I, L I O
+def temporal_conv(
+  x: Float[Array, "n v t i"], kernel: Float[Array, "size i o"], *, stride: int = 1
+) -> Float[Array, "n v t2 o"]:
+  """Convolves over time, with zero padding of size // 2, for sizes 1 and 9 and strides 1 and 2."""
+  if kernel.shape[0] == 1:
+    return layers.dot(x[:, :, ::stride], kernel[0])
   if stride == 2:
     # Over blocks of two frames the stride is 1: gradients of strided convolutions are slow on CPUs.
     # The middle of the kernel is the first frame of its block.
@@ -94,33 +87,25 @@ class ConvNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "n v t c"], *, train: bool) -> Float[Array, "n v t2 d"]:
-    x, bias = Conv(self.features, self.size, self.stride, dtype=self.dtype, name="conv")(x)
+    kernel, bias = Weights((self.size, x.shape[-1], self.features), name="conv")()
+    x = temporal_conv(x, kernel.astype(self.dtype), stride=self.stride)
     return layers.BatchNorm(dtype=self.dtype, name="bn")(x, train=train, shift=bias)
 
 
 class Subset(nn.Module):
-  """Gathers over one graph: given edges plus attention; returns sums and bias as `Conv` does."""
+  """The weights of one graph's 1 x 1 convolutions, for `GraphConv` to apply."""
 
+  inputs: int
   features: int
-  dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, "n v t c"], edges: Float[Array, "v v"]
-  ) -> tuple[Float[Array, "n v t d"], Float[Array, " d"]]:
-    embed = self.features // 4
-    theta, _ = Conv(embed, dtype=self.dtype, name="theta")(x)
-    phi, bias = Conv(embed, dtype=self.dtype, name="phi")(x)
-    phi += bias.astype(self.dtype)
-    # The bias of theta adds the same to all that a softmax compares: nothing.
-    wide = jnp.promote_types(self.dtype, jnp.float32)
-    flat = (*x.shape[:2], -1)
-    scores = jnp.einsum(
-      "nvd,nwd->nvw", theta.reshape(flat), phi.reshape(flat), preferred_element_type=wide
+  def __call__(self):
+    embed = (1, self.inputs, self.features // 4)
+    return (
+      Weights(embed, name="theta")(),
+      Weights(embed, name="phi")(),
+      Weights((1, self.inputs, self.features), _value_init, name="value")(),
     )
-    graph = edges + nn.softmax(scores / (embed * x.shape[2]), axis=1)
-    x = jnp.einsum("nvw,nvd->nwd", graph.astype(self.dtype), x.reshape(flat)).reshape(x.shape)
-    return Conv(self.features, kernel_init=_value_init, dtype=self.dtype, name="value")(x)
 
 
 class GraphConv(nn.Module):
@@ -134,15 +119,34 @@ class GraphConv(nn.Module):
     self, x: Float[Array, "n v t c"], edges: Float[Array, "3 v v"], *, train: bool
   ) -> Float[Array, "n v t d"]:
     edges += self.param("edges", nn.initializers.constant(1e-6), edges.shape, jnp.float32)
-    subsets = [
-      Subset(self.features, self.dtype, name=f"subset{i}")(x, edges[i]) for i in range(_SUBSETS)
-    ]
-    y, bias = (sum(parts) for parts in zip(*subsets, strict=True))
+    subsets = [Subset(x.shape[-1], self.features, name=f"subset{i}")() for i in range(_SUBSETS)]
+    theta, phi, value = zip(*subsets, strict=True)
+    # One wide product: six narrow ones take longer, most of all for the gradients of the kernels.
+    kernels = jnp.concatenate([kernel[0] for kernel, _ in (*theta, *phi)], axis=1)
+    embedded = jnp.split(layers.dot(x, kernels.astype(self.dtype)), 2 * _SUBSETS, axis=-1)
+    joints = x.reshape(*x.shape[:2], -1)  # N V T*C
+    y = 0
+    for i, (kernel, _) in enumerate(value):
+      phi_i = embedded[_SUBSETS + i] + phi[i][1].astype(self.dtype)
+      graph = (edges[i].T + _attention(embedded[i], phi_i)).astype(self.dtype)
+      gathered = jnp.einsum("nwv,nvd->nwd", graph, joints).reshape(x.shape)
+      y += layers.dot(gathered, kernel[0].astype(self.dtype))
     norm = layers.BatchNorm(dtype=self.dtype, scale_init=nn.initializers.constant(1e-6), name="bn")
-    y = norm(y, train=train, shift=bias)
+    y = norm(y, train=train, shift=sum(bias for _, bias in value))
     if x.shape != y.shape:
       x = ConvNorm(self.features, dtype=self.dtype, name="down")(x, train=train)
     return nn.relu(x + y)
+
+
+def _attention(theta, phi):  # N V T C -> N W V
+  """The share of each joint v in what a joint w takes.
+
+  The bias of theta would add the same to all that a softmax compares, and so is left out.
+  """
+  theta, phi = (embedded.reshape(*embedded.shape[:2], -1) for embedded in (theta, phi))
+  wide = jnp.promote_types(theta.dtype, jnp.float32)
+  scores = jnp.einsum("nwd,nvd->nwv", phi, theta, preferred_element_type=wide)
+  return nn.softmax(scores / theta.shape[-1])
 
 
 class Block(nn.Module):

@@ -43,7 +43,8 @@ def test_the_original_network_gives_its_logits_and_intermediates(name, torch_fil
   model, abstract = _model(SKELETONS[name], len(arrays["logits"][0]))
   variables = convert.convert(state_dict, abstract, agcn.RULES, ignore=agcn.IGNORE)
 
-  @jax.jit
+  # The program runs once, so that compiling it is what takes long.
+  @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
   def predict(variables, x):
     logits, out = model.apply(variables, x.transpose(0, 2, 4, 3, 1))
     return logits, {i: out[f"block{i}"] for i in BLOCKS}
