@@ -27,7 +27,7 @@ DATASETS = {
     points="joints3d",
     num_persons=1,
     mirror=False,
-    rotation=30.0,  # about the vertical
+    rotation=15.0,  # about the vertical
     logit_adjustment=0.0,
   ),
 }
@@ -69,7 +69,7 @@ def get_config(argument: str = "utd_mhad,joint") -> ml_collections.ConfigDict:
     style="mmaction2",
   )
   config.inputs = dict(stream=stream)
-  config.augment = dict(rotation=dataset["rotation"], tilt=17.0, scale=(0.9, 1.1))
+  config.augment = dict(rotation=dataset["rotation"], tilt=10.0, scale=(0.9, 1.1))
   config.model = dict(name="agcn", variant="agcn", dropout=0.0)
   config.optimizer = dict(
     name="adamw",
