@@ -30,9 +30,10 @@ _SUBSETS = 3  # of the edges: self, inward, outward
 
 
 def adjacency(parents: tuple[int, ...]) -> Float[np.ndarray, "3 v v"]:
-  """Edges [from, to] of a tree: to oneself, to the parent, to the child; columns sum to 1 or 0.
+  """Edges [from, to] of a tree: from oneself, from the parent, from the children.
 
-  Called inward and outward in the paper; the root is its own parent, and has no edge inward.
+  The paper's self, inward and outward. A column sums to 1, or to 0 where there is no such edge: the
+  root, its own parent here, has none inward.
   """
   child = np.arange(len(parents))
   inward = np.zeros((len(parents), len(parents)), np.float32)
@@ -99,7 +100,7 @@ class Subset(nn.Module):
   features: int
 
   @nn.compact
-  def __call__(self):
+  def __call__(self) -> tuple[tuple[Array, Array], ...]:
     embed = (1, self.inputs, self.features // 4)
     return (
       Weights(embed, name="theta")(),
