@@ -36,7 +36,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags, logging
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
 from jaxmg import errors
@@ -148,8 +150,16 @@ def command(
 
 
 def stop_reason() -> str | None:
-  """Why to save after this step and leave: "SIGTERM", "SIGINT" (Ctrl-C), or None to go on."""
-  return _stop
+  """Why to save after this step and leave: "SIGTERM", "SIGINT" (Ctrl-C), or None to go on.
+
+  Of several processes each must ask at the same points, and all get the same answer: the signal of
+  one, which arrives between other steps of the others, stops all.
+  """
+  if jax.process_count() == 1:
+    return _stop
+  reasons = (None, "SIGTERM", "SIGINT")
+  asked = multihost_utils.process_allgather(np.int32(reasons.index(_stop)))
+  return reasons[asked.max()]
 
 
 def check(config: ConfigDict) -> None:

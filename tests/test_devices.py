@@ -4,6 +4,8 @@ import functools
 import json
 import os
 import pathlib
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -135,17 +137,8 @@ def test_every_clip_counts_once_in_test_sets_of_1_to_17_clips(evaluate_on, data,
     assert metrics.summary(probabilities, labels, 2) == metrics.summary(whole[:number], labels, 2)
 
 
-def test_two_processes_train_and_evaluate_as_one(runs, arguments, tmp_path):
-  workdir = tmp_path / "run"
-  code = """
-import json, sys
-from experiments import evaluate, launch, posec3d
-train, score = json.loads(sys.argv[1])
-sys.exit(launch.main(posec3d.run, train) or launch.command(evaluate.run, evaluate.define, score))
-"""
-  # The second command finds what the first one has started.
-  commands = [["--distributed", *arguments(workdir)], [f"--run={workdir}", "--step=latest"]]
-  argv = [sys.executable, "-c", code, json.dumps(commands)]
+def start_two(argv):
+  """Starts a command as two processes of one run."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
@@ -158,6 +151,21 @@ sys.exit(launch.main(posec3d.run, train) or launch.command(evaluate.run, evaluat
     environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     processes.append(subprocess.Popen(argv, cwd=ROOT, env=environment, **pipes))
+  return processes
+
+
+def test_two_processes_train_and_evaluate_as_one(runs, arguments, tmp_path):
+  workdir = tmp_path / "run"
+  code = """
+import json, sys
+from experiments import evaluate, launch, posec3d
+train, score = json.loads(sys.argv[1])
+sys.exit(launch.main(posec3d.run, train) or launch.command(evaluate.run, evaluate.define, score))
+"""
+  # The second command finds what the first one has started.
+  commands = [["--distributed", *arguments(workdir)], [f"--run={workdir}", "--step=latest"]]
+  argv = [sys.executable, "-c", code, json.dumps(commands)]
+  processes = start_two(argv)
   printed = [process.communicate(timeout=300)[0] for process in processes]
   assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
 
@@ -170,3 +178,23 @@ sys.exit(launch.main(posec3d.run, train) or launch.command(evaluate.run, evaluat
   one, two = (json.loads((run / "test" / "metrics.json").read_text()) for run in (runs[1], workdir))
   for name in ("top1", "mean_class", "macro_f1", "num_clips"):
     assert one[name] == two[name]
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(arguments, tmp_path):
+  code = """
+import sys
+from experiments import launch, posec3d
+sys.exit(launch.main(posec3d.run, sys.argv[1:]))
+"""
+  command = [*arguments(tmp_path / "run", 10_000), "--distributed"]
+  processes = start_two([sys.executable, "-c", code, *command])
+  first, second = processes
+  for line in first.stdout:
+    if line.startswith("epoch 1:"):
+      break
+  second.send_signal(signal.SIGTERM)
+  printed = [process.communicate(timeout=60)[0] for process in processes]
+  assert [process.returncode for process in processes] == [75, 75], "\n".join(printed)
+  last = [output.splitlines()[-1] for output in printed]
+  assert last[0] == last[1]
+  assert re.fullmatch(r"jaxmg: error: SIGTERM: step \d+ is saved; .*", last[0])
