@@ -29,7 +29,6 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string("split", "test", "Which scores of a run directory.", **options)
   flags.DEFINE_list("weights", None, "One of each RUN; default: equal ones.", **options)
   flags.DEFINE_list("search", None, "One fold of each RUN, to search weights on.", **options)
-  flags.DEFINE_enum("metric", "mean_class", scores.METRICS, "What to search by.", **options)
   flags.DEFINE_string("out", None, "Where to write the fused scores.", **options)
 
 
@@ -78,7 +77,7 @@ def choose_weights(values: flags.FlagValues, parts: Sequence[scores.Scores]) -> 
       expected="clips of which nothing is reported",
       got=f"{len(shared)} that are fused: {', '.join(map(repr, shared[:5]))}",
     )
-  return scores.search(folds, metric=values.metric)
+  return scores.search(folds)
 
 
 def table(

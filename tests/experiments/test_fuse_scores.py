@@ -82,9 +82,9 @@ def test_a_run_fused_with_itself_gains_exactly_nothing(capsys):
 
 
 def test_searched_weights_are_those_of_the_folds(capsys):
-  assert fuse("joint", "bone", "--search=joint_fold,bone_fold", "--metric=top1", "--out=f.npz") == 0
+  assert fuse("joint", "bone", "--search=joint_fold,bone_fold", "--out=f.npz") == 0
   folds = [scores.load(f"{run}_fold/val/scores.npz") for run in ("joint", "bone")]
-  weights = scores.search(folds, metric="top1")
+  weights = scores.search(folds)
   expected = scores.fuse(parts(), weights)
   np.testing.assert_array_equal(scores.load("f.npz").probabilities, expected.probabilities)
   out = capsys.readouterr().out
@@ -114,7 +114,6 @@ def test_hidden_labels_are_fused_without_figures(tmp_path, capsys):
       "--weights or --search: expected one of them",
     ),
     (["joint", "bone", "--search=joint_fold"], 2, "--search: expected 2 folds, got 1"),
-    (["joint", "bone", "--metric=loss"], 2, "--metric"),
     (["joint", "none.npz"], 3, "none.npz: expected a score file, got no such file"),
     (["joint", "bone", "--split=val"], 3, "joint/val/scores.npz: expected a score file"),
     (["joint", "text"], 3, "text: expected a score file"),
