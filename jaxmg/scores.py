@@ -176,11 +176,11 @@ def fuse(parts: Sequence[Scores], weights: Sequence[float | int]) -> Scores:
 
 
 def search(parts: Sequence[Scores]) -> tuple[float, ...]:
-  """Returns the weights, summing to 1, under which `fuse` finds the labels of these clips likeliest.
+  """Returns the weights, summing to 1, by which `fuse` finds the labels of these clips likeliest.
 
-  There is one such mean (the likelihood of a mixture is concave), and the steps to it, those of EM,
-  never lead down. Accuracy would be the wrong thing to climb: a fold is small, and many weights
-  recognise as many of its clips. Search on clips of which nothing is reported.
+  There is one such mean (the likelihood of a mixture is concave), and the steps of EM lead to it.
+  Accuracy would be the wrong thing to climb: a fold is small, and many weights recognise as many of
+  its clips. Search on clips of which nothing is reported.
 
   Raises DataError as `align`, or for hidden labels.
   """
