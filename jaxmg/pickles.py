@@ -100,7 +100,7 @@ class _Dtype:
   """A dtype; its state follows after it."""
 
   def __init__(self, code, align=False, copy=False):
-    if not re.fullmatch(r"b1|[iu][1248]|f[248]|[US]\d{1,6}", code):
+    if not re.fullmatch(r"b1|[iu][1248]|f[248]|[US][1-9]\d{0,5}", code):
       kind = {"O": "objects", "V": "records", "c": "complex numbers"}.get(code[:1], "other things")
       raise ValueError(f"an array of {kind} ({code[:20]!r})")
     self.value = np.dtype(code)
@@ -206,8 +206,7 @@ def interpret(
         raise ValueError(f"{name} without {count} values before it")
       if name in ("REDUCE", "BUILD"):
         # Values can be shared in the file: what is made of them adds up.
-        arguments = taken[-1] if isinstance(taken[-1], tuple) else ()
-        allowance -= sum(len(x) for x in arguments if isinstance(x, _SIZED))
+        allowance -= _cost(taken[-1])
         if allowance < 0:
           raise ValueError(f"values larger than the file of {size} bytes")
       if name == "STACK_GLOBAL":
@@ -247,6 +246,12 @@ def _opcodes(stream):
 
 
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+
+
+def _cost(arguments):
+  """How many values a call or a state has to go through: of an argument, no deeper ones."""
+  parts = [arguments, *arguments] if isinstance(arguments, list | tuple) else [arguments]
+  return sum(len(part) for part in parts if isinstance(part, _SIZED))
 
 
 def _global(name, admitted):
@@ -296,6 +301,8 @@ def _collect(name, taken, stack):
 
 def _set(values):
   """A set of plain values: the hash of a tuple goes down into it, without limit."""
+  if not isinstance(values, list | tuple):
+    raise ValueError(f"a set of what is no list but {type(values).__name__}")
   for value in values:
     if not isinstance(value, str | bytes | int | float | None | np.generic | Stub):
       raise ValueError(f"a key of type {type(value).__name__}")
@@ -311,7 +318,10 @@ def _put(target, keys, values):
 
 
 def _ordered_dict(pairs=()):
-  pairs = [tuple(pair) for pair in pairs]
+  if not isinstance(pairs, list | tuple) or not all(
+    isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+  ):
+    raise ValueError("an OrderedDict of what are no pairs")
   return _put({}, [key for key, _ in pairs], [value for _, value in pairs])
 
 

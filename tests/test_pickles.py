@@ -164,6 +164,11 @@ def array(shape, code="f4", raw=b"", start=(0,)):
   return begin + b"tR" + state + b"b"
 
 
+def flat(raw, code, shape):
+  begin = b"cnumpy._core.numeric\n_frombuffer\n(B" + struct.pack("<I", len(raw)) + raw
+  return begin + dtype(code) + plain(shape) + plain("C") + b"tR"
+
+
 def short(text):
   return b"\x8c" + bytes([len(text.encode())]) + text.encode()
 
@@ -255,13 +260,9 @@ def corpus():
       pickled(dtype("f4", (3, "<", None, ("a",), {"a": 1}, 8, 1, 0))),
       "an array of records",
     ),
-    "B34 zeros": (
-      pickled(
-        b"cnumpy._core.numeric\n_frombuffer\n(C\x00" + dtype("f4") + plain((0, 2**62)) + plain("C"),
-        b"tR",
-      ),
-      "",
-    ),
+    "B34 zeros": (pickled(flat(b"", "f4", (0, 2**62))), ""),
+    "B34 text of no width": (pickled(flat(b"", "U0", (2**40,))), "an array of other things ('U0')"),
+    "B34 bytes of no width": (pickled(array((2**40,), "S0")), "an array of other things ('S0')"),
     "B35 laughs": (pickled(b"(" + LAUGHS + b"t"), "more values than its bytes can hold"),
     "B35 sets of one list": (
       pickled(
@@ -271,6 +272,24 @@ def corpus():
     ),
     "B35 bytes of one text": (
       pickled(plain("a" * 10**5), b"q\x01(", b"c_codecs\nencode\nh\x01\x8c\x06latin1\x86R" * 9000),
+      "values larger than the file",
+    ),
+    "B35 pairs of one text": (
+      pickled(
+        plain("a" * 10**5), b"q\x01(", b"ccollections\nOrderedDict\n](", b"h\x01" * 5000, b"e\x85R"
+      ),
+      "an OrderedDict of what are no pairs",
+    ),
+    "B35 sets of one array": (
+      pickled(
+        flat(bytes(10**5), "u1", (10**5,)), b"q\x01(", b"cbuiltins\nset\nh\x01\x85R" * 5000, b"t"
+      ),
+      "a set of what is no list but ndarray",
+    ),
+    "B35 states of one tuple": (
+      pickled(
+        dtype("f4"), b"q\x01(", plain(3) + plain("<") + b"N" * 10**5, b"tq\x020", b"h\x02b" * 9000
+      ),
       "values larger than the file",
     ),
     "B35 itself": (pickled(b"]q\x01h\x01a"), "nested more than 100 deep"),
