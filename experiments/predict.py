@@ -47,7 +47,9 @@ def part(clip: readers.Clip, frames: str) -> readers.Clip:
   if not 0 <= first <= last < len(clip.keypoints):
     expected = f"0 <= FIRST <= LAST < {len(clip.keypoints)}"
     raise errors.ConfigError("--frames", expected=expected, got=frames)
-  return dataclasses.replace(clip, keypoints=clip.keypoints[first : last + 1], joints3d=None)
+  arrays = {"keypoints": clip.keypoints, "joints3d": clip.joints3d}
+  found = {name: array[first : last + 1] for name, array in arrays.items() if array is not None}
+  return dataclasses.replace(clip, **found)
 
 
 if __name__ == "__main__":

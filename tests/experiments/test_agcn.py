@@ -72,6 +72,17 @@ def test_a_clip_is_predicted_from_its_file_as_in_evaluation(run, waves, capsys):
   )
 
 
+def test_part_of_a_recording_is_predicted_from_its_3d_joints(run, waves, capsys):
+  arguments = [f"--run={run}", f"--input={waves / 'a3_s2_t1_skeleton.mat'}", "--top=27"]
+  printed = []
+  for frames in ([], ["--frames=0:11"], ["--frames=3:8"]):
+    assert launch.command(predict.run, predict.define, [*arguments, *frames]) == 0
+    first, *rows = capsys.readouterr().out.splitlines()
+    assert f" {6 if frames == ['--frames=3:8'] else 12} frames" in first
+    printed.append(rows)
+  assert printed[0] == printed[1]
+
+
 def test_a_run_begins_with_the_weights_of_another(run, waves, tmp_path, capsys):
   settings = (f"init_from={run}", "optimizer.learning_rate=0", "schedule.epochs=1")
   assert launch.main(agcn.run, command(tmp_path / "a", waves, "utd_mhad,bone", *settings)) == 0
