@@ -168,7 +168,7 @@ def describe_agcn(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
     "model": {
       "name": "agcn",
       "parents": list(skeleton.parents),
-      "width": widths[0] if widths else 0,
+      "width": shapes["params/block1/temporal/conv/kernel"][-1],
       "depths": [len(list(blocks)) for _, blocks in itertools.groupby(widths)],
       "dropout": 0.0,
     },
@@ -176,7 +176,7 @@ def describe_agcn(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
       "kind": "repeat",
       "num_frames": 300,
       "num_clips": 1,
-      "num_persons": shapes["params/data_bn/scale"][0] // (3 * joints),
+      "num_persons": max(1, shapes["params/data_bn/scale"][0] // (3 * joints)),
       "style": "mmaction2",
       "points": "joints3d" if in_space else "keypoints",
     },

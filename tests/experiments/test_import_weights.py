@@ -209,6 +209,16 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
     (["--source=scalar"], 4, "(not found: tuple index out of range)"),
     (["--source=empty"], 4, "(not found: 'params/stem/conv/kernel')"),
     (["--source=scalar", "--model=agcn"], 4, "(not found: 'params/block1/graph/edges')"),
+    (
+      ["--source=untimed", "--model=agcn", "--skeleton=kinect25"],
+      4,
+      "(not found: 'params/block1/temporal/conv/kernel')",
+    ),
+    (
+      ["--source=alone", "--model=agcn", "--skeleton=kinect25"],
+      4,
+      "data_bn.weight: params/data_bn/scale: expected (75,), got (3,)",
+    ),
     (["--source=nan"], 4, "expected finite numbers in float32, got NaN or infinity"),
     (["--source=zero"], 4, "expected trained weights, got zeros alone"),
     (["--source=variance"], 4, "expected variances, got negative numbers"),
@@ -223,7 +233,11 @@ def test_what_cannot_be_imported_is_refused_in_one_line_and_leaves_nothing(
   monkeypatch.chdir(tmp_path)
   good = tiny("posec3d_slowonly_r50")
   bias, stem = "cls_head.fc_cls.bias", "backbone.conv1.conv.weight"
-  save(tmp_path / "agcn", tiny("agcn_ntu25"))
+  graph = tiny("agcn_ntu25")
+  save(tmp_path / "agcn", graph)
+  save(tmp_path / "alone", graph | {"data_bn.weight": np.ones(3, np.float32)})
+  del graph["l1.tcn1.conv.weight"]
+  save(tmp_path / "untimed", graph)
   save(tmp_path / "nan", good | {bias: np.float32([np.nan, 0])})
   save(tmp_path / "zero", good | {stem: 0 * good[stem]})
   save(tmp_path / "variance", good | {"backbone.conv1.bn.running_var": np.float32([1, 1, 1, -1])})
