@@ -227,7 +227,10 @@ def find_classes(values, shapes, data: Source | None) -> dict[str, Any]:
     names, where = list(data.class_names), data.directory
   elif values.class_names:
     where = values.class_names
-    text = pathlib.Path(where).read_bytes().decode(errors="replace")
+    try:
+      text = pathlib.Path(where).read_text(encoding="utf-8-sig")
+    except ValueError as error:
+      raise errors.DataError(f"{where}: {error}") from error
     names = [line.strip() for line in text.splitlines() if line.strip()]
     counts = collections.Counter(names)
     if not names or max(counts.values()) > 1 or not all(name.isprintable() for name in names):

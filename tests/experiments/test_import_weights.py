@@ -128,7 +128,7 @@ def test_names_of_parallel_training_averages_and_half_precision_are_known(source
 
 
 def test_a_new_head_is_said_and_all_else_is_kept(source, tmp_path, capsys):
-  (tmp_path / "names.txt").write_text("nod\n\n shake \nwave\n")
+  (tmp_path / "names.txt").write_text("nod\n\n shake \nwave\n", "utf-8-sig")
   arguments = ["--drop_head", f"--class_names={tmp_path / 'names.txt'}"]
   assert command(source, tmp_path / "new", *arguments) == 0
   assert "the classifier is new" in capsys.readouterr().out
@@ -200,6 +200,7 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
       3,
       "twice: expected names, one a line, each once, got 'a' among them",
     ),
+    (["--class_names=latin"], 3, "latin: 'utf-8' codec can't decode byte 0xe9"),
     (["--class_names=nothing"], 3, "nothing: expected names, one a line, each once, got none"),
     (["--stem_from=coco17", "--skeleton=arms"], 2, "--skeleton: skeleton: expected one of"),
     (["--class_names=three"], 4, "classes: expected 3 as in three, got 2 (--drop_head makes"),
@@ -249,6 +250,7 @@ def test_what_cannot_be_imported_is_refused_in_one_line_and_leaves_nothing(
   save(tmp_path / "missing", good)
   (tmp_path / "three").write_text("a\nb\nc\n")
   (tmp_path / "nothing").write_text("\n")
+  (tmp_path / "latin").write_bytes("géné\nb\n".encode("latin-1"))
   (tmp_path / "twice").write_text("a\nb\na\n")
   before = sorted(tmp_path.rglob("*"))
   flags = {"--model": "posec3d", "--source": source.name, "--out": "run"}
