@@ -298,4 +298,4 @@ def _few(names: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-  launch.command(run, define, positional="FILE")
+  launch.command(run, define, positional="FILE", devices=False)
