@@ -85,6 +85,11 @@ class Source:
         expected=f"{len(self._records)} clips in each column of index.json, one per record",
         got=", ".join(map(str, lengths)),
       )
+    for name, splits in self.protocols.items():
+      for split, rows in splits.items():
+        if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
+          where = f"{self.directory}: protocol {name!r}: {split} rows"
+          raise DataError(where, expected=f"0 to {len(self) - 1}", got="others")
     if len(set(self.ids)) < len(self.ids):
       raise DataError(self.directory / "index.json", expected="unique ids", got="repeated ones")
 
@@ -151,8 +156,6 @@ class Source:
 
   def _check(self, splits: dict[str, np.ndarray], where: str, *, shared_subjects: bool) -> None:
     for name, rows in splits.items():
-      if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
-        raise DataError(f"{where}: {name} rows", expected=f"0 to {len(self) - 1}", got="others")
       if len(np.unique(rows)) < len(rows):
         raise DataError(f"{where}: {name} rows", expected="each row once", got="repeated ones")
       lowest = 0 if name == "train" else -1

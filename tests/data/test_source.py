@@ -117,6 +117,15 @@ def test_record_that_is_not_the_index_row_is_refused(edited_toy):
     source.Source(edited_toy(swap))[1]
 
 
+@pytest.mark.parametrize("row", [-1, 23])
+def test_rows_that_are_not_there_are_refused_when_the_index_is_read(edited_toy, row):
+  def add(index):
+    index["protocols"]["xsub"]["test"].append(row)
+
+  with pytest.raises(DataError, match="protocol 'xsub': test rows: expected 0 to 22, got others"):
+    source.Source(edited_toy(add))
+
+
 def test_a_protocol_across_cameras_may_share_subjects(edited_toy):
   def move(index):  # one clip of subject a
     index["protocols"]["xsub"]["train"].remove(0)

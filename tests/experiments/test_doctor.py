@@ -222,6 +222,16 @@ def test_a_prepared_set_that_was_changed_is_wrong(examine, nods, tmp_path):
   assert "WRONG: labels: expected at most 1, got 9" in out
 
 
+def test_a_protocol_of_rows_that_are_not_there_is_one_line(examine, nods, tmp_path):
+  path = shutil.copytree(nods, tmp_path / "data") / "nods"
+  index = json.loads((path / "1.0.0" / "index.json").read_text())
+  index["protocols"]["xsub"]["test"].append(99)
+  (path / "1.0.0" / "index.json").write_text(json.dumps(index))
+  code, _, error = examine(path)
+  assert code == 3
+  assert "protocol 'xsub': test rows: expected 0 to 23, got others" in error
+
+
 @pytest.mark.parametrize(
   ("argv", "code", "message"),
   [
