@@ -104,7 +104,8 @@ def load(path: str | os.PathLike) -> Scores:
   except Exception as error:  # numpy and zipfile raise many types
     raise errors.DataError(path, expected="a score file", got=error) from error
   for name, kind in _ARRAYS.items():
-    if (arrays[name].dtype.kind, arrays[name].ndim) != kind:
+    # Of no bytes each, there may be any number in a small file.
+    if (arrays[name].dtype.kind, arrays[name].ndim) != kind or not arrays[name].itemsize:
       got = f"{arrays[name].dtype}{list(arrays[name].shape)}"
       raise errors.DataError(f"{path}: {name}", expected="what `save` writes", got=got)
   checksum = arrays.pop("checksum").item()

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import zipfile
@@ -130,6 +131,16 @@ def test_array_that_grows_when_it_is_read_is_refused(tmp_path):
   np.savez_compressed(tmp_path / "test.npz", **arrays)
   assert (tmp_path / "test.npz").stat().st_size < 1 << 20
   assert_refused(tmp_path / "test.npz", "got a compressed one")
+
+
+def test_array_of_text_without_width_is_refused_whatever_its_length(tmp_path):
+  header = io.BytesIO()
+  fields = {"descr": "<U0", "fortran_order": False, "shape": (1 << 40,)}
+  np.lib.format.write_array_header_1_0(header, fields)
+  path = write(tmp_path / "test.npz", ids=None)
+  with zipfile.ZipFile(path, "a") as archive:
+    archive.writestr("ids.npy", header.getvalue())
+  assert_refused(path, "ids: expected what `save` writes, got <U0")
 
 
 def test_array_that_is_there_twice_is_refused(tmp_path):
