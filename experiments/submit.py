@@ -41,7 +41,7 @@ def run(values: flags.FlagValues) -> None:
   order = None if values.data is None else dataset_order(found, values.data)
   content = FORMATS[values.format](found, order)
   out = pathlib.Path(values.out)
-  temporary = out.with_name(f".{out.name}.tmp")
+  temporary = out.parent / f".{out.name}.tmp"
   try:
     temporary.write_bytes(content)
     temporary.replace(out)
@@ -62,7 +62,7 @@ def dataset_order(found: scores.Scores, data: str) -> list[int]:
       ids = [source.ids[row] for row in np.sort(split)]
       if rows.keys() == {*ids}:
         return [rows[id] for id in ids]
-  unknown = [id for id in rows if id not in source.ids]
+  unknown = sorted(rows.keys() - source.ids)
   got = f"{len(rows)} clips"
   if unknown:
     got += f", {len(unknown)} of them in none: {', '.join(map(repr, unknown[:5]))}"

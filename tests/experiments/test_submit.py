@@ -136,6 +136,7 @@ def test_pyskl_knows_the_split_by_its_clips(nods, tmp_path, ids_of_test):
     ),
     (["--scores=32.npz", "--format=miga", "--out=none/a.zip"], 5, "none/.a.zip.tmp"),
     (["--scores=32.npz", "--format=miga", "--out=folder"], 5, "folder"),
+    (["--scores=32.npz", "--format=miga", "--out=."], 5, ""),
   ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(argv, code, message, nods, tmp_path, capsys):
