@@ -50,7 +50,7 @@ def views(
     if points == "joints3d":
       pose[..., 1] *= -1  # of pictures, y points down
     seen = pose[there]
-    low, high = (seen[:, :2].min(0), seen[:, :2].max(0)) if len(seen) else (0, 1)
+    low, high = (seen[:, :2].min(0), seen[:, :2].max(0)) if len(seen) else ((0, 0), (1, 1))
     for j, frame in enumerate(frames):
       axes = grid[height * i, j]
       for person, present in zip(pose[frame], there[frame], strict=True):
@@ -58,7 +58,7 @@ def views(
           if present[list(limb)].all():
             axes.plot(*person[list(limb), :2].T, color="tab:blue", linewidth=1)
         axes.scatter(*person[present, :2].T, s=6, color="tab:red", zorder=2)
-      margin = 0.1 * np.max(high - low) + 0.01
+      margin = 0.1 * np.ptp([low, high], axis=0).max() + 0.01
       axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
       axes.set_aspect("equal")
       if volume is not None:
