@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-_BLOCK = 100  # bootstrap samples whose confusion matrices are in memory at a time
+_MOST = 1 << 22  # numbers of bootstrap samples in memory at a time: clips, or confusion matrices
 
 
 def top_k(probabilities: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], k: int) -> float:
@@ -76,9 +76,10 @@ def bootstrap(
   rng = np.random.default_rng(seed)
   hits = np.stack([_among_top(probabilities, labels, k) for k in (1, 5)])
   cells = labels * num_classes + probabilities.argmax(axis=-1)
+  block = max(1, _MOST // max(len(labels), num_classes**2))
   blocks = []
-  for start in range(0, num_samples, _BLOCK):
-    count = min(_BLOCK, num_samples - start)
+  for start in range(0, num_samples, block):
+    count = min(block, num_samples - start)
     clips = rng.integers(len(labels), size=(count, len(labels)))
     # The confusion matrices of all samples of a block are one histogram.
     shifted = cells[clips] + np.arange(count)[:, None] * num_classes**2

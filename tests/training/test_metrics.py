@@ -72,14 +72,21 @@ def some_clips(n, k):
 def test_each_bootstrap_sample_is_the_summary_of_the_clips_drawn():
   probabilities, labels = some_clips(60, 7)
   samples = metrics.bootstrap(probabilities, labels, num_samples=130, seed=3)
-  rng = np.random.default_rng(3)
-  # Two blocks: 100 and 30.
-  clips = np.concatenate([rng.integers(60, size=(count, 60)) for count in (100, 30)])
+  clips = np.random.default_rng(3).integers(60, size=(130, 60))
   for i in (0, 99, 100, 129):
     expected = metrics.summary(probabilities[clips[i]], labels[clips[i]], 7)
     for name, values in samples.items():
       assert values.shape == (130,)
       assert values[i] == pytest.approx(expected[name])
+
+
+def test_the_samples_are_the_same_however_many_fit_in_memory(monkeypatch):
+  probabilities, labels = some_clips(61, 7)
+  whole = metrics.bootstrap(probabilities, labels, num_samples=130)
+  for most in (1, 61 * 50):
+    monkeypatch.setattr(metrics, "_MOST", most)
+    samples = metrics.bootstrap(probabilities, labels, num_samples=130)
+    assert all((samples[name] == whole[name]).all() for name in whole)
 
 
 def test_interval_of_top1_is_that_of_a_binomial():
