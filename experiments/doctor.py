@@ -128,6 +128,7 @@ def _annotations(path: pathlib.Path, layout: readers.Layout | None) -> Found:
   def rows():
     for one in file.clips:
       try:
+        file.check_shape(one)
         clip = one.clip(layout, view=False)
       except errors.DataError as error:
         found.wrong.append(str(error))

@@ -17,15 +17,9 @@ class Builder(prepared.Builder):
   def __init__(self, *, raw, layout=None, **kwargs):
     self.file = annotations.read(raw)
     clips = self.file.clips
-    num_joints, channels = clips[0].points.shape[2:]
     for clip in clips:
-      if clip.points.shape[2:] != (num_joints, channels):
-        raise DataError(
-          f"{clip.where}: keypoint",
-          expected=f"[M, T, {num_joints}, {channels}] as in the first one",
-          got=list(clip.points.swapaxes(0, 1).shape),
-        )
-    self.joints3d = channels == 3
+      self.file.check_shape(clip)
+    self.joints3d = clips[0].in_3d
     self.skeleton = self.file.layout() if layout is None else readers.find_layout(layout)
     self.num_persons = max(clip.points.shape[1] for clip in clips)
     sizes = collections.Counter(clip.frame_size for clip in clips)

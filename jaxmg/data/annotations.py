@@ -143,6 +143,16 @@ class Annotations:
         raise DataError(where, expected="no clip in both train and test", got=_few(both))
     return protocols
 
+  def check_shape(self, clip: Annotation) -> None:
+    """Raises DataError where a clip has other joints or dimensions than the first one."""
+    expected, shape = self.clips[0].points.shape[2:], clip.points.shape
+    if shape[2:] != expected:
+      raise DataError(
+        f"{clip.where}: keypoint",
+        expected=f"[M, T, {', '.join(map(str, expected))}] as in the first one",
+        got=[shape[1], shape[0], *shape[2:]],
+      )
+
   def layout(self) -> str:
     """The layout that the number of joints tells; DataError where it tells none."""
     try:

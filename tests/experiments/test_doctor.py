@@ -186,6 +186,8 @@ SWAPPED = [annotation(id, size=(720, 1280), img_shape=(1280, 720)) for id in "ab
     (clips(keypoint=np.full((1, 10, 17, 2), np.inf)), "expected a finite number, got inf"),
     (clips(keypoint=np.full((1, 4, 17, 2), 0.5), keypoint_score=None), "none above 1 (normalised"),
     (clips(keypoint=None), "annotations[0]"),
+    (clips(keypoint=np.ones((1, 10, 18, 2)), keypoint_score=None), "expected [M, T, 18, 2] as in"),
+    ([annotation("a"), annotation("b", keypoint=np.ones((1, 4, 17, 3)))], "17, 2] as in the first"),
     (clips(total_frames=5), "total_frames: expected 10, got 5"),
   ],
 )
