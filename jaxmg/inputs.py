@@ -122,7 +122,7 @@ def graph_inputs(
 
   `points` says what the pose is: "keypoints", x and y in pixels and a score, which become
   coordinates in [-1, 1] over the frame and the score; or "joints3d", metres, which are centred on
-  the first person's root in the first frame. With `keys`, one per clip, it is augmented first:
+  the first person's root where it is first seen. With `keys`, one per clip, it is augmented first:
   rotation (degrees, in the image, or about the vertical axis), tilt (degrees, 3-D only), a scale
   between two factors, mirroring (only if `mirror`). See `geometry.bones` and `geometry.motion`.
 
