@@ -150,7 +150,7 @@ def test_a_wrong_setting(sandbox, row):
     ("B01", ["--config=none.py", WORKDIR], "--config=none.py: FileNotFoundError"),
     ("B01", [f"--config={ROOT}/README.md", WORKDIR], "README.md: SyntaxError"),
     ("B01", [f"--config={ROOT}/Makefile", WORKDIR], "Makefile: "),
-    ("B01", [f"{CONFIG}:face,joint", WORKDIR], "got 'face'"),
+    ("B01", [f"{CONFIG}:imigue,face", WORKDIR], "got 'imigue,face'"),
     ("B02", [CONFIG, WORKDIR, "--config.model.dropout"], "Missing value for flag"),
     ("B02", [CONFIG, WORKDIR, "--config.model.dropout", "0"], "unexpected argument '0'"),
     ("B02", [CONFIG, WORKDIR, "--debug=perhaps"], "--debug=perhaps"),
