@@ -104,12 +104,21 @@ class Source:
     keypoints  float32[T, M, V, 3]  x, y in pixels, score; all the points of the layout; read-only
     joints3d   float32[T, M, V, 3]  metres, in the camera's frame; only if `joints3d` is true
     """
-    record = self._features.deserialize_example_np(self._records[row])
-    record["id"] = record["id"].decode()
-    if record["id"] != self.ids[row] or digest(record) != self.digests[row]:
+    id = self.ids[row]
+    try:
+      record = self._features.deserialize_example_np(self._records[row])
+      record["id"] = record["id"].decode()
+    except Exception as error:  # ArrayRecord and TFDS raise many types
       raise DataError(
         f"{self.directory}: record {row}",
-        expected=f"clip {self.ids[row]!r} as in index.json",
+        expected=f"clip {id!r}",
+        got=str(error).partition("\n")[0],
+        hint="the files were changed: remove the directory and prepare it again",
+      ) from error
+    if record["id"] != id or digest(record) != self.digests[row]:
+      raise DataError(
+        f"{self.directory}: record {row}",
+        expected=f"clip {id!r} as in index.json",
         got=f"{record['id']!r} with other key points",
         hint="the files were changed: remove the directory and prepare it again",
       )

@@ -117,6 +117,19 @@ def test_record_that_is_not_the_index_row_is_refused(edited_toy):
     source.Source(edited_toy(swap))[1]
 
 
+def test_damaged_record_is_refused_with_its_clip(edited_toy):
+  path = edited_toy(lambda index: None)
+  (shard,) = path.glob("*array_record*")
+  content = bytearray(shard.read_bytes())
+  content[100] ^= 1
+  shard.write_bytes(content)
+  data = source.Source(path)
+  with pytest.raises(DataError, match=r"record 0: expected clip 'clip 0 手', got .* \(the files"):
+    data[0]
+  with pytest.raises(IndexError):
+    data[23]
+
+
 @pytest.mark.parametrize("row", [-1, 23])
 def test_rows_that_are_not_there_are_refused_when_the_index_is_read(edited_toy, row):
   def add(index):
