@@ -26,6 +26,7 @@ import os
 import pathlib
 import re
 import runpy
+import shutil
 import signal
 import socket
 import sys
@@ -167,13 +168,15 @@ def check(config: ConfigDict) -> None:
   for key, value in _flatten(config.to_dict()).items():
     if value is None:
       continue
-    values = value if isinstance(value, list | tuple) else [value]
+    values = list(value) if isinstance(value, list | tuple) else [value]
     if any(isinstance(x, float) and not math.isfinite(x) for x in values):
       raise errors.ConfigError(f"--config.{key}", expected="a finite number", got=value)
     if key in RANGES:
       ranges = RANGES[key].split(" to ")
       if len(values) != len(ranges) or not all(map(_inside, values, ranges)):
         raise errors.ConfigError(f"--config.{key}", expected=f"in {RANGES[key]}", got=value)
+      if values != sorted(values):
+        raise errors.ConfigError(f"--config.{key}", expected="least and most", got=value)
     if key in CHOICES and value not in CHOICES[key]:
       raise errors.ConfigError(f"--config.{key}", expected=" or ".join(CHOICES[key]), got=value)
 
@@ -262,6 +265,7 @@ def _start_jax(distributed):
 def _work_directory(text, config) -> Iterator[pathlib.Path]:
   """Makes and locks the work directory, and settles which config runs in it."""
   workdir = pathlib.Path(os.path.abspath(os.path.expanduser(text)))
+  made = not workdir.exists()
   workdir.mkdir(parents=True, exist_ok=True)
   if jax.process_index() > 0:
     yield workdir
@@ -280,7 +284,12 @@ def _work_directory(text, config) -> Iterator[pathlib.Path]:
     _settle_config(workdir / "config.json", config)
     print(f"work directory: {workdir}")
     print(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}", flush=True)
-    yield workdir
+    try:
+      yield workdir
+    except BaseException:
+      if made and {path.name for path in workdir.iterdir()} <= {"lock", "config.json"}:
+        shutil.rmtree(workdir)  # it came to nothing
+      raise
 
 
 def _settle_config(path, config):

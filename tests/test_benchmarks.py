@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import agcn, compile, heatmaps, loader, peers, posec3d, timing
+from benchmarks import agcn, compile, heatmaps, loader, peers, posec3d, prepare, timing
 from jaxmg import models
 from jaxmg.pretrained import agcn as pretrained_agcn
 from jaxmg.pretrained import posec3d as pretrained_posec3d
@@ -110,6 +110,13 @@ def test_loader_counts_clips(tmp_path, monkeypatch):
   rows = run(loader, tmp_path, "--clips=20", "--batch_size=4", "--seconds=0.05", "--rounds=1")
   assert {row["taken"] for row in rows} == {"imigue22"}
   assert all(row["clips per second"] > 0 for row in rows)
+
+
+def test_prepare_counts_clips(tmp_path, monkeypatch):
+  monkeypatch.setattr(timing, "in_new_process", lambda function, *arguments: function(*arguments))
+  monkeypatch.setattr(prepare.os, "sched_setaffinity", lambda *_: None)
+  (row,) = run(prepare, tmp_path, "--clips=120", "--frames=3", "--rounds=1")
+  assert row["clips per second"] > 0
 
 
 def test_compile_times_every_job_without_and_with_cache(tmp_path):

@@ -97,6 +97,7 @@ ARROWS = {
   "benchmarks.posec3d": (
     "jax benchmarks.peers jaxmg.models jaxmg.pretrained [benchmarks.torch_posec3d]"
   ),
+  "benchmarks.prepare": "benchmarks.timing jaxmg.data.prepared",
   "benchmarks.timing": "jax",
   "benchmarks.torch_agcn": "torch",
   "benchmarks.torch_posec3d": "torch",

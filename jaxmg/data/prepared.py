@@ -212,6 +212,10 @@ def write(
     there = source.Source(path).skeleton
     if layout is not None and str(readers.find_layout(layout)) != there:
       raise ConfigError(path, expected=layout, got=there, hint="remove it, or prepare elsewhere")
+    made_of = json.loads((path / INDEX).read_text(encoding="utf-8")).get("made_of")
+    if made_of and pathlib.Path(raw).exists() and made_of != _made_of(pathlib.Path(raw)):
+      now = _made_of(pathlib.Path(raw))
+      raise ConfigError(path, expected=now, got=made_of, hint="remove it, or take another --name")
     return path
   if not (pathlib.Path(raw).is_dir() or (builder.is_format and pathlib.Path(raw).is_file())):
     raise DataError(raw, expected="the folder of the raw files", got="no such folder")
@@ -242,6 +246,12 @@ def _array(shape: tuple[int | None, ...]) -> tfds.features.Tensor:
   return tfds.features.Tensor(shape=shape, dtype=np.float32, encoding=tfds.features.Encoding.BYTES)
 
 
+def _made_of(raw: pathlib.Path) -> str:
+  """Which file or folder a set named by it was made of."""
+  files = [raw] if raw.is_file() else [path for path in raw.rglob("*") if path.is_file()]
+  return f"{raw.name} of {sum(path.stat().st_size for path in files)} bytes"
+
+
 def _index(builder: Builder, path: pathlib.Path) -> dict[str, Any]:
   """Reads the shards back, so that row i of the index is record i."""
   clips = collections.defaultdict(list)
@@ -267,6 +277,7 @@ def _index(builder: Builder, path: pathlib.Path) -> dict[str, Any]:
     "frame_size": builder.frame_size,
     "fps": builder.fps,
     "synthetic": builder.synthetic,
+    "made_of": _made_of(builder.raw) if builder.is_format else None,
     "notes": builder.notes,
     "clips": clips,
     "shared_subjects": list(builder.shared_subjects),

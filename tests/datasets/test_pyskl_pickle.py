@@ -157,6 +157,15 @@ def test_names_of_files_become_names_of_sets(folder):
   assert folder.made(raw="NTU60-hrnet.pkl", name="ntu60_hrnet").name == "ntu60_hrnet"
 
 
+def test_another_file_of_a_name_that_is_taken_is_refused(folder):
+  folder.save(TWO)
+  folder.made()
+  folder.made()  # the same again
+  folder.save(two(img_shape=(100, 100), more="text"))
+  folder.refuses(2, "remove it, or take another --name")
+  folder.made("--name=other", name="other")
+
+
 def test_metres_are_prepared_with_their_view(folder):
   folder.save(
     TWO | {"annotations": [metres("a"), metres("bb")], "split": {"train": ["a"], "test": ["bb"]}}

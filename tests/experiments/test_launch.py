@@ -53,6 +53,22 @@ def _raise(error):
   raise error
 
 
+def test_a_run_that_comes_to_nothing_leaves_nothing(tmp_path):
+  def refuse(config, workdir):
+    raise errors.DataError("no data")
+
+  assert _main(run=refuse) == 3
+  assert not (tmp_path / "run").exists()
+  (tmp_path / "run").mkdir()
+  assert _main(run=refuse) == 3
+  assert (tmp_path / "run").exists()
+
+
+def test_ranges_go_from_the_least_to_the_most(capsys):
+  with pytest.raises(errors.ConfigError, match="crop: expected least and most, got"):
+    launch.check(ml_collections.ConfigDict({"sampling": {"crop": (1.0, 0.5)}}))
+
+
 def test_run_gets_the_changed_config_and_an_absolute_work_directory(capsys, tmp_path):
   got = []
   argv = ["--config=c.py:limb", "--workdir=a/b", "--config.model.depth=5", "--config.data.fold=0/4"]
