@@ -96,6 +96,7 @@ def test_training_step_runs_on_every_platform(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_prediction_runs_on_every_platform(kind):
   recipe = {
+    "sampling": {"points": "keypoints"},
     "model": MODEL,
     "inputs": {"kind": kind, "size": 16, "sigma": 0.6, "mirror": True},
     "skeleton": "imigue22",

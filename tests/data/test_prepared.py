@@ -70,6 +70,7 @@ def test_the_index_says_what_the_builder_declares(tmp_path):
     "frame_size": [720, 1280],
     "fps": None,
     "synthetic": False,
+    "made_of": None,
     "notes": [],
     "clips": clips,
     "shared_subjects": [],
