@@ -110,6 +110,23 @@ def test_prediction_runs_on_every_platform(kind):
   np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("stream", ["joint", "bone_motion"])
+def test_prediction_from_a_graph_runs_on_every_platform(stream):
+  size = {"width": 4, "depths": (1, 1)}
+  recipe = {
+    "model": {"name": "agcn", "num_classes": 3, "parents": SKELETON.parents, **size},
+    "sampling": {"points": "keypoints"},
+    "inputs": {"stream": stream, "mirror": True},
+    "skeleton": "imigue22",
+  }
+  model = predict.build_model(recipe)
+  variables = filled(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 1, 22, 3))))
+  predict_step = predict.build_predict_step(recipe, model)
+  args = (variables["params"], variables["batch_stats"], fake(num_views=2))
+  probabilities = assert_exported_alike(predict_step, step.compile_predict_step, *args)
+  np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+
+
 def test_gradient_from_key_points_to_loss_is_that_of_finite_differences():
   with jax.enable_x64(True):
     model = predict.build_model({"model": MODEL}, dtype=jnp.float64)
