@@ -1,4 +1,4 @@
-"""Trains one stream of 2s-AGCN on a prepared data set, from 3-D joints or key points.
+r"""Trains one stream of 2s-AGCN on a prepared data set, from 3-D joints or key points.
 
   python -m experiments.agcn --config=experiments/configs/agcn.py:utd_mhad,joint \
     --config.data.dir=DATA --workdir=RUN

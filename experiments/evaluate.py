@@ -58,6 +58,8 @@ def run(values: flags.FlagValues) -> None:
   score = scorer(
     recipe, predict.build_model(recipe), data, values.split, mesh=mesh, batch_size=batch_size
   )
+  views = recipe["sampling"]["num_clips"] * (2 if recipe["inputs"]["mirror"] else 1)
+  print(f"{values.split} of {data.directory}: {views} views of every clip", flush=True)
   rows, probabilities, labels = score(variables)
   if jax.process_index() > 0:
     return

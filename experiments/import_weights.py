@@ -205,6 +205,8 @@ def find_skeleton(values, data: Source | None, fits) -> Skeleton:
     if fits(skeleton)
     and (data is None or data.skeleton in (skeleton.name, *dict(skeleton.sources)))
   ]
+  if not found and data is not None:
+    return data.layout  # which then does not fit, and it is said how
   if len(found) != 1 or values.stem_from:
     names = " or ".join(sorted(x.name for x in found or topology.SKELETONS.values()))
     raise errors.ConfigError("--skeleton", expected=names, got="none", hint="weights do not tell")

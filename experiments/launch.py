@@ -222,7 +222,10 @@ def _read_config(text, overrides):
     config = runpy.run_path(path)["get_config"](*argument)
     settings = _flatten(config.to_dict())
   except Exception as error:
-    raise errors.ConfigError(f"--config={text}: {type(error).__name__}: {error}") from error
+    kind = (
+      "" if type(error) is ValueError else f"{type(error).__name__}: "
+    )  # our own configs' errors
+    raise errors.ConfigError(f"--config={text}: {kind}{error}") from error
   seen = set()
   for override in overrides:
     key = re.sub(r"--?(no)?config\.", "", override, count=1).partition("=")[0]
@@ -265,6 +268,8 @@ def _start_jax(distributed):
 def _work_directory(text, config) -> Iterator[pathlib.Path]:
   """Makes and locks the work directory, and settles which config runs in it."""
   workdir = pathlib.Path(os.path.abspath(os.path.expanduser(text)))
+  if any(workdir.glob("*/index.json")):
+    raise errors.ConfigError("--workdir", expected="a run's own", got=f"{workdir}, a prepared set")
   made = not workdir.exists()
   workdir.mkdir(parents=True, exist_ok=True)
   if jax.process_index() > 0:

@@ -1,4 +1,4 @@
-"""Trains PoseC3D on joint or limb heatmaps of a prepared data set.
+r"""Trains PoseC3D on joint or limb heatmaps of a prepared data set.
 
   python -m experiments.posec3d --config=experiments/configs/posec3d.py:utd_mhad,joint \
     --config.data.dir=DATA --workdir=RUN

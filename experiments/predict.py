@@ -7,6 +7,7 @@ recording is taken as one clip: `--frames=FIRST:LAST` (from 0, LAST included) ta
 """
 
 import dataclasses
+import pathlib
 
 import numpy as np
 from absl import flags
@@ -14,6 +15,7 @@ from absl import flags
 from experiments import launch
 from jaxmg import errors, predict
 from jaxmg.data import readers
+from jaxmg.skeletons import topology
 
 
 def define(values: flags.FlagValues) -> None:
@@ -29,7 +31,14 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-  clip = readers.read(values.input, layout=values.layout)
+  layout = values.layout
+  if layout is None and (pathlib.Path(values.run) / "recipe.json").exists():
+    skeleton = predict.recipe_skeleton(predict.load_recipe(values.run))
+    if (
+      skeleton not in topology.SKELETONS.values()
+    ):  # a user's own: its joints are not to be guessed
+      layout = skeleton
+  clip = readers.read(values.input, layout=layout)
   if values.frames:
     clip = part(clip, values.frames)
   predictor = predict.Predictor(values.run, step=values.step)

@@ -6,6 +6,7 @@ An experiment says what is its own: `describe(config, data, skeleton)` gives the
 """
 
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Callable
@@ -100,7 +101,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
   with checkpoints.Checkpoints(workdir / "checkpoints", fingerprint=fingerprint) as saved:
     if saved.latest_step() is None:
       if config.init_from:
-        state = with_weights(state, config.init_from)
+        state = with_weights(state, config.init_from, recipe)
       if jax.process_index() == 0:
         launch.write(workdir / "recipe.json", recipe)  # weights keep their recipe
     loop.train(
@@ -191,8 +192,19 @@ def one_row(recipe: dict, skeleton: Skeleton) -> dict:
   }
 
 
-def with_weights(state: step.TrainState, run: str) -> step.TrainState:
+def with_weights(state: step.TrainState, run: str, recipe: dict) -> step.TrainState:
   """The state with the weights of another run, which must be those of the very same model."""
+  where = f"--config.init_from={run}"
+  if pathlib.Path(run).is_file():
+    hint = "PyTorch's weights: experiments.import_weights makes one"
+    raise errors.CheckpointError(where, expected="a run directory", got="a file", hint=hint)
+  theirs, ours = predict.load_recipe(run)["model"], json.loads(json.dumps(recipe["model"]))
+  del ours["dropout"]  # which has no weights
+  for name in ours:
+    if theirs.get(name) != ours[name]:
+      hint = "of other classes: import_weights --drop_head" if name == "num_classes" else None
+      got = theirs.get(name)
+      raise errors.CheckpointError(f"{where}: {name}", expected=ours[name], got=got, hint=hint)
   found = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", "best")
   wanted = {"params": state.params, "batch_stats": state.batch_stats}
   shapes = [
@@ -200,12 +212,11 @@ def with_weights(state: step.TrainState, run: str) -> step.TrainState:
     for tree in (wanted, found)
   ]
   if wrong := sorted(name for name, _ in shapes[0].items() ^ shapes[1].items()):
-    raise errors.CheckpointError(
-      f"--config.init_from={run}: {wrong[0]}",
-      expected=shapes[0].get(wrong[0], "nothing"),
-      got=shapes[1].get(wrong[0], "nothing"),
-      hint=f"{len(set(wrong))} such weights; of another task's, drop the head at the import",
-    )
+    expected, got = (shape.get(wrong[0], "nothing") for shape in shapes)
+    hint = f"{len(set(wrong))} such weights; other joints or persons?"
+    raise errors.CheckpointError(f"{where}: {wrong[0]}", expected=expected, got=got, hint=hint)
+  if jax.process_index() == 0:
+    print(f"begins with the weights of {run}", flush=True)
   return state.replace(**found)
 
 

@@ -94,7 +94,10 @@ def rows(table):
 
 # --- settings and flags
 
-CONFIG, WORKDIR = f"--config={ROOT}/experiments/configs/posec3d.py", "--workdir=none/run"
+CONFIG, WORKDIR = (
+  f"--config={ROOT}/experiments/configs/posec3d.py:imigue,joint",
+  "--workdir=none/run",
+)
 
 
 @rows(
@@ -150,7 +153,11 @@ def test_a_wrong_setting(sandbox, row):
     ("B01", ["--config=none.py", WORKDIR], "--config=none.py: FileNotFoundError"),
     ("B01", [f"--config={ROOT}/README.md", WORKDIR], "README.md: SyntaxError"),
     ("B01", [f"--config={ROOT}/Makefile", WORKDIR], "Makefile: "),
-    ("B01", [f"{CONFIG}:imigue,face", WORKDIR], "got 'imigue,face'"),
+    (
+      "B01",
+      [f"--config={ROOT}/experiments/configs/posec3d.py:imigue,face", WORKDIR],
+      "got 'imigue,face'",
+    ),
     ("B02", [CONFIG, WORKDIR, "--config.model.dropout"], "Missing value for flag"),
     ("B02", [CONFIG, WORKDIR, "--config.model.dropout", "0"], "unexpected argument '0'"),
     ("B02", [CONFIG, WORKDIR, "--debug=perhaps"], "--debug=perhaps"),

@@ -83,7 +83,9 @@ ARROWS = {
   "experiments.launch": "absl jax ml_collections jaxmg.errors jaxmg.training.sharding",
   "experiments.plots": "jax jaxmg.inputs jaxmg.predict jaxmg.data.pipeline [matplotlib]",
   "experiments.posec3d": "jaxmg experiments.launch experiments.trainer",
-  "experiments.predict": "absl jaxmg.errors jaxmg.predict jaxmg.data.readers experiments.launch",
+  "experiments.predict": (
+    "absl jaxmg.errors jaxmg.predict jaxmg.data.readers jaxmg.skeletons.topology experiments.launch"
+  ),
   "experiments.submit": "absl jaxmg.errors jaxmg.scores jaxmg.data.source experiments.launch",
   "experiments.trainer": "jax jaxmg experiments.evaluate experiments.launch",
   # What each claim of speed is measured with; imported by itself alone, and peers in functions.

@@ -43,8 +43,8 @@ STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
 VARIANTS = ("small", "paper")
 
 
-def get_config(argument: str = "utd_mhad,joint") -> ml_collections.ConfigDict:
-  name, stream, *variant = argument.split(",")
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+  name, stream, *variant = (*argument.split(","), "")[: max(2, argument.count(",") + 1)]
   if stream not in STREAMS or variant not in ([], ["small"], ["paper"]):
     expected = f"DATASET,{' or '.join(STREAMS)}[,{' or '.join(VARIANTS)}]"
     raise ValueError(f"expected {expected}, got {argument!r}")

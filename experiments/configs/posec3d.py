@@ -42,8 +42,8 @@ STREAMS = ("joint", "limb")
 VARIANTS = ("small",)
 
 
-def get_config(argument: str = "imigue,joint") -> ml_collections.ConfigDict:
-  name, kind, *variant = argument.split(",")
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+  name, kind, *variant = (*argument.split(","), "")[: max(2, argument.count(",") + 1)]
   dataset = DATASETS.get(name, OTHER)
   if kind not in STREAMS or variant not in ([], ["small"]):
     raise ValueError(f"expected DATASET,{' or '.join(STREAMS)}[,small], got {argument!r}")

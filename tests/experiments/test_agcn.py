@@ -94,7 +94,7 @@ def test_a_run_begins_with_the_weights_of_another(run, waves, tmp_path, capsys):
   small = command(tmp_path / "b", waves, "utd_mhad,bone", settings[0], "model.variant=small")
   assert launch.main(agcn.run, small) == 4
   error = capsys.readouterr().err
-  assert error.startswith(f"jaxmg: error: --config.init_from={run}: ")
+  assert error.startswith(f"jaxmg: error: --config.init_from={run}: width: expected 32, got 8")
   assert error.count("\n") == 1
 
 
@@ -136,6 +136,7 @@ def test_a_layout_of_ones_own_goes_with_the_data_and_the_run(tmp_path, capsys):
   np.save(tmp_path / "clip.npy", np.full((5, 3, 3), 20.0) * [1, 1, 0.05])
   (tmp_path / "arm3.json").write_text(json.dumps(arm))
   arguments = [f"--run={workdir}", f"--input={tmp_path / 'clip.npy'}"]
+  assert launch.command(predict.run, predict.define, arguments) == 0  # the run knows it
   layout = f"--layout={tmp_path / 'arm3.json'}"
   assert launch.command(predict.run, predict.define, [*arguments, layout]) == 0
   assert "arm3" in capsys.readouterr().out
