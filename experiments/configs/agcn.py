@@ -44,8 +44,8 @@ VARIANTS = ("small", "paper")
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-  name, stream, *variant = (*argument.split(","), "")[: max(2, argument.count(",") + 1)]
-  if stream not in STREAMS or variant not in ([], ["small"], ["paper"]):
+  name, stream, variant = (*argument.split(","), "", "")[:3]
+  if argument.count(",") > 2 or stream not in STREAMS or variant not in ("", *VARIANTS):
     expected = f"DATASET,{' or '.join(STREAMS)}[,{' or '.join(VARIANTS)}]"
     raise ValueError(f"expected {expected}, got {argument!r}")
   dataset = DATASETS.get(name, OTHER)
@@ -91,9 +91,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     evaluate_every=5,
     log_every=20,
   )
-  if variant == ["small"]:
+  if variant == "small":
     config.model.variant = "small"
-  if variant == ["paper"]:
+  if variant == "paper":
     config.sampling.update(kind="repeat", num_frames=300, crop=(1.0, 1.0), mirror=False)
     config.augment.update(rotation=0.0, tilt=0.0, scale=(1.0, 1.0))
     config.optimizer.update(

@@ -43,10 +43,11 @@ VARIANTS = ("small",)
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-  name, kind, *variant = (*argument.split(","), "")[: max(2, argument.count(",") + 1)]
+  name, kind, variant = (*argument.split(","), "", "")[:3]
+  if argument.count(",") > 2 or kind not in STREAMS or variant not in ("", *VARIANTS):
+    expected = f"DATASET,{' or '.join(STREAMS)}[,{' or '.join(VARIANTS)}]"
+    raise ValueError(f"expected {expected}, got {argument!r}")
   dataset = DATASETS.get(name, OTHER)
-  if kind not in STREAMS or variant not in ([], ["small"]):
-    raise ValueError(f"expected DATASET,{' or '.join(STREAMS)}[,small], got {argument!r}")
   config = ml_collections.ConfigDict()
   config.data = dict(
     name=name,
@@ -90,7 +91,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     evaluate_every=5,
     log_every=20,
   )
-  if variant:
+  if variant == "small":
     config.model.update(variant="small", dropout=0.2)
     config.sampling.update(num_frames=16, test_clips=2, test_size=24)
     config.inputs.size = 24

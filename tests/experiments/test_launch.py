@@ -64,6 +64,14 @@ def test_a_run_that_comes_to_nothing_leaves_nothing(tmp_path):
   assert (tmp_path / "run").exists()
 
 
+def test_a_prepared_set_is_no_work_directory(tmp_path, capsys):
+  (tmp_path / "run" / "1.0.0").mkdir(parents=True)
+  (tmp_path / "run" / "1.0.0" / "index.json").touch()
+  assert _main() == 2
+  assert "--workdir: expected a run's own, got" in capsys.readouterr().err
+  assert [path.name for path in (tmp_path / "run").iterdir()] == ["1.0.0"]
+
+
 def test_ranges_go_from_the_least_to_the_most(capsys):
   with pytest.raises(errors.ConfigError, match="crop: expected least and most, got"):
     launch.check(ml_collections.ConfigDict({"sampling": {"crop": (1.0, 0.5)}}))
