@@ -59,7 +59,8 @@ def run(values: flags.FlagValues) -> None:
     recipe, predict.build_model(recipe), data, values.split, mesh=mesh, batch_size=batch_size
   )
   views = recipe["sampling"]["num_clips"] * (2 if recipe["inputs"]["mirror"] else 1)
-  print(f"{values.split} of {data.directory}: {views} views of every clip", flush=True)
+  if jax.process_index() == 0:
+    print(f"{values.split} of {data.directory}: {views} views of every clip", flush=True)
   rows, probabilities, labels = score(variables)
   if jax.process_index() > 0:
     return
@@ -155,10 +156,9 @@ def validation(recipe: dict, model: nn.Module, data: Source, mesh: Mesh) -> Call
 def report(recipe: dict, split: str, summary: dict, intervals: dict) -> str:
   """The figures, with 95 % of bootstrap samples of the clips, and what they are worth."""
   synthetic = "SYNTHETIC data: " if recipe["data"]["synthetic"] else ""
-  names = {"top1": "top-1", "top5": "top-5", "mean_class": "mean-class", "macro_f1": "macro-F1"}
   figures = (
     f"{title} {summary[name]:.1%} [{100 * intervals[name][0]:.1f}, {100 * intervals[name][1]:.1f}]"
-    for name, title in names.items()
+    for name, title in metrics.TITLES.items()
   )
   return (
     f"{synthetic}{recipe['data']['name']}, {split}, {summary['num_clips']} clips:\n"

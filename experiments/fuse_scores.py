@@ -21,8 +21,6 @@ from experiments import launch
 from jaxmg import errors, scores
 from jaxmg.training import metrics
 
-COLUMNS = {"top1": "top-1", "top5": "top-5", "mean_class": "mean-class", "macro_f1": "macro-F1"}
-
 
 def define(values: flags.FlagValues) -> None:
   options = {"flag_values": values}
@@ -95,7 +93,7 @@ def table(
     ["% [95 % interval]", *names],
     ["weight", *(f"{weight:.3g}" for weight in weights), "", ""],
   ]
-  for name, title in COLUMNS.items():
+  for name, title in metrics.TITLES.items():
     figures = [
       (summary[name], sample[name]) for summary, sample in zip(summaries, samples, strict=True)
     ]

@@ -31,7 +31,7 @@ import numpy as np
 from absl import flags
 
 from experiments import launch, trainer
-from jaxmg import errors, predict
+from jaxmg import errors, inputs, predict
 from jaxmg.data.source import Source
 from jaxmg.pretrained import agcn, convert, posec3d, torch_files
 from jaxmg.skeletons import topology
@@ -41,7 +41,7 @@ from jaxmg.training import checkpoints
 TABLES = {"posec3d": posec3d, "agcn": agcn}
 STREAMS = {
   "posec3d": ("joint", "limb"),
-  "agcn": ("joint", "bone", "joint_motion", "bone_motion"),
+  "agcn": inputs.STREAMS,
 }
 FRAME_SIZE = (1080, 1920)  # that of NTU RGB+D
 HEAD = "params/head/"

@@ -212,10 +212,9 @@ def write(
     there = source.Source(path).skeleton
     if layout is not None and str(readers.find_layout(layout)) != there:
       raise ConfigError(path, expected=layout, got=there, hint="remove it, or prepare elsewhere")
-    made_of = json.loads((path / INDEX).read_text(encoding="utf-8")).get("made_of")
-    if made_of and pathlib.Path(raw).exists() and made_of != _made_of(pathlib.Path(raw)):
-      now = _made_of(pathlib.Path(raw))
-      raise ConfigError(path, expected=now, got=made_of, hint="remove it, or take another --name")
+    then = json.loads((path / INDEX).read_text(encoding="utf-8")).get("made_of")
+    if then and pathlib.Path(raw).exists() and then != (now := _made_of(pathlib.Path(raw))):
+      raise ConfigError(path, expected=now, got=then, hint="remove it, or take another --name")
     return path
   if not (pathlib.Path(raw).is_dir() or (builder.is_format and pathlib.Path(raw).is_file())):
     raise DataError(raw, expected="the folder of the raw files", got="no such folder")

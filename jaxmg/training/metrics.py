@@ -5,6 +5,9 @@ from jaxtyping import Float, Int
 
 _MOST = 1 << 22  # numbers of bootstrap samples in memory at a time: clips, or confusion matrices
 
+# The figures of `summary` that people compare, as they write them.
+TITLES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean-class", "macro_f1": "macro-F1"}
+
 
 def top_k(probabilities: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], k: int) -> float:
   """Share of clips whose label is among the `k` most probable classes (of equals, the first)."""
