@@ -20,40 +20,40 @@ TRAIN_SUBJECTS = (
 )  # fmt: skip
 ABSENT_VIDEOS = ("0218", "0319", "0347", "0348")  # from the MiGA challenge, for their bad skeletons
 
-# name, short name
+# name, short name, group
 CLASSES = (
-  ("Turtle neck", "turtle neck"),
-  ("Bulging face, deep breath", "deep breath"),
-  ("Touching hat", "touch hat"),
-  ("Touching or scratching head", "touch face"),  # as the authors print it
-  ("Touching or scratching forehead", "touch forehead"),
-  ("Covering face", "cover face"),
-  ("Rubbing eyes", "rub eyes"),
-  ("Touching or scratching facial parts", "touch other face part"),
-  ("Touching ears", "touch ears"),
-  ("Biting nails", "bite nails"),
-  ("Touching jaw", "touch chin"),
-  ("Touching or scratching neck", "touch neck"),
-  ("Playing or adjusting hair", "play hair"),
-  ("Buckle button, pulling shirt collar, adjusting tie", "adjust tie"),
-  ("Touching or covering suprasternal notch", "touch chest"),
-  ("Scratching back", "scratch back"),
-  ("Folding arms", "fold arm"),
-  ("Dusting off clothes", "tidy sleeve"),
-  ("Putting arms behind body", "put arm back"),
-  ("Moving torso", "move torso"),
-  ("Sitting straightly", "sit straight"),
-  ("Scratching or touching arms", "scratch arm"),
-  ("Rubbing or holding hands", "rub hand"),
-  ("Crossing fingers", "cross finger"),
-  ("Minaret gesture", "minaret hand"),
-  ("Playing or manipulating objects", "play things"),
-  ("Hold back arms", "withdraw arms"),
-  ("Head up", "head up"),
-  ("Pressing lips", "bit lip"),
-  ("Arms akimbo", "arm akimbo"),
-  ("Shaking shoulders", "shake shoulder"),
-  ("Illustrative body language", "illustrative"),
+  ("Turtle neck", "turtle neck", "head"),
+  ("Bulging face, deep breath", "deep breath", "head"),
+  ("Touching hat", "touch hat", "head-hand"),
+  ("Touching or scratching head", "touch face", "head-hand"),  # as the authors print it
+  ("Touching or scratching forehead", "touch forehead", "head-hand"),
+  ("Covering face", "cover face", "head-hand"),
+  ("Rubbing eyes", "rub eyes", "head-hand"),
+  ("Touching or scratching facial parts", "touch other face part", "head-hand"),
+  ("Touching ears", "touch ears", "head-hand"),
+  ("Biting nails", "bite nails", "head-hand"),
+  ("Touching jaw", "touch chin", "head-hand"),
+  ("Touching or scratching neck", "touch neck", "body-hand"),
+  ("Playing or adjusting hair", "play hair", "body-hand"),
+  ("Buckle button, pulling shirt collar, adjusting tie", "adjust tie", "body-hand"),
+  ("Touching or covering suprasternal notch", "touch chest", "body-hand"),
+  ("Scratching back", "scratch back", "body-hand"),
+  ("Folding arms", "fold arm", "body-hand"),
+  ("Dusting off clothes", "tidy sleeve", "body-hand"),
+  ("Putting arms behind body", "put arm back", "body-hand"),
+  ("Moving torso", "move torso", "body"),
+  ("Sitting straightly", "sit straight", "body"),
+  ("Scratching or touching arms", "scratch arm", "hand"),
+  ("Rubbing or holding hands", "rub hand", "hand"),
+  ("Crossing fingers", "cross finger", "hand"),
+  ("Minaret gesture", "minaret hand", "hand"),
+  ("Playing or manipulating objects", "play things", "hand"),
+  ("Hold back arms", "withdraw arms", "hand"),
+  ("Head up", "head up", "head"),
+  ("Pressing lips", "bit lip", "head"),
+  ("Arms akimbo", "arm akimbo", "hand"),
+  ("Shaking shoulders", "shake shoulder", "body"),
+  ("Illustrative body language", "illustrative", "illustrative"),
 )
 
 # The layouts that a video's files hold, the largest first.
@@ -76,8 +76,7 @@ class Label:
 class Builder(prepared.Builder):
   """iMiGUE skeletons: OpenPose key points of whole videos, cut into labelled clips."""
 
-  class_names = tuple(name for name, _ in CLASSES)
-  class_short_names = tuple(short for _, short in CLASSES)
+  class_names, class_short_names, class_groups = zip(*CLASSES, strict=True)
   frame_size = (720, 1280)
   fps = 25
   protocols = {  # noqa: RUF012

@@ -72,6 +72,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   skeleton: readers.Layout  # of all clips: the name of one of ours, or a Skeleton of one's own
   class_names: tuple[str, ...]
   class_short_names: tuple[str, ...] | None = None  # for word embeddings
+  class_groups: tuple[str, ...] | None = None  # of each class: the part of the body, say
   frame_size: tuple[int, int]  # height, width, where a clip has none of its own
   fps: float | None = None
   num_persons: int = 1  # the most in any clip
@@ -270,6 +271,7 @@ def _index(builder: Builder, path: pathlib.Path) -> dict[str, Any]:
     "skeleton_definition": builder.skeleton_definition,
     "class_names": builder.class_names,
     "class_short_names": builder.class_short_names,
+    "class_groups": builder.class_groups,
     "mirror": builder.mirror,
     "joints3d": builder.joints3d,
     "num_persons": builder.num_persons,

@@ -21,7 +21,8 @@ class Source:
 
   `directory` is `DATA/<name>/<version>`, or `DATA/<name>` for its newest version. Ids, labels,
   subjects, videos, lengths and digests of all rows are attributes, read from `index.json`: splits,
-  folds and counts decode no record.
+  folds and counts decode no record. `class_short_names` are the class names, and `class_groups` is
+  None, where the data set declares none.
 
   Raises:
     DataError: no prepared data set there, or one whose index contradicts itself or its shards.
@@ -40,6 +41,13 @@ class Source:
       )
       self.skeleton: str = self.layout.name
       self.class_names: tuple[str, ...] = tuple(index["class_names"])
+      short_names, groups = index.get("class_short_names"), index.get("class_groups")
+      self.class_short_names: tuple[str, ...] = (
+        self.class_names if short_names is None else _texts(short_names, len(self.class_names))
+      )
+      self.class_groups: tuple[str, ...] | None = (
+        None if groups is None else _texts(groups, len(self.class_names))
+      )
       self.mirror: bool = index["mirror"]
       self.num_persons: int = index["num_persons"]
       self.frame_size: tuple[int, int] = tuple(index["frame_size"])
@@ -223,6 +231,14 @@ def _integers(values: Any, dtype: type) -> np.ndarray:
     if type(value) is not int:
       raise TypeError(f"expected integers, got {value!r}")
   return np.array(values, dtype)
+
+
+def _texts(values: Any, length: int) -> tuple[str, ...]:
+  if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+    raise TypeError(f"expected a list of texts, got {values!r}")
+  if len(values) != length:
+    raise ValueError(f"expected {length} texts, one per class, got {len(values)}")
+  return tuple(values)
 
 
 def _fold(subjects: np.ndarray, i: int, n: int, *, where: str) -> np.ndarray:

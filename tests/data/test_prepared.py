@@ -64,6 +64,7 @@ def test_the_index_says_what_the_builder_declares(tmp_path):
     "skeleton_definition": None,
     "class_names": ["idle", "typing"],
     "class_short_names": None,
+    "class_groups": None,
     "mirror": True,
     "joints3d": False,
     "num_persons": 1,
@@ -76,6 +77,26 @@ def test_the_index_says_what_the_builder_declares(tmp_path):
     "shared_subjects": [],
     "protocols": {"xsub": {"train": [0, 1], "test": [2]}},
   }
+
+
+def test_short_names_and_groups_of_classes_travel(tmp_path):
+  plain = source.Source(write(Desk, tmp_path))
+  assert (plain.class_short_names, plain.class_groups) == (("idle", "typing"), None)
+
+  class Office(Desk):
+    class_short_names = ("idle", "type")
+    class_groups = ("none", "hand")
+
+  office = source.Source(write(Office, tmp_path))
+  assert office.class_names == ("idle", "typing")
+  assert (office.class_short_names, office.class_groups) == (("idle", "type"), ("none", "hand"))
+
+
+def test_a_builder_with_a_group_too_few_is_refused(tmp_path):
+  builder = type("Desk", (Desk,), {"class_groups": ("hand",)})
+  with pytest.raises(DataError, match="expected 2 texts, one per class, got 1"):
+    write(builder, tmp_path)
+  assert not (tmp_path / "data" / "desk").exists()
 
 
 def test_persons_that_a_clip_lacks_are_all_zero(tmp_path):

@@ -22,6 +22,30 @@ def test_index_is_read_without_decoding(toy, monkeypatch):
   assert "".join(data.subjects) == "aaaaaaaaaaabbbbbbcccddd"
 
 
+def test_an_index_from_before_groups_is_read(edited_toy):
+  def edit(index):
+    del index["class_short_names"], index["class_groups"]
+
+  data = source.Source(edited_toy(edit))
+  assert data.class_short_names == data.class_names == ("nod", "shrug", "wave")
+  assert data.class_groups is None
+
+
+@pytest.mark.parametrize("name", ["class_short_names", "class_groups"])
+@pytest.mark.parametrize(
+  ("values", "message"),
+  [
+    (["head", "hand"], "expected 3 texts, one per class, got 2"),
+    (["head", "hand", 3], r"expected a list of texts, got \['head', 'hand', 3\]"),
+    ("abc", "expected a list of texts, got 'abc'"),
+    (False, "expected a list of texts, got False"),
+  ],
+)
+def test_short_names_and_groups_are_one_text_per_class(edited_toy, name, values, message):
+  with pytest.raises(DataError, match=message):
+    source.Source(edited_toy(lambda index: index.update({name: values})))
+
+
 def test_row_of_the_index_is_the_record(toy):
   data = source.Source(toy)
   for row in (22, 0, 5):

@@ -1,5 +1,6 @@
 """iMiGUE: files in its formats, all made here, -> a prepared directory."""
 
+import collections
 import json
 import sys
 
@@ -105,6 +106,16 @@ def test_there_are_32_classes_with_short_names(prepare):
   assert len(set(builder.class_names)) == len(set(builder.class_short_names)) == 32
   assert builder.class_names[31] == "Illustrative body language"
   assert builder.class_short_names[22] == "rub hand"
+
+
+def test_every_class_has_a_group(prepare, raw):
+  assert collections.Counter(prepare.load("imigue").class_groups) == {
+    "head": 4, "head-hand": 9, "body-hand": 8, "body": 3, "hand": 7, "illustrative": 1,
+  }  # fmt: skip
+  data = write(prepare, raw)
+  assert [data.class_groups[k] for k in (0, 10, 11, 20, 31)] == [
+    "head", "head-hand", "body-hand", "body", "illustrative",
+  ]  # fmt: skip
 
 
 def test_the_largest_layout_that_all_videos_have_is_taken(prepare, raw):
