@@ -392,10 +392,10 @@ def test_a_data_set_that_is_declared_wrongly(sandbox, row):
 def test_a_wrong_command_line_of_preparing(sandbox, row, monkeypatch):
   argv, code, message = row
   monkeypatch.chdir(sandbox.path)
-  for folder in ("empty", "damaged", "faulty/utd_mhad/1.0.0"):
+  for folder in ("empty", "damaged", "faulty/utd_mhad/1.1.0"):
     pathlib.Path(folder).mkdir(parents=True)
   pathlib.Path("damaged/a1_s1_t1_skeleton.mat").write_bytes(b"MATLAB")
-  pathlib.Path("faulty/utd_mhad/1.0.0/index.json").write_text("{")
+  pathlib.Path("faulty/utd_mhad/1.1.0/index.json").write_text("{")
   pathlib.Path("file").touch()
   sandbox.refuses(lambda: sandbox.prepare(*argv), code, message)
 

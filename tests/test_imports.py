@@ -118,7 +118,7 @@ ARROWS = {
     "imigue.imigue_dataset_builder synthetic_imigue.generate jaxmg.data.prepared"
   ),
   "datasets.utd_mhad.utd_mhad_dataset_builder": (
-    "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers"
+    "tensorflow_datasets jaxmg.errors jaxmg.data.prepared jaxmg.data.readers"
   ),
 }
 

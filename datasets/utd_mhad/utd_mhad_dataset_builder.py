@@ -1,13 +1,47 @@
 """UTD-MHAD: 27 actions of 8 subjects, Kinect v1 skeletons (facts: README.md)."""
 
+import hashlib
 import re
+
+import tensorflow_datasets as tfds
 
 from jaxmg.data import prepared, readers
 from jaxmg.errors import DataError
 
+TRAIN_SUBJECTS = (1, 3, 5, 7)
+TAIL_SEED = 0
+
+
+def tail_clips() -> frozenset[str]:
+  """The ids of the training clips of `long_tail`, whichever files are there.
+
+  The k-th of the 27 actions, in an order by hash, keeps 16 * (1/8)**(k/26) of its 16 clips, which
+  is 16 to 2, those whose ids hash lowest.
+  """
+
+  def order(name: str) -> str:
+    return hashlib.sha256(f"{TAIL_SEED} {name}".encode()).hexdigest()
+
+  kept = set()
+  for k, action in enumerate(sorted((f"a{action}" for action in range(1, 28)), key=order)):
+    ids = [f"{action}_s{subject}_t{trial}" for subject in TRAIN_SUBJECTS for trial in range(1, 5)]
+    kept.update(sorted(ids, key=order)[: round(16 * (1 / 8) ** (k / 26))])
+  return frozenset(kept)
+
+
+_cross_subject = prepared.by_subject(train=[str(subject) for subject in TRAIN_SUBJECTS])
+_tail_clips = tail_clips()
+
+
+def _long_tail(clip):
+  split = _cross_subject(clip)
+  return split if split == "test" or clip["id"] in _tail_clips else None
+
 
 class Builder(prepared.Builder):
   """UTD-MHAD skeletons: 3D joints, and their view from the depth camera."""
+
+  VERSION = tfds.core.Version("1.1.0")  # 1.0.0 had no long_tail
 
   skeleton = "kinect20"
   class_names = (
@@ -43,7 +77,7 @@ class Builder(prepared.Builder):
   fps = 30
   joints3d = True
   mirror = False  # swipes and circles name their side
-  protocols = {"xsub": prepared.by_subject(train=("1", "3", "5", "7"))}  # noqa: RUF012
+  protocols = {"xsub": _cross_subject, "long_tail": _long_tail}  # noqa: RUF012
 
   def clips(self):
     folder = self.raw / "Skeleton" if (self.raw / "Skeleton").is_dir() else self.raw

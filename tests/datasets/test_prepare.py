@@ -32,26 +32,26 @@ def test_it_runs_as_a_script_from_the_root(raw):
   assert "2 clips, 27 classes, 2 subjects, kinect20" in done.stdout
   assert "xsub: 1 to train, 1 to test" in done.stdout
   assert "xsub: no training clip of swipe right, wave" in done.stdout
-  assert (raw.parent / "data" / "utd_mhad" / "1.0.0" / "index.json").exists()
+  assert (raw.parent / "data" / "utd_mhad" / "1.1.0" / "index.json").exists()
 
 
 def test_the_same_command_again_says_that_all_is_there(prepare, raw, capsys):
   assert prepare.main(arguments(raw)) == 0
-  assert "1.0.0 made in" in capsys.readouterr().out
+  assert "1.1.0 made in" in capsys.readouterr().out
   assert prepare.main(arguments(raw)) == 0
-  assert "1.0.0 is already whole" in capsys.readouterr().out
+  assert "1.1.0 is already whole" in capsys.readouterr().out
 
 
 def test_the_description_of_the_data_set_goes_along(prepare, raw):
   assert prepare.main(arguments(raw)) == 0
-  text = (raw.parent / "data" / "utd_mhad" / "1.0.0" / "dataset_info.json").read_text()
+  text = (raw.parent / "data" / "utd_mhad" / "1.1.0" / "dataset_info.json").read_text()
   assert "says nothing about" in text
   assert "chen2015utdmhad" in text
 
 
 def test_a_set_may_have_another_name(prepare, raw):
   assert prepare.main([*arguments(raw), "--name=utd_small"]) == 0
-  index = json.loads((raw.parent / "data" / "utd_small" / "1.0.0" / "index.json").read_text())
+  index = json.loads((raw.parent / "data" / "utd_small" / "1.1.0" / "index.json").read_text())
   assert index["name"] == "utd_small"
-  text = (raw.parent / "data" / "utd_small" / "1.0.0" / "dataset_info.json").read_text()
+  text = (raw.parent / "data" / "utd_small" / "1.1.0" / "dataset_info.json").read_text()
   assert "says nothing about" in text

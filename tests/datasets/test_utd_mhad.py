@@ -1,7 +1,11 @@
 """UTD-MHAD: .mat files -> a prepared directory."""
 
+import collections
+import hashlib
 import os
 import pathlib
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +14,11 @@ import tensorflow_datasets as tfds
 
 from jaxmg.data import prepared, source
 from jaxmg.errors import DataError
+
+# Training clips of each class in the protocol long_tail.
+TAIL = [
+  8, 2, 13, 2, 10, 6, 12, 3, 6, 7, 4, 4, 8, 5, 5, 9, 11, 15, 7, 4, 3, 2, 3, 3, 16, 14, 4,
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -44,6 +53,41 @@ def test_odd_subjects_train_and_even_ones_test(prepare, raw, tmp_path):
   data = write(prepare, raw, tmp_path)
   assert data.rows("train").tolist() == [0, 1]
   assert data.rows("test").tolist() == [2]
+
+
+@pytest.fixture
+def tail(prepare):
+  builder = prepare.load("utd_mhad")
+  return sys.modules[builder.__module__].tail_clips()
+
+
+def test_the_long_tail_is_the_same_everywhere(tail):
+  counts = collections.Counter(id.partition("_")[0] for id in tail)
+  assert [counts[f"a{action}"] for action in range(1, 28)] == TAIL
+  digest = hashlib.sha256(" ".join(sorted(tail)).encode()).hexdigest()
+  assert digest[:16] == "56d45fe82452f8eb"
+
+
+def test_every_action_keeps_clips_of_two_training_subjects(tail):
+  subjects = collections.defaultdict(set)
+  for id in tail:
+    action, subject, _ = id.split("_")
+    subjects[action].add(subject)
+  assert len(subjects) == 27
+  assert min(map(len, subjects.values())) >= 2
+  assert set.union(*subjects.values()) == {"s1", "s3", "s5", "s7"}
+
+
+def test_the_long_tail_leaves_out_training_clips_alone(prepare, raw, tail, tmp_path):
+  assert "a2_s1_t1" not in tail
+  skeletons = raw / "Skeleton"
+  shutil.copy(skeletons / "a1_s1_t1_skeleton.mat", skeletons / "a2_s1_t1_skeleton.mat")
+  data = write(prepare, raw, tmp_path)
+  assert list(data.protocols) == ["xsub", "long_tail"]
+  assert data.ids == ("a1_s1_t1", "a2_s1_t1", "a10_s3_t2", "a27_s2_t4")
+  assert data.rows("train").tolist() == [0, 1, 2]
+  assert data.rows("train", protocol="long_tail").tolist() == [0, 2]
+  assert data.rows("test", protocol="long_tail").tolist() == [3]
 
 
 def test_a_record_holds_metres_and_their_view(prepare, raw, tmp_path):
@@ -82,6 +126,10 @@ def test_all_of_utd_mhad_is_prepared(prepare, tmp_path):
   raw = pathlib.Path(os.environ["JAXMG_REAL_DATA"]) / "utd_mhad"
   data = write(prepare, raw, tmp_path)
   assert (len(data), len(data.rows("train")), len(data.rows("test"))) == (861, 431, 430)
+  tail = data.rows("train", protocol="long_tail")
+  assert np.bincount(data.labels[tail]).tolist() == TAIL  # no clip of it is one that was removed
+  assert set(tail) < set(data.rows("train"))
+  np.testing.assert_array_equal(data.rows("test", protocol="long_tail"), data.rows("test"))
   assert (data.num_frames.min(), data.num_frames.max()) == (41, 125)
   assert np.bincount(data.labels).min() >= 31
   record = data[0]
