@@ -44,6 +44,7 @@ ARROWS = {
   "jaxmg.data": "",
   "jaxmg.data.annotations": "jaxmg.errors jaxmg.pickles jaxmg.data.readers",
   "jaxmg.data.batch": "",
+  "jaxmg.data.embeddings": "jaxmg.errors jaxmg.data.readers",
   "jaxmg.data.pipeline": (
     "grain jaxmg.errors jaxmg.data.batch jaxmg.data.source"
     " jaxmg.skeletons.sampling jaxmg.skeletons.topology"
