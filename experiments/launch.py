@@ -79,7 +79,7 @@ RANGES = {
 }
 
 CHOICES = {
-  "sampling.kind": ("uniform", "interpolate", "linear", "repeat"),
+  "sampling.kind": ("uniform", "interpolate", "linspace", "linear", "repeat"),
   "sampling.points": ("keypoints", "joints3d"),
   "sampling.style": ("mmaction2", "pyskl"),
   "inputs.kind": ("joint", "limb"),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int64
 
-KINDS = ("uniform", "interpolate", "linear", "repeat")
+KINDS = ("uniform", "interpolate", "linspace", "linear", "repeat")
 
 
 def uniform(length: int, num_frames: int, rng: np.random.Generator) -> Int64[np.ndarray, " t"]:
@@ -102,8 +102,10 @@ def sample(
   """The T frames of a training clip; all chance comes from `rng`.
 
   First a random part of the clip is cut out, whose share of the frames is between the two of
-  `crop`. `kind` is "uniform", "interpolate" or "linear", the functions of these names, or "repeat":
-  the first T frames, from the beginning again after the last, as 2s-AGCN pads its clips.
+  `crop`. `kind` is "uniform", "interpolate" or "linear", the functions of these names; "linspace":
+  as "interpolate", but a clip shorter than T holds frames in place of blending two, and gives the
+  nearest to `np.linspace(0, length - 1, T)` (the earlier of two equally near); or "repeat": the
+  first T frames, from the beginning again after the last, as 2s-AGCN pads its clips.
   """
   _check(len(pose), num_frames)
   if tuple(crop) != (1.0, 1.0):
@@ -112,8 +114,8 @@ def sample(
     pose = pose[start : start + length]
   if _known(kind) == "uniform":
     return pose[uniform(len(pose), num_frames, rng)]
-  if kind == "interpolate":
-    return interpolate(pose, num_frames, rng)
+  if kind in ("interpolate", "linspace"):
+    return _interpolate(pose, num_frames, rng.random(num_frames), blend=kind == "interpolate")
   return _whole(pose, kind, num_frames)
 
 
@@ -127,16 +129,17 @@ def sample_test(
 ) -> Float[np.ndarray, "n t m v c"]:
   """The T frames of each of N test clips, without chance.
 
-  "uniform" gives `test_clips`, in their `style`; "interpolate" N evenly phased choices from the
-  segments, which are all the same for a clip of T frames or fewer; "linear" and "repeat" the whole
-  clip, and, of more than one, N windows of nine tenths of it, evenly spaced.
+  "uniform" gives `test_clips`, in their `style`; "interpolate" and "linspace" N evenly phased
+  choices from the segments, which are all the same for a clip of T frames or fewer; "linear" and
+  "repeat" the whole clip, and, of more than one, N windows of nine tenths of it, evenly spaced.
   """
   _check(len(pose), num_frames, num_clips)
   if _known(kind) == "uniform":
     return pose[test_clips(len(pose), num_frames, num_clips, style=style)]
-  if kind == "interpolate":
+  if kind in ("interpolate", "linspace"):
     phases = (np.arange(num_clips) + 0.5) / num_clips
-    return np.stack([_interpolate(pose, num_frames, phase) for phase in phases])
+    blend = kind == "interpolate"
+    return np.stack([_interpolate(pose, num_frames, phase, blend=blend) for phase in phases])
   length = len(pose) if num_clips == 1 else max(1, round(0.9 * len(pose)))
   starts = np.linspace(0, len(pose) - length, num_clips).round().astype(int)
   return np.stack([_whole(pose[start : start + length], kind, num_frames) for start in starts])
@@ -176,10 +179,14 @@ def _spread(length: int, num_frames: int, choice: Callable, integers: Callable) 
   return first + integers(size)
 
 
-def _interpolate(keypoints: np.ndarray, num_frames: int, phase: float | np.ndarray) -> np.ndarray:
+def _interpolate(
+  keypoints: np.ndarray, num_frames: int, phase: float | np.ndarray, *, blend: bool = True
+) -> np.ndarray:
   length = len(keypoints)
   _check(length, num_frames)
   if length >= num_frames:
     first, size = _segments(length, num_frames)
     return keypoints[first + (phase * size).astype(np.int64)]
-  return linear(keypoints, num_frames)
+  if blend:
+    return linear(keypoints, num_frames)
+  return keypoints[np.ceil(np.linspace(0, length - 1, num_frames) - 0.5).astype(np.int64)]

@@ -84,8 +84,9 @@ def test_sample_depends_on_its_generator_alone(kind, length):
   again = sampling.sample(keypoints, kind=kind, num_frames=48, rng=np.random.default_rng((1, 2, 3)))
   np.testing.assert_array_equal(once, again)
   other = sampling.sample(keypoints, kind=kind, num_frames=48, rng=np.random.default_rng((1, 2, 4)))
-  # Interpolating a short clip leaves nothing to chance, nor do "linear" and "repeat".
-  assert (once != other).any() == (kind == "uniform" or (kind == "interpolate" and length >= 48))
+  # Bringing a short clip to T frames leaves nothing to chance, nor do "linear" and "repeat".
+  by_segments = kind in ("interpolate", "linspace") and length >= 48
+  assert (once != other).any() == (kind == "uniform" or by_segments)
 
 
 @pytest.mark.parametrize("kind", sampling.KINDS)
@@ -183,6 +184,49 @@ def test_interpolate_takes_distinct_frames_evenly_from_a_long_clip(length):
     assert (jittered < bounds[1:]).all()
 
 
+@pytest.mark.parametrize(
+  ("length", "num_frames", "expected"),
+  [
+    (5, 8, [0, 1, 1, 2, 2, 3, 3, 4]),
+    (2, 5, [0, 0, 0, 1, 1]),  # of two equally near the earlier
+    (3, 5, [0, 0, 1, 1, 2]),
+    (47, 48, [*range(24), *range(23, 47)]),
+  ],
+)
+def test_linspace_takes_the_nearest_frame_of_a_short_clip(length, num_frames, expected):
+  frames = np.arange(1, length + 1, dtype=np.float32)[:, None, None, None] * np.ones(3, np.float32)
+  rng = np.random.default_rng(0)
+  clip = sampling.sample(frames, kind="linspace", num_frames=num_frames, rng=rng)
+  (test_clip,) = sampling.sample_test(frames, kind="linspace", num_frames=num_frames, num_clips=1)
+  assert (clip[:, 0, 0, 0] - 1).tolist() == expected
+  assert (test_clip[:, 0, 0, 0] - 1).tolist() == expected
+
+
+@pytest.mark.parametrize("length", [16, 17, 31, 100])
+def test_linspace_takes_the_frames_of_interpolate_from_a_clip_that_is_not_short(length):
+  keypoints = moving_points(length)
+  same = [
+    sampling.sample(keypoints, kind=kind, num_frames=16, rng=np.random.default_rng(7))
+    for kind in ("linspace", "interpolate")
+  ]
+  np.testing.assert_array_equal(*same)
+  same = [
+    sampling.sample_test(keypoints, kind=kind, num_frames=16, num_clips=3)
+    for kind in ("linspace", "interpolate")
+  ]
+  np.testing.assert_array_equal(*same)
+
+
+def test_linspace_and_interpolate_differ_by_at_most_half_a_step_of_the_clip():
+  keypoints = moving_points(20)
+  held, blended = (
+    sampling.sample(keypoints, kind=kind, num_frames=48, rng=np.random.default_rng(0))
+    for kind in ("linspace", "interpolate")
+  )
+  fastest = np.abs(np.diff(keypoints, axis=0)).max()
+  assert 0.25 * fastest < np.abs(held - blended).max() <= 0.51 * fastest
+
+
 def test_a_single_frame_is_held():
   keypoints = moving_points(1)
   for kind in sampling.KINDS:
@@ -219,7 +263,7 @@ def test_test_clips_of_interpolation_are_evenly_phased():
     (lambda rng: sampling.interpolate(moving_points(0), 4), "length .* at least 1, got 0"),
     (
       lambda rng: sampling.sample(moving_points(5), kind="bent", num_frames=4, rng=rng),
-      "expected uniform or interpolate or linear or repeat, got 'bent'",
+      "expected uniform or interpolate or linspace or linear or repeat, got 'bent'",
     ),
   ],
 )
