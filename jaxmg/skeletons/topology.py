@@ -310,8 +310,29 @@ _IMIGUE41 = _skeleton(
   "imigue41", _IMIGUE41_JOINTS, (*_IMIGUE22_LIMBS, *_IMIGUE41_FACE), _OPENPOSE137, parents={28: 0}
 )
 
+# The 36 points of MM-Gesture, the MiGA challenge's winner of 2025 (arXiv 2507.08344), in its order.
+# Tree and limbs are our reading. Wrist and root of a hand are one point, found twice: not drawn.
+_IMIGUE36_JOINTS = (
+  *_BODY_25[:8], *_BODY_25[15:19], "face_2", "face_4", "face_8", "face_12", "face_14", "face_19",
+  "face_24", "face_27", "face_48", "face_51", "face_54", "face_57",
+  "left_hand_root", *_FINGERTIPS[:5], "right_hand_root", *_FINGERTIPS[5:],
+)
+_IMIGUE36_FACE = _along(
+  _IMIGUE36_JOINTS, (27, 19), (27, 24), (51, 48), (51, 54), (51, 57, 8), (48, 57, 54),
+  (8, 4, 2), (8, 12, 14),
+)
+_IMIGUE36 = _skeleton(
+  "imigue36", _IMIGUE36_JOINTS,
+  (
+    *_IMIGUE22_LIMBS[:11], (0, 19), (0, 21), *_IMIGUE36_FACE,
+    *((24, tip) for tip in range(25, 30)), *((30, tip) for tip in range(31, 36)),
+  ),
+  _OPENPOSE137,
+  parents={24: 7, 30: 4},
+)
+
 _IMIGUE22 = _skeleton(
-  "imigue22", _IMIGUE22_JOINTS, _IMIGUE22_LIMBS, _IMIGUE35, _IMIGUE41, _OPENPOSE137
+  "imigue22", _IMIGUE22_JOINTS, _IMIGUE22_LIMBS, _IMIGUE35, _IMIGUE36, _IMIGUE41, _OPENPOSE137
 )
 
 # The layout of VUT-HFUT/MiGA2023_Track1, for weights trained with it. Joints and tree are those of
@@ -407,6 +428,7 @@ SKELETONS: dict[str, Skeleton] = {
     _IMIGUE35,
     _IMIGUE22,
     _IMIGUE22_LEGACY,
+    _IMIGUE36,
     _IMIGUE41,
     _KINECT20,
     _KINECT25,

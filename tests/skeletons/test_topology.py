@@ -39,6 +39,7 @@ def test_the_table_of_layouts_is_complete():
     "imigue35": (35, 34),
     "imigue22": (22, 21),
     "imigue22_legacy": (22, 22),
+    "imigue36": (36, 35),
     "imigue41": (41, 41),
     "kinect20": (20, 19),
     "kinect25": (25, 24),
@@ -128,6 +129,24 @@ def test_imigue41_adds_19_points_of_the_face():
   assert skeleton.joints[:22] == skeletons.get("imigue22").joints
   points = [17, 19, 21, 22, 24, 26, 30, 33, 36, 39, 42, 45, 48, 51, 54, 57, 62, 66, 8]
   assert skeleton.indices_in("openpose137")[22:].tolist() == [25 + point for point in points]
+
+
+def test_imigue36_is_the_published_selection_with_its_mirror():
+  skeleton = skeletons.get("imigue36")
+  assert skeleton.indices_in("openpose137").tolist() == [
+    *(0, 1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 18),
+    *(27, 29, 33, 37, 39, 44, 49, 52, 73, 76, 79, 82),
+    *(95, 99, 103, 107, 111, 115, 116, 120, 124, 128, 132, 136),
+  ]
+  assert skeleton.mirror_pairs == (
+    *((2, 5), (3, 6), (4, 7), (8, 9), (10, 11)),
+    *((12, 16), (13, 15), (17, 18), (20, 22)),  # jaw, brows, corners of the mouth
+    *((24, 30), (25, 31), (26, 32), (27, 33), (28, 34), (29, 35)),
+  )
+  # Its fingertips hang on the hand of their side, which hangs on its wrist and is not drawn there.
+  assert [skeleton.parents[v] for v in (24, 25, 30, 31)] == [7, 24, 4, 30]
+  assert {(24, 25), (30, 31)} < set(skeleton.limbs)
+  assert not {(7, 24), (4, 30)} & set(skeleton.limbs)
 
 
 def test_the_face_mirrors_as_its_numbering_says():
