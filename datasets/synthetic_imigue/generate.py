@@ -29,6 +29,7 @@ from jaxmg.skeletons import topology
 WIDTH, HEIGHT = 1280, 720
 FPS = 25
 TRAIN_CLIPS, TEST_CLIPS = 1600, 320
+TAIL, MEDIAN_FRAMES, LOST_HANDS = 0.3, 45, 1.0  # how hard the set is: `videos`
 TRAIN_SUBJECTS = tuple(range(1, 13))
 TEST_SUBJECTS = tuple(range(13, 19))
 LABELS = "Label/labels_20200831.csv"  # written last: where it is, the set is whole
@@ -348,7 +349,9 @@ def _turn(a: np.ndarray, b: np.ndarray, degrees: np.ndarray) -> tuple[np.ndarray
   return a * cos - b * sin, a * sin + b * cos
 
 
-def detect(subject: Subject, xy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def detect(
+  subject: Subject, xy: np.ndarray, rng: np.random.Generator, *, lost_hands: float = LOST_HANDS
+) -> np.ndarray:
   """What a detector finds: float64[T, 137, 3], x, y, score; all zero where it finds nothing."""
   num_frames = len(xy)
   body, face, left, right = slice(25), slice(25, 95), slice(95, 116), slice(116, 137)
@@ -370,8 +373,8 @@ def detect(subject: Subject, xy: np.ndarray, rng: np.random.Generator) -> np.nda
   found[:, body][rng.random((num_frames, 25)) < 0.002] = 0
   for part, rate, frames in (
     (face, 0.002, 10),
-    (left, 0.004, 12),
-    (right, 0.004, 12),
+    (left, 0.004 * lost_hands, 12),
+    (right, 0.004 * lost_hands, 12),
     (slice(137), 0.002, 2),
   ):
     for start in np.flatnonzero(rng.random(num_frames) < rate):
@@ -395,11 +398,16 @@ class Video(NamedTuple):
 
 
 def record(
-  subject: Subject, labels: Sequence[int], rng: np.random.Generator
+  subject: Subject,
+  labels: Sequence[int],
+  rng: np.random.Generator,
+  *,
+  median_frames: float = MEDIAN_FRAMES,
+  lost_hands: float = LOST_HANDS,
 ) -> tuple[np.ndarray, list[Clip]]:
   """A video with a clip for each label and some idle time around: float64[T, 137, 3], the clips."""
-  # Half a second to five, 2 on average, whatever the label.
-  lengths = np.exp(rng.normal(np.log(45), 0.45, len(labels))).clip(13, 125).astype(int)
+  # Half a second to five, 2 on average where the median is 45 frames, whatever the label.
+  lengths = np.exp(rng.normal(np.log(median_frames), 0.45, len(labels))).clip(13, 125).astype(int)
   gaps = rng.integers(8, 15, len(labels) + 1)
   starts = np.cumsum(gaps[:-1]) + np.cumsum(lengths) - lengths
   clips = [Clip(*clip) for clip in zip(labels, starts, starts + lengths, strict=True)]
@@ -419,21 +427,34 @@ def record(
       values[clip.start : stop] += act[dof]
   for dof, values in motion.items():
     values[stop:] += posture[dof]
-  return detect(subject, points(subject, motion), rng), clips
+  return detect(subject, points(subject, motion), rng, lost_hands=lost_hands), clips
 
 
-def train_counts(num_clips: int) -> np.ndarray:
-  """Training clips per class, int64[K]: iMiGUE's order, its long tail flattened to be learnable."""
-  weights = np.array([gesture.imigue_clips for gesture in GESTURES]) ** 0.3
+def train_counts(num_clips: int, tail: float = TAIL) -> np.ndarray:
+  """Training clips per class, int64[K]: iMiGUE's order, its long tail flattened to be learnable.
+
+  `tail` is the power of iMiGUE's counts to which they are proportional: 0 is flat, 1 its own tail.
+  """
+  weights = np.array([gesture.imigue_clips for gesture in GESTURES]) ** tail
   counts = 1 + ((num_clips - len(GESTURES)) * weights / weights.sum()).astype(int)
   counts[counts.argmax()] += num_clips - counts.sum()
   return counts
 
 
-def videos(*, seed: int, train_clips: int, test_clips: int) -> Iterator[Video]:
+def videos(
+  *,
+  seed: int,
+  train_clips: int,
+  test_clips: int,
+  tail: float = TAIL,
+  median_frames: float = MEDIAN_FRAMES,
+  lost_hands: float = LOST_HANDS,
+) -> Iterator[Video]:
   """Three videos of each training subject, two of each test subject, and one of a single clip.
 
-  The test subjects make every gesture equally often.
+  The test subjects make every gesture equally often. `tail` is that of `train_counts`,
+  `median_frames` the median length of a clip, before it is cut to 13 to 125 frames, and
+  `lost_hands` a factor on the rate at which hands begin to be lost.
   """
   num_classes = len(GESTURES)
   if train_clips < num_classes or test_clips < num_classes or test_clips % num_classes:
@@ -442,8 +463,15 @@ def videos(*, seed: int, train_clips: int, test_clips: int) -> Iterator[Video]:
       expected=f"at least {num_classes}, and a multiple of {num_classes}",
       got=f"{train_clips} and {test_clips}",
     )
+  for name, value, low, high in (
+    ("tail", tail, 0, 1),
+    ("median_frames", median_frames, 13, 125),
+    ("lost_hands", lost_hands, 0, 100),
+  ):
+    if not low <= value <= high:
+      raise errors.ConfigError(name, expected=f"{low} to {high}", got=f"{value:g}")
   rng = np.random.default_rng((seed, 0))
-  train = rng.permutation(np.repeat(np.arange(num_classes), train_counts(train_clips)))
+  train = rng.permutation(np.repeat(np.arange(num_classes), train_counts(train_clips, tail)))
   test = rng.permutation(np.repeat(np.arange(num_classes), test_clips // num_classes))
   plan = [
     *zip(TRAIN_SUBJECTS * 3, np.array_split(train, 3 * len(TRAIN_SUBJECTS)), strict=True),
@@ -452,7 +480,13 @@ def videos(*, seed: int, train_clips: int, test_clips: int) -> Iterator[Video]:
   ]
   for number, (subject, labels) in enumerate(plan, 1):
     body = Subject.draw(np.random.default_rng((seed, 1, subject)))
-    recorded = record(body, labels.tolist(), np.random.default_rng((seed, 2, number)))
+    recorded = record(
+      body,
+      labels.tolist(),
+      np.random.default_rng((seed, 2, number)),
+      median_frames=median_frames,
+      lost_hands=lost_hands,
+    )
     yield Video(number, subject, *recorded)
 
 
@@ -462,8 +496,9 @@ def write(
   seed: int,
   train_clips: int = TRAIN_CLIPS,
   test_clips: int = TEST_CLIPS,
+  **hardness: float,
 ):
-  """Writes the raw files of the whole set below `out`, named as iMiGUE's.
+  """Writes the raw files of the whole set below `out`, named as iMiGUE's; options as of `videos`.
 
   All videos come as csv; the last one, of a single clip, as xlsx too, and that clip by itself as
   `example_clip.csv`. Raises ConfigError where a set is already.
@@ -471,7 +506,7 @@ def write(
   if (out / LABELS).exists():
     raise errors.ConfigError(out, expected="no data set yet", got=LABELS, hint="remove it first")
   table = ["video_id,class,start_frame,end_frame,win_or_lose,subject_id"]
-  for video in videos(seed=seed, train_clips=train_clips, test_clips=test_clips):
+  for video in videos(seed=seed, train_clips=train_clips, test_clips=test_clips, **hardness):
     name = f"{video.number:04d}"
     folder = out / "mg_skeleton_only" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -515,9 +550,12 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--train_clips", type=int, default=TRAIN_CLIPS)
   parser.add_argument("--test_clips", type=int, default=TEST_CLIPS, help="a multiple of 32")
+  parser.add_argument("--tail", type=float, default=TAIL, help="0 is none, 1 is iMiGUE's own")
+  parser.add_argument("--median_frames", type=float, default=MEDIAN_FRAMES, help="of the clips")
+  parser.add_argument("--lost_hands", type=float, default=LOST_HANDS, help="a factor on their rate")
   args = parser.parse_args(argv)
   try:
-    write(args.out, seed=args.seed, train_clips=args.train_clips, test_clips=args.test_clips)
+    write(**vars(args))
   except errors.Error as error:
     print(f"jaxmg: error: {error}", file=sys.stderr)
     return error.exit_code

@@ -1,6 +1,7 @@
 """Synthetic iMiGUE: raw files, their faults, and what tells the classes apart and what does not."""
 
 import functools
+import hashlib
 import importlib
 import json
 
@@ -85,6 +86,79 @@ def test_one_seed_writes_the_same_files_and_another_seed_others(generate, raw, t
     for path in sorted(raw.rglob("*.csv"))[:6]:
       again = tmp_path / str(seed) / path.relative_to(raw)
       assert (path.read_bytes() == again.read_bytes()) == same
+
+
+def digest(raw):
+  """Of the csv files and their names; an xlsx holds the time of its writing."""
+  whole = hashlib.sha256()
+  for path in sorted(raw.rglob("*.csv")):
+    whole.update(path.relative_to(raw).as_posix().encode() + b"\0" + path.read_bytes())
+  return whole.hexdigest()
+
+
+def test_the_set_of_defaults_stays_what_it_was(generate, raw, tmp_path):
+  """As written before `tail`, `median_frames` and `lost_hands` were options."""
+  assert digest(raw) == "1162649233d3f9784bfec32654cca67b50075646ea7494a0166003f5640e4057"
+  hard = dict(tail=0.6, median_frames=40, lost_hands=3)
+  for name, value in hard.items():
+    out = tmp_path / name
+    generate.write(out, seed=0, train_clips=64, test_clips=32, **{name: value})
+    assert digest(out) != digest(raw)
+
+
+def test_a_longer_tail_has_rarer_classes_in_the_same_order(generate):
+  flat, hard, own = (generate.train_counts(1600, tail) for tail in (0, 0.6, 1))
+  assert set(flat) == {50}
+  assert (hard.sum(), hard.min(), hard.max()) == (1600, 3, 266)
+  assert (own.min(), own.argmax()) == (1, 31)
+  order = np.argsort([gesture.imigue_clips for gesture in generate.GESTURES])
+  assert (np.diff(hard[order]) >= 0).all()
+  assert (np.diff(own[order]) >= 0).all()
+
+
+def test_clips_get_shorter_and_hands_are_lost_more_often(generate):
+  def measure(**hardness):
+    lengths, lost = [], []
+    for video in generate.videos(seed=1, train_clips=320, test_clips=32, **hardness):
+      lengths += [clip.stop - clip.start for clip in video.clips]
+      lost.append(~video.found[:, 95:116, 2].any(1))
+    return np.median(lengths), np.concatenate(lost).mean()
+
+  length, lost = measure()
+  assert 42 <= length <= 48
+  assert 0.02 < lost < 0.08
+  length, lost = measure(median_frames=30, lost_hands=3)
+  assert 28 <= length <= 32
+  assert 0.1 < lost < 0.2
+
+
+@pytest.mark.parametrize(
+  ("option", "message"),
+  [
+    (dict(tail=-0.1), "tail: expected 0 to 1, got -0.1"),
+    (dict(median_frames=12), "median_frames: expected 13 to 125, got 12"),
+    (dict(lost_hands=float("nan")), "lost_hands: expected 0 to 100, got nan"),
+  ],
+)
+def test_options_out_of_range_are_refused(generate, tmp_path, option, message):
+  with pytest.raises(ConfigError, match=message):
+    generate.write(tmp_path / "raw", seed=0, **option)
+  assert not (tmp_path / "raw").exists()
+
+
+def test_the_command_has_the_options_and_the_set_may_have_a_name(
+  generate, prepare, tmp_path, capsys
+):
+  small = ["--train_clips=64", "--test_clips=32", "--seed=1"]
+  hard = ["--tail=0.6", "--median_frames=40", "--lost_hands=3"]
+  assert generate.main([f"--out={tmp_path / 'raw'}", *small, *hard]) == 0
+  folders = [f"--manual_dir={tmp_path / 'raw'}", f"--data_dir={tmp_path / 'data'}"]
+  assert prepare.main(["synthetic_imigue", *folders, "--name=synthetic_hard"]) == 0
+  data = source.Source(tmp_path / "data" / "synthetic_hard")
+  assert (data.name, data.synthetic, len(data)) == ("synthetic_hard", True, 96)
+  assert data.class_groups == prepare.load("imigue").class_groups
+  assert generate.main([f"--out={tmp_path / 'other'}", "--tail=2"]) == 2
+  assert capsys.readouterr().err == "jaxmg: error: tail: expected 0 to 1, got 2\n"
 
 
 def test_the_example_is_the_clip_of_the_last_video(raw, data):
