@@ -386,6 +386,7 @@ def test_a_data_set_that_is_declared_wrongly(sandbox, row):
     ("B16", ["utd_mhad", "--manual_dir=empty"], 3, "empty: expected files a1_s1_t1_skeleton.mat"),
     ("B23", ["../datasets"], 2, "data set: expected"),
     ("B26", ["utd_mhad", "--data_dir=faulty"], 3, "index.json: expected an index"),
+    ("B16", ["smg", "--manual_dir=empty"], 3, "empty: expected Sample0001/Sample0001_skeleton.csv"),
     ("B41", ["utd_mhad", "--manual_dir=damaged"], 3, "a1_s1_t1_skeleton.mat: "),
   ]
 )

@@ -114,6 +114,7 @@ ARROWS = {
   "datasets.pyskl_pickle.pyskl_pickle_dataset_builder": (
     "jaxmg.errors jaxmg.data.annotations jaxmg.data.prepared jaxmg.data.readers"
   ),
+  "datasets.smg.smg_dataset_builder": "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers",
   "datasets.synthetic_imigue.generate": "openpyxl jaxmg.errors jaxmg.skeletons.topology",
   "datasets.synthetic_imigue.synthetic_imigue_dataset_builder": (
     "imigue.imigue_dataset_builder synthetic_imigue.generate jaxmg.data.prepared"

@@ -1,0 +1,203 @@
+"""SMG: 17 classes of gestures of 40 people, Kinect v2 skeletons (facts and readings: README.md)."""
+
+import csv
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxmg.data import prepared, readers
+from jaxmg.errors import DataError
+
+# The authors' scripts disagree by one frame: this is our reading.
+FIRST_FRAME = 1  # the number by which a label file calls the first row of a skeleton file
+
+TRAIN_SUBJECTS, TEST_SUBJECTS = range(1, 36), range(36, 41)
+
+# name, short name, group: the last two are our reading, after iMiGUE's
+CLASSES = (
+  ("turtling neck and shoulder", "turtle neck", "head"),
+  ("rubbing eyes and forehead", "rub eyes", "head-hand"),
+  ("folding arms", "fold arm", "body-hand"),
+  ("touching or covering suprasternal notch", "touch chest", "body-hand"),
+  ("moving legs", "move legs", "leg"),
+  ("touching or scratching neck", "touch neck", "body-hand"),
+  ("folding arms behind body", "put arm back", "body-hand"),
+  ("rubbing hands and crossing fingers", "rub hand", "hand"),
+  ("arms akimbo", "arm akimbo", "hand"),
+  ("crossing legs", "cross legs", "leg"),
+  ("scratching some part of the body", "scratch body", "body-hand"),
+  ("touching or scratching facial parts other than eyes", "touch other face part", "head-hand"),
+  ("playing or adjusting hair", "play hair", "body-hand"),
+  ("holding arms", "hold arms", "hand"),
+  ("pulling shirt collar", "pull collar", "body-hand"),
+  ("playing with jewellery or objects", "play things", "hand"),
+  ("illustrative hand gestures", "illustrative", "illustrative"),
+)
+
+# A line of a skeleton file: of each joint x, y, z, four of a quaternion, u, v, and two more.
+NUM_JOINTS, NUM_VALUES = 25, 11
+COLUMNS = [NUM_VALUES * v + i for v in range(NUM_JOINTS) for i in (0, 1, 2, 7, 8)]  # those we read
+DEPTH_IMAGE = 512, 424  # width, height
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+  """A line of a label file: class in [0, 17), first and last frame."""
+
+  label: int
+  start: int
+  end: int
+
+
+class Builder(prepared.Builder):
+  """SMG skeletons: 3D joints of whole recordings and their view, cut into labelled clips."""
+
+  skeleton = "kinect25"
+  class_names, class_short_names, class_groups = zip(*CLASSES, strict=True)
+  frame_size = (1080, 1920)
+  joints3d = True
+  protocols = {"xsub": prepared.by_subject(train=[str(s) for s in TRAIN_SUBJECTS])}  # noqa: RUF012
+
+  def clips(self):
+    skeletons, labels, data = (self._files(kind) for kind in ("skeleton", "finelabels", "data"))
+    if not skeletons.keys() & labels.keys():
+      expected = "Sample0001/Sample0001_skeleton.csv with Sample0001_finelabels.csv ..."
+      raise DataError(self.raw, expected=expected, got="no such pair")
+    for there, lacking, what in (
+      (skeletons, labels, "no labels"),
+      (labels, skeletons, "no skeleton file"),
+    ):
+      for sample in sorted(there.keys() - lacking.keys()):
+        self.notes.append(f"sample {sample:04d} has {what} and is left out")
+    rates = set()
+    for sample in sorted(skeletons.keys() & labels.keys()):
+      if sample not in (*TRAIN_SUBJECTS, *TEST_SUBJECTS):
+        expected = f"samples 1 to {TEST_SUBJECTS[-1]}"
+        raise DataError(skeletons[sample], expected=expected, got=sample, hint="not SMG?")
+      whole = read_skeleton(skeletons[sample])
+      num_frames = len(whole.keypoints)
+      if (whole.keypoints[..., :2] < DEPTH_IMAGE).all():
+        size = "{} x {}".format(*DEPTH_IMAGE)
+        self.notes.append(f"sample {sample:04d} lies within {size}: pixels of the depth image?")
+      if sample in data:
+        declared, fps, _ = read_data(data[sample])
+        rates.add(fps)
+        if declared != num_frames:
+          self.notes.append(f"sample {sample:04d} has {num_frames} of {declared} frames")
+      for k, label in enumerate(read_labels(labels[sample])):
+        id = f"{sample:04d}_{k}"
+        start, stop = label.start - FIRST_FRAME, label.end - FIRST_FRAME + 1
+        rows = slice(max(start, 0), min(stop, num_frames))
+        if rows.start >= rows.stop:
+          self.notes.append(f"clip {id} lies outside its file and is left out")
+          continue
+        if rows != slice(start, stop):
+          left = rows.stop - rows.start
+          self.notes.append(f"clip {id} is cut to {left} of {stop - start} frames by its file")
+        clip = dataclasses.replace(
+          whole, keypoints=whole.keypoints[rows], joints3d=whole.joints3d[rows]
+        )
+        yield prepared.Example(id, label.label, str(sample), clip, f"{sample:04d}")
+    if len(rates) == 1:
+      (self.fps,) = rates
+
+  def _files(self, kind: str) -> dict[int, pathlib.Path]:
+    """The first file of each sample, wherever it lies."""
+    found = {}
+    for path in sorted(self.raw.rglob(f"Sample*_{kind}.csv")):
+      if match := re.fullmatch(rf"Sample(\d+)_{kind}\.csv", path.name):
+        found.setdefault(int(match[1]), path)
+    return found
+
+
+def read_skeleton(path: str | pathlib.Path) -> readers.Clip:
+  """Reads `Sample0001_skeleton.csv`: a line of 275 values per frame, without a header.
+
+  A joint's score is 1 where both its metres and its pixels are given, which is where they are not
+  all 0.
+  """
+  path = pathlib.Path(path)
+  frames = [_floats(where, cells) for where, cells in _lines(path)]
+  values = np.array(frames, np.float32).reshape(-1, 1, NUM_JOINTS, 5)  # T M V
+  joints3d, uv = values[..., :3], values[..., 3:]
+  score = joints3d.any(-1, keepdims=True) & uv.any(-1, keepdims=True)
+  try:
+    clip = readers.Clip(np.concatenate([uv, score], -1), "kinect25", joints3d=joints3d)
+    readers.check_pixels(clip)
+  except DataError as error:
+    raise DataError(f"{path}: {error}") from error
+  return clip
+
+
+def read_labels(path: str | pathlib.Path) -> list[Label]:
+  """Reads `Sample0001_finelabels.csv`: lines of class (1 to 17), start, end without a header."""
+  labels = []
+  for where, cells in _lines(pathlib.Path(path)):
+    label, start, end = _integers(where, cells, ("class", "start_frame", "end_frame"))
+    if not 1 <= label <= len(CLASSES):
+      raise DataError(f"{where}: class", expected=f"1 to {len(CLASSES)}", got=label)
+    if not 0 <= start <= end:
+      raise DataError(f"{where}: frames", expected="0 <= start <= end", got=f"{start} to {end}")
+    labels.append(Label(label - 1, start, end))
+  return labels
+
+
+def read_data(path: str | pathlib.Path) -> tuple[int, int, int]:
+  """Reads `Sample0001_data.csv`: one line of frames, frames per second, largest depth."""
+  lines = list(_lines(pathlib.Path(path)))
+  if len(lines) != 1:
+    raise DataError(path, expected="one line", got=len(lines))
+  frames, fps, depth = _integers(*lines[0], ("frames", "fps", "max_depth"))
+  if fps < 1:
+    raise DataError(f"{lines[0][0]}: fps", expected="1 or more", got=fps)
+  return frames, fps, depth
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
+  """Yields `file:line` and the cells of each line that is not empty."""
+  try:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+      for number, cells in enumerate(csv.reader(file), 1):
+        if any(cells):
+          yield f"{path}:{number}", cells
+  except FileNotFoundError:
+    raise DataError(path, expected="a file", got="nothing") from None
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise DataError(f"{path}: {error}") from error
+
+
+def _floats(where: str, cells: list[str]) -> np.ndarray:
+  if len(cells) != NUM_JOINTS * NUM_VALUES:
+    raise DataError(where, expected=f"{NUM_JOINTS * NUM_VALUES} columns", got=len(cells))
+  values = np.array([_float32(cells[column]) for column in COLUMNS], np.float32)
+  if not np.isfinite(values).all():
+    column = COLUMNS[int(np.argmin(np.isfinite(values)))]
+    raise DataError(
+      f"{where}: column {column + 1}", expected="a finite number", got=repr(cells[column])
+    )
+  return values
+
+
+def _float32(cell: str) -> float:
+  """The number in a cell, or nan for what is none or too large."""
+  try:
+    value = float(cell)
+  except ValueError:
+    return np.nan
+  return value if abs(value) <= MAX_FLOAT32 else np.nan
+
+
+def _integers(where: str, cells: list[str], names: tuple[str, ...]) -> list[int]:
+  if len(cells) != len(names):
+    raise DataError(where, expected=f"{len(names)} columns", got=len(cells))
+  values = []
+  for name, cell in zip(names, cells, strict=True):
+    try:
+      values.append(int(cell))
+    except ValueError:
+      raise DataError(f"{where}: {name}", expected="an integer", got=repr(cell)) from None
+  return values
