@@ -1,4 +1,5 @@
-"""Pictures of a run: what the network saw, and what it takes for what. Needs `jaxmg[plots]`."""
+"""Pictures of a run: what the network saw, and what it takes for what; and of the two layouts of
+iMiGUE's 22 joints. Needs `jaxmg[plots]`."""
 
 import pathlib
 
@@ -6,8 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmg import inputs, predict
+from jaxmg import inputs, predict, skeletons
 from jaxmg.data import pipeline
+from jaxmg.skeletons import augment
+
+# x, y of the joints of imigue22, in a frame of 101 x 101: right hand raised, left hand before the
+# body. The person faces us: the right side is on the left.
+_POSE = (
+  *((50, 23), (50, 41), (32, 43), (21, 64), (15, 42), (68, 43), (79, 64), (66, 79)),
+  *((44, 16), (56, 16), (37, 20), (63, 20)),
+  *((57, 73), (51, 77), (49, 83), (52, 89), (59, 94)),
+  *((25, 32), (22, 25), (15, 22), (8, 25), (4, 32)),
+)
 
 
 def confusion(path: pathlib.Path, counts: np.ndarray, names: tuple[str, ...], *, title: str):
@@ -81,6 +92,48 @@ def views(
       below.set_ylabel(f"{recipe['inputs']['kind']} heatmaps, maximum", fontsize=8)
   figure.savefig(path, dpi=100)
   pyplot.close(figure)
+
+
+def layouts(path: str | pathlib.Path):
+  """One pose of 22 joints: limbs and mirror image by imigue22_legacy (above) and by imigue22.
+
+  The mirror images are made as in training, and drawn with the limbs of imigue22.
+  """
+  pyplot = _pyplot()
+  correct = skeletons.get("imigue22")
+  limbs = {frozenset(limb) for limb in correct.limbs}
+  pose = np.array(_POSE, np.float32)
+  figure, grid = pyplot.subplots(2, 2, figsize=(9, 9.6), layout="constrained")
+  for row, skeleton in zip(grid, (skeletons.get("imigue22_legacy"), correct), strict=True):
+    right = sum(frozenset(limb) in limbs for limb in skeleton.limbs)
+    fixed = sum(int(a == b) for a, b in zip(skeleton.mirror, correct.mirror, strict=True))
+    _layout(row[0], pose, skeleton.limbs, correct)
+    row[0].set_title(f"{skeleton.name}: {right} of {len(skeleton.limbs)} limbs are limbs")
+    mirrored = augment.flip(jnp.asarray(pose), skeleton.mirror, width=101)
+    _layout(row[1], np.asarray(mirrored), correct.limbs, correct)
+    row[1].set_title(f"its mirror image: {fixed} of {skeleton.num_joints} joints are in place")
+  names = [f"{v} {joint.replace('_', ' ')}" for v, joint in enumerate(correct.joints)]
+  lines = [",  ".join(names[start : start + 6]) for start in range(0, len(names), 6)]
+  key = "blue: the person's left; orange: the right; black: the middle; red, dashed: no limb"
+  figure.supxlabel("\n".join([*lines, key]), fontsize=8)
+  figure.savefig(path, dpi=80)
+  pyplot.close(figure)
+
+
+def _layout(axes, pose, limbs, correct):
+  """Draws a pose, each joint in the colour of its side, and in red what joins no neighbours."""
+  sides = {"left": "tab:blue", "right": "tab:orange"}
+  colors = [sides.get(joint.partition("_")[0], "black") for joint in correct.joints]
+  known = {frozenset(limb) for limb in correct.limbs}
+  for a, b in limbs:
+    sound = frozenset((a, b)) in known
+    color = colors[b] if colors[b] != "black" else colors[a]
+    style = {"color": color} if sound else {"color": "tab:red", "linestyle": "--", "alpha": 0.7}
+    axes.plot(*pose[[a, b]].T, linewidth=1.2, zorder=1, **style)
+  axes.scatter(*pose.T, s=110, c=colors, zorder=2)
+  for v, (x, y) in enumerate(pose):
+    axes.text(x, y, v, color="white", fontsize=7, ha="center", va="center_baseline", zorder=3)
+  axes.set(xlim=(0, 100), ylim=(100, 8), xticks=[], yticks=[], aspect="equal")
 
 
 def _heatmaps(recipe, skeleton, batch):

@@ -82,7 +82,9 @@ ARROWS = {
   ),
   "experiments.import_weights": "absl jax jaxmg experiments.launch experiments.trainer",
   "experiments.launch": "absl jax ml_collections jaxmg.errors jaxmg.training.sharding",
-  "experiments.plots": "jax jaxmg.inputs jaxmg.predict jaxmg.data.pipeline [matplotlib]",
+  "experiments.plots": (
+    "jax jaxmg.inputs jaxmg.predict jaxmg.skeletons jaxmg.data.pipeline [matplotlib]"
+  ),
   "experiments.posec3d": "jaxmg experiments.launch experiments.trainer",
   "experiments.predict": (
     "absl jaxmg.errors jaxmg.predict jaxmg.data.readers jaxmg.skeletons.topology experiments.launch"
