@@ -6,6 +6,7 @@ import re
 
 import jax
 import numpy as np
+import pytest
 from flax import nnx
 
 from jaxmg import models
@@ -62,6 +63,14 @@ def test_example_of_your_data_is_a_sound_layout(tmp_path):
   skeleton = readers.find_layout(str(tmp_path / "desk9.json"))
   np.savetxt(tmp_path / "a.csv", np.tile([5, 5, 0.5], (4, 9)), delimiter=",")
   assert readers.read(tmp_path / "a.csv", layout=skeleton).keypoints.shape == (4, 1, 9, 3)
+
+
+@pytest.mark.parametrize("i", [0, 1], ids=["time", "labels"])
+def test_example_of_recipe_a_prints_what_stands_below_it(capsys, i):
+  examples, outputs = (blocks("docs/recipe_a.md", language) for language in ("python", "text"))
+  assert len(examples) == len(outputs) == 2
+  exec(examples[i], {})
+  assert capsys.readouterr().out == outputs[i]
 
 
 def test_the_model_works_under_nnx_as_the_readme_says():
