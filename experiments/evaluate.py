@@ -143,8 +143,7 @@ def validation(recipe: dict, model: nn.Module, data: Source, mesh: Mesh) -> Call
   score = scorer(one_view, model, data, "val", mesh=mesh, batch_size=16 * mesh.size)
 
   def evaluate(state):
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    scored = score(variables, stop=launch.stop_reason)
+    scored = score(state.variables, stop=launch.stop_reason)
     if scored is None:
       return None
     _, probabilities, labels = scored

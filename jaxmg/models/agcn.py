@@ -177,7 +177,8 @@ class AGCN(nn.Module):
   Called on float[B, T, M, V, C], returns `(logits float32[B, K], out)`, where `out` holds the
   output of every block, "block1", ... as [B, T', M, V, C], and "features" float32[B, C], their mean
   before dropout. Time is halved where the width doubles. Persons that are missing are all zero.
-  `parents` is the skeleton's tree: the parent of every joint, the root its own.
+  `parents` is the skeleton's tree: the parent of every joint, the root its own. With an
+  `embedding_size` D there is "embedding" float32[B, D] too, as in `posec3d.PoseC3D`.
 
   In training (`train=True`) pass `mutable=["batch_stats"]` and, with dropout,
   `rngs={"dropout": key}`; `rows` int[B] names the rows, see `layers.Dropout`. `dtype=jnp.bfloat16`
@@ -190,6 +191,7 @@ class AGCN(nn.Module):
   width: int = 64
   depths: tuple[int, ...] = (4, 3, 3)
   dropout: float = 0.0
+  embedding_size: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -221,6 +223,8 @@ class AGCN(nn.Module):
         out[block.name] = by_clip.transpose(0, 3, 1, 2, 4)
     features = by_clip.mean((1, 2, 3), dtype=jnp.promote_types(x.dtype, jnp.float32))
     out["features"] = features
+    if self.embedding_size:
+      out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)
     features = layers.Dropout(self.dropout)(features, train=train, rows=rows)
     kernel_init = nn.initializers.normal((2 / self.num_classes) ** 0.5)
     logits = nn.Dense(self.num_classes, kernel_init=kernel_init, name="head")(features)

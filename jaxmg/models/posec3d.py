@@ -20,7 +20,7 @@ from jaxmg.models import layers
 # laptops; "tiny" is for tests.
 VARIANTS = {
   "slowonly-r50": dict(width=32, depths=(4, 6, 3)),
-  "small": dict(width=16, depths=(1, 2, 1)),
+  "small": dict(width=16, depths=(1, 2, 1), stem=3),
   "tiny": dict(width=4, depths=(1, 1, 1)),
 }
 
@@ -97,6 +97,8 @@ class PoseC3D(nn.Module):
   Called on float[B, T, H, W, V], returns `(logits float32[B, K], out)`, where `out` holds every
   intermediate: "stem", "pool", "stage1" ("stage1/block0", ...) to "stage3", and "features"
   float32[B, C], the pooled features before dropout. Under jit, what is not used costs nothing.
+  With an `embedding_size` D, a second head of the features gives "embedding" float32[B, D], for the
+  losses by label embeddings.
 
   In training (`train=True`) pass `mutable=["batch_stats"]` and `rngs={"dropout": key}`; `rows`
   int[B] names the rows, see `layers.Dropout`. `dtype=jnp.bfloat16` computes in bfloat16 over
@@ -106,7 +108,9 @@ class PoseC3D(nn.Module):
   num_classes: int
   width: int = 32
   depths: tuple[int, ...] = (4, 6, 3)
+  stem: int = 7  # pixels that the first kernel reaches over
   dropout: float = 0.5
+  embedding_size: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -119,7 +123,9 @@ class PoseC3D(nn.Module):
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     shapes.check("heatmaps", heatmaps, "float", "B", "T", "H", "W", "V")
     out = {}
-    x = ConvNorm(self.width, (1, 7, 7), dtype=self.dtype, name="stem")(heatmaps, train=train)
+    x = ConvNorm(self.width, (1, self.stem, self.stem), dtype=self.dtype, name="stem")(
+      heatmaps, train=train
+    )
     out["stem"] = x
     x = out["pool"] = layers.max_pool_3x3(x)
     for i, depth in enumerate(self.depths):
@@ -136,6 +142,8 @@ class PoseC3D(nn.Module):
       out |= {f"stage{i + 1}/block{j}": block for j, block in enumerate(blocks)}
       x = out[f"stage{i + 1}"] = blocks[-1]
     features = out["features"] = x.mean((1, 2, 3), dtype=jnp.promote_types(x.dtype, jnp.float32))
+    if self.embedding_size:
+      out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)
     x = layers.Dropout(self.dropout)(features, train=train, rows=rows)
     logits = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="head")(x)
     return logits, out

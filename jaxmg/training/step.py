@@ -4,7 +4,8 @@ Everything random comes from one key, the number of the step and the clip's row 
 that neither the order of rows nor the number of devices changes it.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -24,21 +25,38 @@ class TrainState(flax.struct.PyTreeNode):
   step: Any  # int32: steps made, skipped ones included
   params: Any
   batch_stats: Any
-  opt_state: Any
+  opt_state: Any  # of the parameters that are trained
   skipped: Any  # int32: steps whose loss or gradient was not finite, and which changed nothing
+  average: Any  # of both over the steps, as {"params", "batch_stats"}; {} where none is kept
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What to predict with: the average, where there is one."""
+    return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def init_train_state(
-  model: nn.Module, optimizer: optax.GradientTransformation, key: Key[Array, ""], example_input: Any
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  key: Key[Array, ""],
+  example_input: Any,
+  *,
+  average: bool = False,
+  trained: Sequence[str] | None = None,
 ) -> TrainState:
-  """Initialises the model and its optimizer; pure, so `jax.eval_shape` of it gives the shapes."""
+  """Initialises the model and its optimizer; pure, so `jax.eval_shape` of it gives the shapes.
+
+  `average` and `trained`: see `make_train_step`.
+  """
   variables = model.init(key, example_input, train=False)
+  params, batch_stats = variables["params"], variables.get("batch_stats", {})
   return TrainState(
     step=jnp.int32(0),
-    params=variables["params"],
-    batch_stats=variables.get("batch_stats", {}),
-    opt_state=optimizer.init(variables["params"]),
+    params=params,
+    batch_stats=batch_stats,
+    opt_state=optimizer.init(_select(params, trained)),
     skipped=jnp.int32(0),
+    average={"params": params, "batch_stats": batch_stats} if average else {},
   )
 
 
@@ -47,6 +65,10 @@ def make_train_step(
   preprocess: Callable,
   loss_fn: Callable,
   optimizer: optax.GradientTransformation,
+  *,
+  accumulate: int = 1,
+  decay: float = 0.0,
+  trained: Sequence[str] | None = None,
 ) -> Callable:
   """Returns `train_step(state, batch, key) -> (state, metrics)`.
 
@@ -54,59 +76,113 @@ def make_train_step(
   batch)` returns the loss and further scalars for the metrics. The model is called with
   `train=True` and `rows=batch["clip"]`. A step whose loss or gradient is not finite, or that would
   put something else than a finite number into the state, only counts: see `TrainState.skipped`.
+
+  `accumulate` parts of the batch, of which only one is in memory at a time, go through the model
+  one after the other, and the mean of their gradients makes the step; batch norms see a part each.
+  Part i has the rows i, i + `accumulate`, ...: of every device as many.
+
+  With a `decay`, `TrainState.average` becomes its own share min(decay, (1 + step) / (10 + step))
+  and, for the rest, the new parameters and batch statistics (exponential moving average).
+
+  `trained` names the entries of the parameters that are trained; the others stay, the model is
+  called as in inference, without dropout and with its batch statistics as they are.
   """
 
   def train_step(state, batch, key):
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    clip_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(augment_key, batch["clip"])
-    inputs = preprocess(clip_keys, batch)
 
-    def loss_of(params):
-      (logits, out), updated = model.apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        inputs,
-        train=True,
-        rows=batch["clip"],
-        rngs={"dropout": dropout_key},
-        mutable=["batch_stats"],
-      )
-      loss, metrics = loss_fn(logits, out, batch)
-      return loss, (updated.get("batch_stats", {}), metrics)
+    def gradient_of(batch_stats, batch):
+      clip_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(augment_key, batch["clip"])
+      inputs = preprocess(clip_keys, batch)
 
-    (loss, (batch_stats, metrics)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-      state.params
-    )
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    old = (state.params, state.batch_stats, state.opt_state)
-    new = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
+      def loss_of(params):
+        variables = {"params": state.params | params, "batch_stats": batch_stats}
+        if trained is not None:
+          (logits, out), updated = model.apply(variables, inputs), variables
+        else:
+          (logits, out), updated = model.apply(
+            variables,
+            inputs,
+            train=True,
+            rows=batch["clip"],
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+          )
+        loss, metrics = loss_fn(logits, out, batch)
+        return loss, (updated.get("batch_stats", {}), metrics | {"loss": loss})
+
+      params = _select(state.params, trained)
+      (_, (batch_stats, metrics)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+      return batch_stats, gradient, metrics
+
+    batch_stats, gradient, metrics = _accumulate(gradient_of, state.batch_stats, batch, accumulate)
+    params = _select(state.params, trained)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+    params = state.params | optax.apply_updates(params, updates)
+    average = state.average
+    if average:
+      share = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+      new = {"params": params, "batch_stats": batch_stats}
+      average = jax.tree.map(lambda old, new: new + share * (old - new), average, new)
+    old = (state.params, state.batch_stats, state.opt_state, state.average)
+    new = (params, batch_stats, opt_state, average)
     # A norm is finite only if every leaf is. The barrier keeps XLA from computing it once per leaf.
-    finite = jnp.isfinite(optax.tree.norm((loss, gradient, updates, batch_stats)))
+    finite = jnp.isfinite(optax.tree.norm((metrics["loss"], gradient, updates, batch_stats)))
     finite = jax.lax.optimization_barrier(finite)
-    params, batch_stats, opt_state = jax.tree.map(
+    params, batch_stats, opt_state, average = jax.tree.map(
       lambda old, new: jnp.where(finite, new, old), old, new
     )
     skipped = state.skipped + jnp.where(finite, 0, 1)
-    state = TrainState(state.step + 1, params, batch_stats, opt_state, skipped)
-    metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradient), "skipped": skipped}
+    state = TrainState(state.step + 1, params, batch_stats, opt_state, skipped, average)
+    metrics |= {"gradient_norm": optax.tree.norm(gradient), "skipped": skipped}
     return state, metrics
 
   return train_step
 
 
-def make_predict_step(model: nn.Module, views: Callable, preprocess: Callable) -> Callable:
+def _select(params, trained):
+  return params if trained is None else {name: params[name] for name in trained}
+
+
+def _accumulate(gradient_of, batch_stats, batch, parts):
+  """The batch statistics after the parts of a batch, and their mean gradient and metrics."""
+  if parts == 1:
+    return gradient_of(batch_stats, batch)
+
+  def add(carry, part):
+    batch_stats, total = carry
+    batch_stats, gradient, metrics = gradient_of(batch_stats, part)
+    return (batch_stats, jax.tree.map(jnp.add, total, gradient)), metrics
+
+  batch = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+  shapes = jax.eval_shape(gradient_of, batch_stats, jax.tree.map(lambda x: x[0], batch))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1])
+  # In a loop, XLA runs the gradients of convolutions on CPUs many times as long.
+  unroll = jax.default_backend() == "cpu"
+  (batch_stats, total), metrics = jax.lax.scan(add, (batch_stats, zeros), batch, unroll=unroll)
+  mean = functools.partial(jnp.mean, axis=0)
+  return batch_stats, jax.tree.map(lambda x: x / parts, total), jax.tree.map(mean, metrics)
+
+
+def make_predict_step(
+  model: nn.Module, views: Callable, preprocess: Callable, *, output: str = "probabilities"
+) -> Callable:
   """Returns `predict_step(params, batch_stats, batch) -> probabilities float32[B, K]`.
 
   `views(batch)` gives the views of the clips as arrays [R, B, ...], and `preprocess(view)` renders
-  one of them. The probabilities of the R views are averaged; only one is rendered at a time.
+  one of them. The probabilities of the R views are averaged, or what else of the model's `out` is
+  named as `output`; only one view is rendered at a time.
   """
 
   def predict_step(params, batch_stats, batch):
-    def probabilities(view):
+    def output_of(view):
       variables = {"params": params, "batch_stats": batch_stats}
-      logits, _ = model.apply(variables, preprocess(view))
-      return jax.nn.softmax(logits.astype(jnp.float32))
+      logits, out = model.apply(variables, preprocess(view))
+      if output == "probabilities":
+        return jax.nn.softmax(logits.astype(jnp.float32))
+      return out[output]
 
-    return jax.lax.map(probabilities, views(batch)).mean(axis=0)
+    return jax.lax.map(output_of, views(batch)).mean(axis=0)
 
   return predict_step
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from jaxmg.training import losses, optimizers, sharding
 from jaxmg.training import step as steps
@@ -10,14 +11,15 @@ from jaxmg.training import step as steps
 SGD = optimizers.optimizer("sgd", lambda count: 0.1, weight_decay=1e-3)
 
 
-def make(toy, optimizer):
-  state = jax.jit(lambda key: steps.init_train_state(toy.model, optimizer, key, toy.example))(
-    toy.key
-  )
-  train_step = steps.make_train_step(
-    toy.model, toy.preprocess, losses.classification(label_smoothing=0.1), optimizer
-  )
-  return state, train_step
+def make(toy, optimizer, *, model=None, accumulate=1, decay=0.0, trained=None):
+  model = model or toy.model
+  options = dict(average=decay > 0, trained=trained)
+  state = jax.jit(
+    lambda key: steps.init_train_state(model, optimizer, key, toy.example, **options)
+  )(toy.key)
+  loss = losses.classification(label_smoothing=0.1)
+  options = dict(accumulate=accumulate, decay=decay, trained=trained)
+  return state, steps.make_train_step(model, toy.preprocess, loss, optimizer, **options)
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +110,82 @@ def test_randomness_differs_from_step_to_step_and_key_to_key(toy, made):
   assert len(found) == 9
 
 
-def test_one_two_and_eight_devices_agree(toy):
+class NoNorm(nn.Module):
+  @nn.compact
+  def __call__(self, x, *, train=False, rows=None):
+    x = jnp.tanh(nn.Dense(8)(x))
+    return nn.Dense(3)(x), {"features": x}
+
+
+@pytest.mark.parametrize("parts", [2, 4, 16])
+def test_parts_of_a_batch_make_the_step_of_the_whole(toy, parts):
+  batch, ends = next(toy.Batches()), []
+  for accumulate in (1, parts):
+    state, train_step = make(toy, SGD, model=NoNorm(), accumulate=accumulate)
+    ends.append(jax.jit(train_step)(state, batch, toy.key))
+  assert_close(*ends)
+
+
+def test_batch_norm_sees_one_part_after_the_other(toy):
+  batch = next(toy.Batches())
+  state, train_step = make(toy, optax.sgd(0.0), accumulate=2)
+  after, _ = jax.jit(train_step)(state, batch, toy.key)
+  _, one_step = make(toy, optax.sgd(0.0))
+  expected = state
+  for part in range(2):
+    half = {name: values[part::2] for name, values in batch.items()}
+    expected = jax.jit(one_step)(expected.replace(step=state.step), half, toy.key)[0]
+  assert_close(after.batch_stats, expected.batch_stats)
+
+
+def test_part_that_is_not_finite_spoils_the_step(toy):
+  state, train_step = make(toy, SGD, accumulate=4, decay=0.9)
+  batch = next(toy.Batches())
+  batch["values"][5] = np.nan
+  after, metrics = jax.jit(train_step)(state, batch, toy.key)
+  assert_same_bits(after, state.replace(step=jnp.int32(1), skipped=jnp.int32(1)))
+  assert np.isnan(metrics["loss"])
+
+
+def test_average_follows_parameters_and_statistics(toy):
+  state, train_step = make(toy, SGD, decay=0.6)
+  train_step, batches = jax.jit(train_step), toy.Batches()
+  average = {"params": state.params, "batch_stats": state.batch_stats}
+  for step in range(12):
+    state, _ = train_step(state, next(batches), toy.key)
+    share = min(0.6, (1 + step) / (10 + step))
+    new = {"params": state.params, "batch_stats": state.batch_stats}
+    average = jax.tree.map(lambda x, y, share=share: share * x + (1 - share) * y, average, new)
+  assert_close(state.average, average)
+  assert state.variables is state.average
+  plain, _ = make(toy, SGD)
+  assert_same_bits(plain.variables, {"params": plain.params, "batch_stats": plain.batch_stats})
+
+
+def test_what_is_not_trained_stays_and_the_model_is_that_of_inference(toy):
+  optimizer = optimizers.optimizer("adamw", lambda count: 0.1, weight_decay=0.1)
+  state, train_step = make(toy, optimizer, trained=("head",))
+  moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 2]
+  assert {leaf.shape for leaf in moments} == {(8, 3)}
+  batch = next(toy.Batches())
+  after, metrics = jax.jit(train_step)(state, batch, toy.key)
+  assert_same_bits(after.batch_stats, state.batch_stats)
+  for name in state.params:
+    moved = [
+      (a != b).any()
+      for a, b in zip(*map(jax.tree.leaves, (after.params[name], state.params[name])), strict=True)
+    ]
+    assert all(moved) if name == "head" else not any(moved)
+  _, everything = make(toy, optimizer)
+  assert metrics["loss"] != jax.jit(everything)(make(toy, optimizer)[0], batch, toy.key)[1]["loss"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_one_two_and_eight_devices_agree(toy, accumulate):
   ends = []
   for count in (1, 2, 8):
     mesh = sharding.data_mesh(jax.devices()[:count])
-    state, train_step = make(toy, SGD)
+    state, train_step = make(toy, SGD, accumulate=accumulate)
     state, batches = sharding.replicate(mesh, state), toy.Batches()
     train_step = steps.compile_train_step(train_step, mesh)
     for _ in range(10):
