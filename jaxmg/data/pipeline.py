@@ -31,6 +31,7 @@ def train_batches(
   num_persons: int,
   points: str = "keypoints",
   crop: Sequence[float] = (1.0, 1.0),
+  balanced: bool = False,
   batch_size: int,
   seed: int,
   process_index: int = 0,
@@ -40,6 +41,8 @@ def train_batches(
   """Returns an endless iterator over batches of `rows`, shuffled anew in every epoch.
 
   Epochs follow each other without a seam, so every clip comes once per epoch and no batch is short.
+  With `balanced`, it is every class that has clips that comes once in as many clips as there are
+  such classes, by one of its clips, drawn at random.
   Sampling draws from (seed, epoch, row); `kind`, `num_frames` and `crop` are those of
   `sampling.sample`. `points` is the array to take, "keypoints" or "joints3d". `batch_size` counts
   all processes: theirs, one behind the other, are the batch of a single process. `get_state()`
@@ -61,8 +64,18 @@ def train_batches(
   take = _selection(source, skeleton, points, num_persons)
   share = _share(batch_size, process_count)
 
+  labels = source.labels[rows]
+  by_class = [rows[labels == label] for label in np.unique(labels)]
+
+  def draw(position: int, row: int) -> int:
+    once, place = divmod(position, len(by_class))
+    rng = np.random.default_rng((seed, once))
+    clips = by_class[rng.permutation(len(by_class))[place]]
+    return int(clips[int(rng.random(len(by_class))[place] * len(clips))])
+
   def load(position: int, row: int) -> dict[str, Any]:
-    rng = np.random.default_rng((seed, position // len(rows), row))
+    epoch = position // (len(by_class) if balanced else len(rows))
+    rng = np.random.default_rng((seed, epoch, row))
 
     def sample(pose):
       return sampling.sample(pose, kind=kind, num_frames=num_frames, rng=rng, crop=crop)
@@ -70,6 +83,8 @@ def train_batches(
     return _load(source, row, points, lambda pose: sample(take(pose)))
 
   order = grain.MapDataset.source(rows.tolist()).seed(seed).shuffle().repeat()
+  if balanced:
+    order = order.map_with_index(draw)
   clips = order.map_with_index(load)
   return iter(_batches(clips, share, process_index, process_count, num_threads))
 

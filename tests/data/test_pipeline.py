@@ -73,6 +73,35 @@ def test_order_of_three_epochs_is_pinned(data):
   )
 
 
+def test_balanced_batches_bring_every_class_equally_often(data):
+  rows = data.rows("train")[:17]  # 6, 6 and 5 clips of three classes
+  rows = rows[data.labels[rows] < 2]
+  rows = np.append(rows, data.rows("train")[2])  # one clip of the third
+  drawn = take(train(data, rows=rows, balanced=True, batch_size=6), 20)
+  for one in drawn:
+    np.testing.assert_array_equal(np.bincount(one["label"]), [2, 2, 2])
+    assert set(one["clip"]) <= set(rows.tolist())
+  labels = np.concatenate([one["label"] for one in drawn])
+  assert len({tuple(once) for once in labels.reshape(-1, 3).tolist()}) == 6  # in any order
+  counts = np.bincount(clips(drawn))[rows]
+  assert counts[-1] == 40
+  assert (counts[:-1] > 0).all()
+  # The one clip of the third class is sampled anew each time.
+  seen = [one["keypoints"][one["label"] == 2] for one in drawn]
+  assert len({part.tobytes() for part in seen}) > 1
+
+
+def test_balanced_batches_resume_exactly(data):
+  whole = take(train(data, balanced=True), 9)
+  first = train(data, balanced=True)
+  take(first, 4)
+  second = train(data, balanced=True)
+  second.set_state(first.get_state())
+  for expected, got in zip(whole[4:], take(second, 5), strict=True):
+    for name in KEYS:
+      np.testing.assert_array_equal(expected[name], got[name])
+
+
 def test_seeds_order_differently(data):
   zero, one = (clips(take(train(data, batch_size=20, seed=seed), 3)) for seed in (0, 1))
   # Neither the same nor, as when seed + epoch is the seed of an epoch, the same an epoch later.
