@@ -33,7 +33,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -73,6 +73,10 @@ RANGES = {
   "train.batch_size": "[1, 1000000]",
   "train.label_smoothing": "[0, 1)",
   "train.logit_adjustment": "[0, 10]",
+  "train.accumulate": "[1, 4096]",
+  "train.ema": "[0, 1)",
+  "semantic.weight": "[0, 1000000]",
+  "semantic.temperature": "(0, 1000]",
   "train.seed": "[0, 2147483647]",
   "train.evaluate_every": "[1, 1000000]",
   "train.log_every": "[1, 1000000]",
@@ -88,18 +92,27 @@ CHOICES = {
   "optimizer.decay": ("all", "kernels"),
   "schedule.name": ("cosine", "step"),
   "train.dtype": ("float32", "bfloat16"),
+  "train.class_weights": ("none", "inverse", "square_root"),
+  "semantic.loss": ("off", "mse", "contrastive"),
+  "stage": ("all", "classifier"),
 }
 
 _stop: str | None = None
 
 
-def main(run: Callable[[ConfigDict, pathlib.Path], Any], argv: Sequence[str] | None = None) -> int:
+def main(
+  run: Callable[[ConfigDict, pathlib.Path], Any],
+  argv: Sequence[str] | None = None,
+  *,
+  devices: bool = True,
+) -> int:
   """Runs an experiment in its work directory; the process ends with the exit code.
 
-  With `argv` (without the program's name) the code is returned instead.
+  With `argv` (without the program's name) the code is returned instead. `devices=False` leaves
+  accelerators to the processes that it starts.
   """
   if argv is None:
-    sys.exit(main(run, sys.argv[1:]))
+    sys.exit(main(run, sys.argv[1:], devices=devices))
   overrides = [argument for argument in argv if re.match(r"--?(no)?config\.", argument)]
   plain = [argument for argument in argv if argument not in overrides]
 
@@ -115,8 +128,9 @@ def main(run: Callable[[ConfigDict, pathlib.Path], Any], argv: Sequence[str] | N
 
   def body():
     values, _ = _parse(run, define, plain)
-    config = _read_config(values.config, overrides)
-    check(config)
+    config = read_config(values.config, overrides)
+    if not devices:
+      jax.config.update("jax_platforms", "cpu")
     _start_jax(values.distributed)
     with _work_directory(values.workdir, config) as workdir, _signals():
       run(config, workdir)
@@ -165,7 +179,7 @@ def stop_reason() -> str | None:
 
 def check(config: ConfigDict) -> None:
   """Raises `errors.ConfigError` for a setting outside RANGES or CHOICES, NaN or infinity."""
-  for key, value in _flatten(config.to_dict()).items():
+  for key, value in flatten(config.to_dict()).items():
     if value is None:
       continue
     values = list(value) if isinstance(value, list | tuple) else [value]
@@ -215,12 +229,15 @@ def _parse(run, define, argv, positional=None):
   return values, arguments
 
 
-def _read_config(text, overrides):
-  """The config of FILE.py[:ARGUMENT], changed by `--config.KEY=VALUE`, locked."""
+def read_config(text: str, overrides: Sequence[str]) -> ConfigDict:
+  """The config of FILE.py[:ARGUMENT], changed by `--config.KEY=VALUE`, checked and locked.
+
+  Raises `errors.ConfigError`.
+  """
   path, *argument = text.split(":", 1)
   try:
     config = runpy.run_path(path)["get_config"](*argument)
-    settings = _flatten(config.to_dict())
+    settings = flatten(config.to_dict())
   except Exception as error:
     kind = (
       "" if type(error) is ValueError else f"{type(error).__name__}: "
@@ -244,6 +261,7 @@ def _read_config(text, overrides):
     values(["", *overrides])
   except flags.Error as error:
     raise errors.ConfigError(str(error).removeprefix("flag ")) from error
+  check(values.config)
   return values.config
 
 
@@ -300,8 +318,8 @@ def _work_directory(text, config) -> Iterator[pathlib.Path]:
 def _settle_config(path, config):
   if any(path.parent.glob("checkpoints/[0-9]*")):  # before the first, nothing is lost by a change
     try:
-      old = _flatten(json.loads(path.read_text(encoding="utf-8")))
-      new = _flatten(json.loads(json.dumps(config.to_dict())))
+      old = flatten(json.loads(path.read_text(encoding="utf-8")))
+      new = flatten(json.loads(json.dumps(config.to_dict())))
     except (OSError, ValueError) as error:
       raise errors.ConfigError(path, expected="the config of a run", got=error) from error
     changes = {
@@ -326,11 +344,12 @@ def write(path: pathlib.Path, tree: Any) -> None:
   temporary.replace(path)
 
 
-def _flatten(tree, prefix=""):
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """{"train": {"seed": 0}} -> {"train.seed": 0}."""
   leaves = {}
   for name, value in tree.items():
     key = f"{prefix}{name}"
-    leaves |= _flatten(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    leaves |= flatten(value, f"{key}.") if isinstance(value, dict) else {key: value}
   return leaves
 
 

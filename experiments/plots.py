@@ -136,6 +136,31 @@ def _layout(axes, pose, limbs, correct):
   axes.set(xlim=(0, 100), ylim=(100, 8), xticks=[], yticks=[], aspect="equal")
 
 
+def differences(
+  path: pathlib.Path, columns: dict[str, dict[str, tuple[float, float, float]]], *, title: str
+):
+  """Differences to a baseline and their intervals, in points: a panel for each metric."""
+  pyplot = _pyplot()
+  rows = list(next(iter(columns.values())))
+  size = (2 + 2.4 * len(columns), 1.6 + 0.4 * len(rows))
+  figure, panels = pyplot.subplots(
+    1, len(columns), figsize=size, sharey=True, squeeze=False, layout="constrained"
+  )
+  for axes, (name, found) in zip(panels[0], columns.items(), strict=True):
+    for y, row in enumerate(rows):
+      mean, low, high = found[row]
+      axes.plot([low, high], [y, y], color="tab:blue", linewidth=2)
+      axes.plot(mean, y, "o", color="tab:blue")
+    axes.axvline(0, color="gray", linewidth=1)
+    axes.set_title(name, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_xlabel("points to the first row", fontsize=8)
+  panels[0, 0].invert_yaxis()
+  figure.suptitle(title, fontsize=9)
+  figure.savefig(path, dpi=110)
+  pyplot.close(figure)
+
+
 def _heatmaps(recipe, skeleton, batch):
   """The maximum over the channels of the first view, if that is what the model sees."""
   if recipe["model"]["name"] != "posec3d":

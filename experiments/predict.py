@@ -46,6 +46,9 @@ def run(values: flags.FlagValues) -> None:
   print(f"{values.input}: {len(clip.keypoints)} frames, {clip.layout}")
   for k in np.argsort(-probabilities, kind="stable")[: values.top]:
     print(f"  {probabilities[k]:6.1%}  {predictor.class_names[k]}")
+  if predictor.label_embeddings is not None:
+    near = (f"{name} ({cosine:.2f})" for name, cosine in predictor.nearest(clip)[: values.top])
+    print(f"  nearest labels by embedding (cosine): {', '.join(near)}")
 
 
 def part(clip: readers.Clip, frames: str) -> readers.Clip:

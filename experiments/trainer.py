@@ -6,10 +6,11 @@ An experiment says what is its own: `describe(config, data, skeleton)` gives the
 """
 
 import functools
+import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ import numpy as np
 
 from experiments import evaluate, launch
 from jaxmg import errors, predict
-from jaxmg.data import pipeline
+from jaxmg.data import embeddings, pipeline
 from jaxmg.data.source import Source
 from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
@@ -27,11 +28,19 @@ from jaxmg.training import checkpoints, loop, losses, optimizers, sharding, step
 def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable) -> None:
   """Trains the model of a config in a work directory, from where it stopped."""
   mesh = sharding.data_mesh()
-  sharding.check_batch_size(mesh, config.train.batch_size, where="--config.train.batch_size")
+  check_batch_size(config, mesh)
   data = Source(os.path.join(config.data.dir, config.data.name))
   skeleton = find_skeleton(config, data)
   recipe = make_recipe(config, data, skeleton) | describe(config, data, skeleton)
+  table = label_embeddings(config, data)
+  if table is not None:
+    recipe["model"]["embedding_size"] = table.shape[1]
   rows = data.rows("train", protocol=config.data.protocol, fold=recipe["data"]["fold"])
+  classifier_only = config.stage == "classifier"
+  if classifier_only and not config.init_from:
+    hint = "the run whose classifier is to be trained anew"
+    raise errors.ConfigError("--config.init_from", expected="a run directory", got=None, hint=hint)
+  trained = ("head",) if classifier_only else None
   stream = {
     "skeleton": skeleton,
     "kind": config.sampling.kind,
@@ -39,10 +48,13 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
     "num_persons": recipe["sampling"]["num_persons"],
     "points": recipe["sampling"]["points"],
     "crop": list(config.sampling.crop),
+    "balanced": classifier_only,
     "batch_size": config.train.batch_size,
     "seed": config.train.seed,
   }
   fingerprint = pipeline.fingerprint(data, rows, **stream)
+  if table is not None:
+    fingerprint["label embeddings"] = hashlib.sha256(table.tobytes()).hexdigest()[:16]
   batches = pipeline.train_batches(
     data,
     rows,
@@ -74,16 +86,18 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
   train_step = step.make_train_step(
     model,
     augment,
-    losses.classification(
-      label_smoothing=config.train.label_smoothing,
-      log_prior=log_prior(data.labels[rows], len(data.class_names), config.train.logit_adjustment),
-    ),
+    make_loss(config, class_counts(data, rows, balanced=classifier_only), table),
     optimizer,
+    accumulate=config.train.accumulate,
+    decay=config.train.ema,
+    trained=trained,
   )
   example = jax.eval_shape(
     augment, jax.random.split(jax.random.key(0), 1), one_row(recipe, skeleton)
   )
-  init = functools.partial(step.init_train_state, model, optimizer)
+  init = functools.partial(
+    step.init_train_state, model, optimizer, average=config.train.ema > 0, trained=trained
+  )
   init_key, train_key = jax.random.split(jax.random.key(config.train.seed))
   state = sharding.jit_once(init)(init_key, jnp.zeros(example.shape, example.dtype))
 
@@ -98,11 +112,18 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
       f"{config.optimizer.reference_batch} = {rate:g}",
       flush=True,
     )
+    if table is not None:
+      found = (
+        config.semantic.table or "built in, of the spelling of the names: no corpus, no meaning"
+      )
+      print(f"label embeddings: {found}")
   with checkpoints.Checkpoints(workdir / "checkpoints", fingerprint=fingerprint) as saved:
     if saved.latest_step() is None:
       if config.init_from:
-        state = with_weights(state, config.init_from, recipe)
+        state = with_weights(state, config.init_from, recipe, but=trained or ())
       if jax.process_index() == 0:
+        if table is not None:
+          np.save(workdir / predict.LABELS, table)
         launch.write(workdir / "recipe.json", recipe)  # weights keep their recipe
     loop.train(
       state,
@@ -192,8 +213,13 @@ def one_row(recipe: dict, skeleton: Skeleton) -> dict:
   }
 
 
-def with_weights(state: step.TrainState, run: str, recipe: dict) -> step.TrainState:
-  """The state with the weights of another run, which must be those of the very same model."""
+def with_weights(
+  state: step.TrainState, run: str, recipe: dict, *, but: Sequence[str] = ()
+) -> step.TrainState:
+  """The state with the weights of another run, which must be those of the very same model.
+
+  The parameters named by `but` stay as they are.
+  """
   where = f"--config.init_from={run}"
   if pathlib.Path(run).is_file():
     hint = "PyTorch's weights: experiments.import_weights makes one"
@@ -217,15 +243,53 @@ def with_weights(state: step.TrainState, run: str, recipe: dict) -> step.TrainSt
     raise errors.CheckpointError(f"{where}: {wrong[0]}", expected=expected, got=got, hint=hint)
   if jax.process_index() == 0:
     print(f"begins with the weights of {run}", flush=True)
-  return state.replace(**found)
+  found["params"] |= {name: state.params[name] for name in but}
+  return state.replace(**found, average=found if state.average else {})
 
 
-def log_prior(labels: np.ndarray, num_classes: int, strength: float) -> np.ndarray | None:
-  """`strength` times the logarithm of the classes' shares; a class without clips counts as one."""
-  if not strength:
+def check_batch_size(config, mesh) -> None:
+  """Raises ConfigError unless each part of a batch can be split over the devices."""
+  batch_size, parts = config.train.batch_size, config.train.accumulate
+  if batch_size % parts:
+    where = "--config.train.batch_size"
+    raise errors.ConfigError(where, expected=f"a multiple of {parts} parts", got=batch_size)
+  where = "--config.train.batch_size" + (f" / {parts} (accumulate)" if parts > 1 else "")
+  sharding.check_batch_size(mesh, batch_size // parts, where=where)
+
+
+def label_embeddings(config, data: Source) -> np.ndarray | None:
+  """The table that the second head learns, [K, D], or None."""
+  if config.semantic.loss == "off":
     return None
-  counts = np.bincount(labels, minlength=num_classes).clip(1)
-  return (strength * np.log(counts / counts.sum())).astype(np.float32)
+  return embeddings.load(config.semantic.table, data.class_short_names, data.class_groups)
+
+
+def class_counts(data: Source, rows: np.ndarray, *, balanced: bool) -> np.ndarray:
+  """How often the classes come in training, [K]."""
+  counts = np.bincount(data.labels[rows], minlength=len(data.class_names))
+  return np.minimum(counts, 1) if balanced else counts
+
+
+def make_loss(config, counts: np.ndarray, table: np.ndarray | None) -> Callable:
+  """Cross-entropy against a long tail's `counts`, and what brings label embeddings in."""
+  log_prior = class_weights = semantic = None
+  if config.train.logit_adjustment:  # a class without clips counts as one
+    shares = counts.clip(1) / counts.clip(1).sum()
+    log_prior = np.float32(config.train.logit_adjustment * np.log(shares))
+  if config.train.class_weights != "none":
+    class_weights = losses.class_weights(counts, config.train.class_weights)
+  if config.semantic.loss == "mse":
+    semantic = losses.embedding_regression(table, weight=config.semantic.weight)
+  elif config.semantic.loss == "contrastive":
+    semantic = losses.embedding_contrast(
+      table, weight=config.semantic.weight, temperature=config.semantic.temperature
+    )
+  return losses.classification(
+    label_smoothing=config.train.label_smoothing,
+    log_prior=log_prior,
+    class_weights=class_weights,
+    semantic=semantic,
+  )
 
 
 def parse_fold(text: str | None) -> list[int] | None:

@@ -9,7 +9,8 @@
      "skeleton": "imigue22", "class_names": [...], "frame_size": [720, 1280], "data": {...}}
 
 "inputs" are the options of `inputs.heatmap_views` and `heatmap_view`, or, for "agcn", those of
-`inputs.graph_views` and `graph_view`.
+`inputs.graph_views` and `graph_view`. A model with a head for label embeddings has their table
+beside the recipe, `label_embeddings.npy` float32[K, D].
 """
 
 import functools
@@ -26,10 +27,11 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from jaxmg import errors, inputs, models
-from jaxmg.data import batch, readers
+from jaxmg.data import batch, embeddings, readers
 from jaxmg.skeletons import sampling, topology
 from jaxmg.training import checkpoints, sharding, step
 
+LABELS = "label_embeddings.npy"
 _KEYS = {"model", "sampling", "inputs", "skeleton", "class_names", "frame_size", "data"}
 
 
@@ -65,8 +67,12 @@ def build_model(recipe: dict[str, Any], *, dtype: Any = jnp.float32) -> nn.Modul
   )
 
 
-def build_predict_step(recipe: dict[str, Any], model: nn.Module) -> Callable:
+def build_predict_step(
+  recipe: dict[str, Any], model: nn.Module, *, output: str = "probabilities"
+) -> Callable:
   """The step `(params, batch_stats, batch) -> probabilities [B, K]`, averaged over all views.
+
+  Or what else of the model's outputs `output` names, such as "embedding" [B, D].
 
   It takes variables as training leaves them: PoseC3D's batch norms are folded into the convolutions
   inside the step.
@@ -85,7 +91,7 @@ def build_predict_step(recipe: dict[str, Any], model: nn.Module) -> Callable:
     view = functools.partial(inputs.graph_view, **options)
     ready = dict
   predict = step.make_predict_step(
-    model, lambda batch: views(batch[points], batch["frame_size"]), view
+    model, lambda batch: views(batch[points], batch["frame_size"]), view, output=output
   )
 
   def predict_step(params, batch_stats, batch):
@@ -102,17 +108,25 @@ class Predictor:
       probabilities = predictor(readers.read("clip.csv"))  # float32[K], as predictor.class_names
 
   `step` is "best" (the highest score in training, the latest where none was taken), "latest" or a
-  number.
+  number. `label_embeddings` is the table of a model with such a head, or None.
   """
 
   def __init__(self, run: str | os.PathLike, *, step: str | int = "best"):
+    run = pathlib.Path(run)
     self.recipe = load_recipe(run)
     self.class_names = tuple(self.recipe["class_names"])
-    self._variables = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", step)
-    self._predict = jax.jit(
-      build_predict_step(self.recipe, build_model(self.recipe)),
-      compiler_options=sharding.compiler_options(),
-    )
+    self.label_embeddings = None
+    if self.recipe["model"].get("embedding_size"):
+      self.label_embeddings = embeddings.from_npy(run / LABELS, len(self.class_names))
+    self._variables = checkpoints.restore_variables(run / "checkpoints", step)
+    model = build_model(self.recipe)
+    self._predict = {
+      output: jax.jit(
+        build_predict_step(self.recipe, model, output=output),
+        compiler_options=sharding.compiler_options(),
+      )
+      for output in ("probabilities", "embedding")
+    }
 
   def __call__(self, clip: readers.Clip) -> Float[np.ndarray, " k"]:
     """The probabilities of the classes for one clip, averaged over its test views.
@@ -120,6 +134,20 @@ class Predictor:
     Raises DataError where the run's skeleton cannot be taken from the clip's layout, or its points
     are 3-D joints and the clip has none.
     """
+    return self._run("probabilities", clip)
+
+  def nearest(self, clip: readers.Clip) -> list[tuple[str, float]]:
+    """All classes and the cosines of their label embeddings with the clip's, the nearest first.
+
+    Raises CheckpointError for a run that was trained without label embeddings; DataError as above.
+    """
+    if self.label_embeddings is None:
+      where = "the run: label embeddings"
+      raise errors.CheckpointError(where, expected="a head for them", got="none")
+    order, cosines = embeddings.nearest(self._run("embedding", clip), self.label_embeddings)
+    return [(self.class_names[k], float(cosine)) for k, cosine in zip(order, cosines, strict=True)]
+
+  def _run(self, output: str, clip: readers.Clip) -> np.ndarray:
     try:
       joints = recipe_skeleton(self.recipe).indices_in(clip.layout)
     except ValueError as error:
@@ -135,4 +163,4 @@ class Predictor:
       points: sampling.sample_test(pose, **options)[None],
       "frame_size": np.array([frame_size], np.int32),
     }
-    return np.asarray(self._predict(**self._variables, batch=one)[0])
+    return np.asarray(self._predict[output](**self._variables, batch=one)[0])

@@ -17,7 +17,7 @@ ARROWS = {
   "jaxmg.inputs": "jax jaxmg.shapes jaxmg.skeletons",
   "jaxmg.predict": (
     "flax jax jaxmg.errors jaxmg.models jaxmg.inputs jaxmg.skeletons"
-    " jaxmg.data.batch jaxmg.data.readers"
+    " jaxmg.data.batch jaxmg.data.embeddings jaxmg.data.readers"
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
   ),
   "jaxmg.pickles": "jaxmg.errors",
@@ -69,7 +69,14 @@ ARROWS = {
   "jaxmg.training.sharding": "jax jaxmg.errors",
   "jaxmg.training.step": "flax jax optax jaxmg.training.sharding",
   # Composition, and the only place for flags and configs; imported by itself alone.
+  "experiments.ablate": (
+    "jaxmg.errors jaxmg.predict jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
+    " experiments.launch experiments.plots"
+  ),
   "experiments.agcn": "jaxmg experiments.launch experiments.trainer",
+  "experiments.configs.ablations.long_tail": "ml_collections",
+  "experiments.configs.ablations.recipe_a": "ml_collections",
+  "experiments.configs.ablations.sampling": "ml_collections",
   "experiments.configs.agcn": "ml_collections",
   "experiments.configs.posec3d": "ml_collections",
   "experiments.doctor": (

@@ -56,6 +56,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     protocol=ml_collections.config_dict.placeholder(str),  # the first of the data set
     fold=ml_collections.config_dict.placeholder(str),  # "0/4": validate on a 4th of the subjects
   )
+  config.stage = "all"  # or "classifier": of `init_from`, the head alone, on class-balanced batches
   config.init_from = ml_collections.config_dict.placeholder(str)  # a run, for its weights
   config.skeleton = dataset["skeleton"]
   config.sampling = dict(
@@ -71,6 +72,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   config.inputs = dict(stream=stream)
   config.augment = dict(rotation=dataset["rotation"], tilt=10.0, scale=(0.9, 1.1))
   config.model = dict(name="agcn", variant="agcn", dropout=0.0)
+  config.semantic = dict(
+    loss="off",  # or mse, contrastive: a second head learns the labels' embeddings
+    weight=20.0,
+    temperature=0.1,
+    table=ml_collections.config_dict.placeholder(str),  # a GloVe text file or a .npy; else built in
+  )
   config.optimizer = dict(
     name="adamw",
     learning_rate=2e-3,
@@ -85,8 +92,11 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   config.train = dict(
     batch_size=16,
     dtype="float32",
+    accumulate=1,  # parts that a batch is cut into, for memory
+    ema=0.0,  # decay of an average of the weights, which is then evaluated
     label_smoothing=0.1,
     logit_adjustment=dataset["logit_adjustment"],
+    class_weights="none",  # or inverse, square_root
     seed=0,
     evaluate_every=5,
     log_every=20,

@@ -2,16 +2,22 @@
 
   python -m experiments.posec3d --config=experiments/configs/posec3d.py:DATASET,STREAM[,small] ...
 
-DATASET: imigue, utd_mhad, synthetic_imigue, or the name of any other prepared set, which is then
-seen in its own layout; STREAM: joint or limb; "small" is a network and an input for a laptop's CPU,
-without claim to anybody's figures.
+DATASET: imigue, smg, utd_mhad, synthetic_imigue, or the name of any other prepared set, which is
+then seen in its own layout. STREAM: joint or limb, or recipe_a or recipe_a_limb, the same streams
+with what Xu et al. (MiGA 2025, arXiv 2506.12848) add to PoseC3D: a corrected skeleton with the
+face, interpolation in time, label embeddings; how, is our reading (docs/recipe_a.md). "small" is a
+network and an input for a laptop's CPU, without claim to anybody's figures. "fold=2" holds out the
+third quarter of the training subjects, "fold=2/8" the third eighth.
 """
+
+import re
 
 import ml_collections
 
 # The 2023 winner's recipe (VUT-HFUT/MiGA2023_Track1): 100 epochs at 0.4 / 6 for a batch of 32.
 IMIGUE = dict(
   skeleton="imigue22",
+  recipe_a_skeleton="imigue41",  # takes the 137 points of the xlsx files
   num_persons=1,
   epochs=100,
   learning_rate=0.4 / 6,
@@ -21,10 +27,13 @@ IMIGUE = dict(
 )
 DATASETS = {
   "imigue": IMIGUE,
-  "synthetic_imigue": IMIGUE | dict(small_epochs=12),
+  # Its csv files hold no face.
+  "synthetic_imigue": IMIGUE | dict(recipe_a_skeleton="imigue22", small_epochs=12),
+  "smg": IMIGUE | dict(skeleton="kinect25", recipe_a_skeleton="kinect25"),
   # PYSKL's recipe for NTU-60, longer. Left and right are classes: its index forbids mirroring.
   "utd_mhad": dict(
     skeleton="kinect20",
+    recipe_a_skeleton="kinect20",
     num_persons=1,
     epochs=100,
     learning_rate=0.4,
@@ -36,17 +45,19 @@ DATASETS = {
 
 OTHER = IMIGUE | dict(
   skeleton=ml_collections.config_dict.placeholder(str),  # the data set's own layout
+  recipe_a_skeleton=ml_collections.config_dict.placeholder(str),
   num_persons=ml_collections.config_dict.placeholder(int),  # as many as it has
 )
-STREAMS = ("joint", "limb")
-VARIANTS = ("small",)
+STREAMS = ("joint", "limb", "recipe_a", "recipe_a_limb")
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-  name, kind, variant = (*argument.split(","), "", "")[:3]
-  if argument.count(",") > 2 or kind not in STREAMS or variant not in ("", *VARIANTS):
-    expected = f"DATASET,{' or '.join(STREAMS)}[,{' or '.join(VARIANTS)}]"
+  match = re.fullmatch(r"(\w+),(\w+)(,small)?(,fold=(\d+)(/\d+)?)?", argument)
+  if not match or match[2] not in STREAMS:
+    expected = f"DATASET,{' or '.join(STREAMS)}[,small][,fold=I]"
     raise ValueError(f"expected {expected}, got {argument!r}")
+  name, stream, small, _, fold, of = match.groups()
+  recipe_a = stream.startswith("recipe_a")
   dataset = DATASETS.get(name, OTHER)
   config = ml_collections.ConfigDict()
   config.data = dict(
@@ -55,10 +66,13 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     protocol=ml_collections.config_dict.placeholder(str),  # the first of the data set
     fold=ml_collections.config_dict.placeholder(str),  # "0/4": validate on a 4th of the subjects
   )
+  if fold:
+    config.data.fold = fold + (of or "/4")
+  config.stage = "all"  # or "classifier": of `init_from`, the head alone, on class-balanced batches
   config.init_from = ml_collections.config_dict.placeholder(str)  # a run, for its weights
   config.skeleton = dataset["skeleton"]
   config.sampling = dict(
-    kind="uniform",
+    kind="uniform",  # wraps round where a clip is short; or linspace, interpolate
     num_frames=48,
     num_persons=dataset["num_persons"],
     points="keypoints",
@@ -68,9 +82,17 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     mirror=True,
     style="mmaction2",
   )
-  config.inputs = dict(kind=kind, size=56, sigma=0.6)
+  config.inputs = dict(
+    kind="limb" if stream in ("limb", "recipe_a_limb") else "joint", size=56, sigma=0.6
+  )
   config.augment = dict(crop_area=(0.56, 1.0), rotation=0.0, jitter=0.0, joint_dropout=0.0)
   config.model = dict(name="posec3d", variant="slowonly-r50", dropout=0.5)
+  config.semantic = dict(
+    loss="off",  # or mse, contrastive: a second head learns the labels' embeddings
+    weight=20.0,  # with mse, of the 2023 winner
+    temperature=0.1,  # of the contrastive loss
+    table=ml_collections.config_dict.placeholder(str),  # a GloVe text file or a .npy; else built in
+  )
   config.optimizer = dict(
     name="sgd",
     learning_rate=dataset["learning_rate"],
@@ -85,13 +107,20 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   config.train = dict(
     batch_size=32,
     dtype="float32",
+    accumulate=1,  # parts that a batch is cut into, for memory
+    ema=0.0,  # decay of an average of the weights, which is then evaluated
     label_smoothing=0.0,
     logit_adjustment=0.0,
+    class_weights="none",  # or inverse, square_root
     seed=0,
     evaluate_every=5,
     log_every=20,
   )
-  if variant == "small":
+  if recipe_a:
+    config.skeleton = dataset["recipe_a_skeleton"]
+    config.sampling.kind = "interpolate"
+    config.semantic.loss = "mse"
+  if small:
     config.model.update(variant="small", dropout=0.2)
     config.sampling.update(num_frames=16, test_clips=2, test_size=24)
     config.inputs.size = 24

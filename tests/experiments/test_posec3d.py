@@ -80,5 +80,5 @@ def test_every_shipped_config_is_complete_and_in_range(config):
   module = runpy.run_path(str(config))
   for name in (*module["DATASETS"], "of_ones_own"):
     for stream in module["STREAMS"]:
-      for variant in ("", *module["VARIANTS"]):
-        launch.check(module["get_config"](f"{name},{stream},{variant}".rstrip(",")))
+      for variant in ("", ",small"):
+        launch.check(module["get_config"](f"{name},{stream}{variant}"))

@@ -1,0 +1,49 @@
+"""What each part of paper A's recipe adds to PoseC3D, alone and together (docs/recipe_a.md).
+
+  python -m experiments.ablate --config=experiments/configs/ablations/recipe_a.py:DATASET[,small]
+
+DATASET: imigue (default), or another one of which the joints of iMiGUE can be taken; one that is
+prepared from csv files holds no face, and `--config.topology=imigue22` is its corrected skeleton.
+"""
+
+import ml_collections
+
+
+def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
+  dataset, *small = argument.split(",")
+  if small not in ([], ["small"]):
+    raise ValueError(f"expected DATASET[,small], got {argument!r}")
+  topology = "imigue41" if dataset == "imigue" else "imigue22"
+  config = ml_collections.ConfigDict()
+  config.experiment = "posec3d"
+  config.base = f"experiments/configs/posec3d.py:{','.join([dataset, 'joint', *small])}"
+  config.settings = ()  # of all rows, such as "data.dir=DATA"
+  config.seeds = (0, 1, 2)
+  config.folds = 0  # of the training subjects; 0: train on all of them, evaluate on the test set
+  config.jobs = 1  # runs at a time, each on its share of the cores
+
+  baseline = ("skeleton=imigue22_legacy", "sampling.kind=uniform", "semantic.loss=off")
+  parts = {
+    "topology": f"skeleton={topology}",
+    "time": "sampling.kind=interpolate",
+    "labels": "semantic.loss=mse",
+  }
+  everything = tuple(parts.values())
+  config.rows = (
+    ("baseline", baseline),
+    *((f"+ {name}", (*_without(baseline, part), part)) for name, part in parts.items()),
+    ("all", everything),
+    ("baseline, limb", (*baseline, "inputs.kind=limb")),
+    ("+ topology, limb", (*_without(baseline, everything[0]), everything[0], "inputs.kind=limb")),
+    ("all, limb", (*everything, "inputs.kind=limb")),
+  )
+  config.fused = (
+    ("baseline: joint + limb", ("baseline", "baseline, limb")),
+    ("all: joint + limb", ("all", "all, limb")),
+  )
+  return config
+
+
+def _without(settings, replaced):
+  key = replaced.partition("=")[0]
+  return [setting for setting in settings if setting.partition("=")[0] != key]

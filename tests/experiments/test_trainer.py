@@ -1,0 +1,142 @@
+"""What the recipe adds to training, through the command that a user types."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import launch, posec3d, predict
+from jaxmg import predict as library
+from jaxmg.data import embeddings, source
+from jaxmg.training import checkpoints
+
+RECIPE = ("semantic.loss=mse", "sampling.kind=interpolate", "sampling.num_frames=16")
+
+
+@pytest.fixture
+def train(training):
+  return lambda *arguments: launch.main(posec3d.run, training(*arguments))
+
+
+@pytest.fixture(scope="module")
+def labelled(training, tmp_path_factory):
+  """A run with label embeddings, and an average of its weights."""
+  workdir = tmp_path_factory.mktemp("labelled") / "run"
+  assert launch.main(posec3d.run, training(workdir, *RECIPE, "train.ema=0.5")) == 0
+  return workdir
+
+
+def variables(workdir, step="latest"):
+  return checkpoints.restore_variables(workdir / "checkpoints", step)
+
+
+def lines(workdir):
+  found = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+  return [{k: x for k, x in line.items() if k != "clips_per_second"} for line in found]
+
+
+def assert_same_bits(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_label_embeddings_are_learnt_and_kept_with_the_run(labelled, nods):
+  data = source.Source(nods / "nods")
+  table = np.load(labelled / library.LABELS)
+  np.testing.assert_array_equal(table, embeddings.built_in(data.class_short_names))
+  assert library.load_recipe(labelled)["model"]["embedding_size"] == 300
+  assert all(0 < line["semantic_loss"] < line["loss"] for line in lines(labelled))
+  kernel = variables(labelled)["params"]["embedding"]["kernel"]
+  assert kernel.shape == (64, 300)
+
+
+def test_prediction_names_the_nearest_labels(labelled, nods, tmp_path, capsys):
+  data = source.Source(nods / "nods")
+  np.save(tmp_path / "clip.npy", data[20]["keypoints"])
+  arguments = [f"--run={labelled}", f"--input={tmp_path / 'clip.npy'}", "--layout=openpose25"]
+  assert launch.command(predict.run, predict.define, arguments) == 0
+  last = capsys.readouterr().out.splitlines()[-1]
+  clip = library.readers.read(tmp_path / "clip.npy", layout="openpose25")
+  (first, high), (second, low) = library.Predictor(labelled).nearest(clip)
+  assert high >= low
+  assert {first, second} == {"nod", "shake"}
+  assert (
+    last == f"  nearest labels by embedding (cosine): {first} ({high:.2f}), {second} ({low:.2f})"
+  )
+
+
+def test_run_without_label_embeddings_has_no_nearest_ones(run, nods):
+  clip = library.readers.Clip(source.Source(nods / "nods")[20]["keypoints"], "openpose25")
+  with pytest.raises(library.errors.CheckpointError, match="expected a head for them, got none"):
+    library.Predictor(run).nearest(clip)
+
+
+def test_evaluation_takes_the_average(labelled, train, tmp_path):
+  assert train(tmp_path / "plain", *RECIPE) == 0
+  plain, average = variables(tmp_path / "plain"), variables(labelled)
+  assert jax.tree.structure(plain) == jax.tree.structure(average)
+  head = plain["params"]["head"]["kernel"], average["params"]["head"]["kernel"]
+  assert (head[0] != head[1]).any()
+  # The steps themselves are the same: an average changes what is evaluated, not what is trained.
+  assert [line["loss"] for line in lines(labelled)] == [
+    line["loss"] for line in lines(tmp_path / "plain")
+  ]
+
+
+def test_another_table_of_label_embeddings_is_no_continuation(train, tmp_path, capsys):
+  table = tmp_path / "labels.npy"
+  np.save(table, np.eye(2, 5, dtype=np.float32))
+  settings = ("semantic.loss=contrastive", "semantic.weight=1.0", f"semantic.table={table}")
+  assert train(tmp_path / "run", *settings) == 0
+  np.save(table, np.ones((2, 5), np.float32))
+  assert train(tmp_path / "run", *settings, "schedule.epochs=3") == 3
+  assert "label embeddings: expected" in capsys.readouterr().err
+
+
+def test_classifier_alone_is_trained_anew_and_goes_on_exactly(run, train, tmp_path):
+  stage = ("stage=classifier", f"init_from={run}", "schedule.name=step", "schedule.epochs=3")
+  assert train(tmp_path / "whole", *stage) == 0
+  before, after = variables(run, "best"), variables(tmp_path / "whole")
+  assert_same_bits(before["batch_stats"], after["batch_stats"])
+  head = before["params"].pop("head"), after["params"].pop("head")
+  assert_same_bits(before["params"], after["params"])
+  assert (head[0]["kernel"] != head[1]["kernel"]).all()
+
+  assert train(tmp_path / "parts", *stage[:3], "schedule.epochs=1") == 0
+  assert train(tmp_path / "parts", *stage) == 0
+  assert_same_bits(variables(tmp_path / "parts"), variables(tmp_path / "whole"))
+  assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
+def test_a_batch_in_parts_trains(train, tmp_path):
+  settings = ("train.batch_size=16", "train.accumulate=2", "train.class_weights=square_root")
+  assert train(tmp_path / "run", *settings) == 0
+  assert lines(tmp_path / "run")[-1]["step"] == 2
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    (["stage=classifier"], "--config.init_from: expected a run directory, got None"),
+    (["stage=head"], "--config.stage: expected all or classifier, got head"),
+    (["train.accumulate=3"], "--config.train.batch_size: expected a multiple of 3 parts, got 8"),
+    (["train.accumulate=0"], "--config.train.accumulate: expected in [1, 4096], got 0"),
+    (["train.ema=1.0"], "--config.train.ema: expected in [0, 1), got 1.0"),
+    (["train.class_weights=linear"], "--config.train.class_weights: expected none or inverse"),
+    (["semantic.loss=cosine"], "--config.semantic.loss: expected off or mse or contrastive"),
+    (["sampling.kind=wrap"], "--config.sampling.kind: expected uniform or"),
+  ],
+)
+def test_wrong_setting_is_one_line(train, tmp_path, capsys, settings, message):
+  assert train(tmp_path / "run", *settings) == 2
+  error = capsys.readouterr().err
+  assert error.startswith("jaxmg: error: ")
+  assert message in error
+  assert error.count("\n") == 1
+
+
+def test_missing_table_is_one_line(train, tmp_path, capsys):
+  missing = tmp_path / "glove.txt"
+  assert train(tmp_path / "run", "semantic.loss=mse", f"semantic.table={missing}") == 3
+  expected = f"jaxmg: error: {missing}: expected a file of word vectors, got nothing\n"
+  assert capsys.readouterr().err == expected
