@@ -122,10 +122,11 @@ def plan(config) -> list[Run]:
   folds = [f"{i}/{config.folds}" for i in range(config.folds)] or [None]
   runs = []
   for seed, (row, settings), fold in itertools.product(config.seeds, config.rows, folds):
-    settings = [f"train.seed={seed}", *config.settings, *settings]
+    settings = [*config.settings, *settings, f"train.seed={seed}"]
     if fold:
       settings.append(f"data.fold={fold}")
-    one = Run(row, seed, fold, tuple(settings))
+    last = dict(text.partition("=")[::2] for text in settings)  # a row's own replaces that of all
+    one = Run(row, seed, fold, tuple(f"{key}={value}" for key, value in last.items()))
     before = {other.name for other in runs}
     if one.name in before:
       got = f"{row!r} twice"
@@ -182,9 +183,10 @@ def _call(arguments: Sequence[str], log: IO[str], stop: threading.Event) -> None
     stop.wait(2)
   if child.returncode:
     log.seek(begin)
-    last = (log.read().strip().splitlines() or ["no output"])[-1]
-    error = errors.Error(f"{log.name}: {last.removeprefix('jaxmg: error: ')}")
-    error.exit_code = child.returncode
+    said = re.findall("^jaxmg: error: (.*)$", log.read(), re.MULTILINE)
+    last = said[-1] if said else f"{arguments[0]} ended with code {child.returncode}"
+    error = errors.Error(f"{log.name}: {last}")
+    error.exit_code = child.returncode if child.returncode > 0 else errors.Error.exit_code
     raise error
 
 

@@ -20,7 +20,7 @@ from jaxmg.models import layers
 # laptops; "tiny" is for tests.
 VARIANTS = {
   "slowonly-r50": dict(width=32, depths=(4, 6, 3)),
-  "small": dict(width=16, depths=(1, 2, 1), stem=3),
+  "small": dict(width=16, depths=(1, 3, 3), stem=(3, 2)),
   "tiny": dict(width=4, depths=(1, 1, 1)),
 }
 
@@ -108,7 +108,7 @@ class PoseC3D(nn.Module):
   num_classes: int
   width: int = 32
   depths: tuple[int, ...] = (4, 6, 3)
-  stem: int = 7  # pixels that the first kernel reaches over
+  stem: tuple[int, int] = (7, 1)  # size and stride, in pixels, of the first kernel
   dropout: float = 0.5
   embedding_size: int = 0
   dtype: Any = jnp.float32
@@ -123,7 +123,8 @@ class PoseC3D(nn.Module):
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     shapes.check("heatmaps", heatmaps, "float", "B", "T", "H", "W", "V")
     out = {}
-    x = ConvNorm(self.width, (1, self.stem, self.stem), dtype=self.dtype, name="stem")(
+    size, stride = self.stem
+    x = ConvNorm(self.width, (1, size, size), (1, stride), dtype=self.dtype, name="stem")(
       heatmaps, train=train
     )
     out["stem"] = x

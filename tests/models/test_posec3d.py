@@ -12,7 +12,7 @@ from jaxmg.models import layers, posec3d
 
 PARAMETERS = {  # at 17 joints and 60 classes
   "slowonly-r50": 2_024_860,  # published
-  "small": 188_972,
+  "small": 421_292,
   "tiny": 16_728,
 }
 

@@ -2,8 +2,9 @@
 
   python -m experiments.ablate --config=experiments/configs/ablations/recipe_a.py:DATASET[,small]
 
-DATASET: imigue (default), or another one of which the joints of iMiGUE can be taken; one that is
-prepared from csv files holds no face, and `--config.topology=imigue22` is its corrected skeleton.
+DATASET: imigue (default), or another one of which the joints of iMiGUE can be taken. The corrected
+skeleton is that with the face for imigue, which must be prepared from the xlsx files, and without
+it for others.
 """
 
 import ml_collections
@@ -31,10 +32,10 @@ def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
   everything = tuple(parts.values())
   config.rows = (
     ("baseline", baseline),
-    *((f"+ {name}", (*_without(baseline, part), part)) for name, part in parts.items()),
+    *((f"+ {name}", (*baseline, part)) for name, part in parts.items()),
     ("all", everything),
     ("baseline, limb", (*baseline, "inputs.kind=limb")),
-    ("+ topology, limb", (*_without(baseline, everything[0]), everything[0], "inputs.kind=limb")),
+    ("+ topology, limb", (*baseline, parts["topology"], "inputs.kind=limb")),
     ("all, limb", (*everything, "inputs.kind=limb")),
   )
   config.fused = (
@@ -42,8 +43,3 @@ def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
     ("all: joint + limb", ("all", "all, limb")),
   )
   return config
-
-
-def _without(settings, replaced):
-  key = replaced.partition("=")[0]
-  return [setting for setting in settings if setting.partition("=")[0] != key]

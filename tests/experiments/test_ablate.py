@@ -1,0 +1,177 @@
+"""The ablation: its table against figures computed here, and what a kill leaves of it."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import ablate, launch
+from jaxmg import scores
+from jaxmg.training import metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+SETTINGS = (
+  "skeleton=coco17",
+  "sampling.num_frames=16",
+  "sampling.test_size=16",
+  "sampling.test_clips=1",
+  "inputs.size=16",
+  "model.variant=tiny",
+  "train.batch_size=8",
+)
+
+
+@pytest.fixture(scope="module")
+def config_file(nods, tmp_path_factory):
+  """Writes the config of an ablation on `nods`."""
+
+  def make(rows, **options):
+    options = dict(seeds=(0,), folds=0, jobs=2, fused=()) | options
+    base = f"{ROOT}/experiments/configs/posec3d.py:imigue,joint,small"
+    settings = (f"data.dir={nods}", "data.name=nods", "schedule.epochs=2", *SETTINGS)
+    options |= {"experiment": "posec3d", "base": base, "settings": settings, "rows": rows}
+    path = tmp_path_factory.mktemp("config") / "ablation.py"
+    path.write_text(
+      "import ml_collections\n\n"
+      f"def get_config(argument=''):\n  return ml_collections.ConfigDict({options!r})\n"
+    )
+    return path
+
+  return make
+
+
+def run(config, workdir, *arguments):
+  return launch.main(
+    ablate.run, [f"--config={config}", f"--workdir={workdir}", *arguments], devices=False
+  )
+
+
+@pytest.fixture(scope="module")
+def done(config_file, tmp_path_factory):
+  """An ablation that is done: its config and its work directory."""
+  rows = (
+    ("plain", ()),
+    ("labels, limb", ("semantic.loss=mse", "inputs.kind=limb")),
+    ("re-trained", ("stage=classifier", "init_from=@plain")),
+  )
+  config = config_file(rows, fused=(("both", ("plain", "labels, limb")),))
+  workdir = tmp_path_factory.mktemp("ablation") / "done"
+  assert run(config, workdir) == 0
+  return config, workdir
+
+
+def table(workdir):
+  return {
+    (row["row"], row["column"]): row
+    for row in csv.DictReader((workdir / "table.csv").read_text().splitlines())
+  }
+
+
+def test_table_holds_the_figures_of_the_runs_and_their_paired_differences(done):
+  _, workdir = done
+  names = ("plain-seed0", "labels_limb-seed0")
+  plain, labels = (scores.load(workdir / "runs" / name / "test" / "scores.npz") for name in names)
+  both = scores.fuse([plain, labels], [1, 1])
+  found = table(workdir)
+  for row, part in (("plain", plain), ("labels, limb", labels), ("both", both)):
+    for column in ("top1", "mean_class", "macro_f1"):
+      value = metrics.summary(part.probabilities, part.labels, 2)[column]
+      assert float(found[row, column]["mean"]) == pytest.approx(100 * value, abs=0.006)
+  # All clips of `nods` are shorter than 16 frames.
+  assert found["plain", "short"]["mean"] == found["plain", "top1"]["mean"]
+  assert ("plain", "tail") not in found  # its classes have equally many clips
+  assert found["plain", "top1"]["difference"] == ""
+  one, two = (metrics.bootstrap(x.probabilities, x.labels)["top1"] for x in (plain, both))
+  low, high = metrics.interval(two - one)
+  assert float(found["both", "top1"]["low"]) == pytest.approx(100 * low, abs=0.006)
+  assert float(found["both", "top1"]["high"]) == pytest.approx(100 * high, abs=0.006)
+
+
+def test_table_is_markdown_for_people_and_there_is_a_picture(done):
+  _, workdir = done
+  lines = (workdir / "table.md").read_text().splitlines()
+  assert lines[0] == "nods (SYNTHETIC), test subjects, 6 clips, seeds 0; in %"
+  assert [line.split(" | ")[0] for line in lines[4:]] == [
+    "| plain", "| labels, limb", "| re-trained", "| both",
+  ]  # fmt: skip
+  assert (workdir / "differences.png").stat().st_size > 5000
+
+
+def test_another_row_of_the_same_seed_is_found(done):
+  _, workdir = done
+  config = json.loads((workdir / "runs" / "re_trained-seed0" / "config.json").read_text())
+  assert config["init_from"] == str(workdir / "runs" / "plain-seed0")
+
+
+def test_what_is_done_is_not_done_again(done, capsys):
+  config, workdir = done
+  before = (workdir / "table.csv").read_bytes()
+  start = time.time()
+  assert run(config, workdir) == 0
+  assert capsys.readouterr().out.count("is there") == 3
+  assert (workdir / "table.csv").read_bytes() == before
+  newest = max(path.stat().st_mtime for path in (workdir / "runs").rglob("*"))
+  assert newest < start
+
+
+def test_folds_survive_a_kill_and_end_with_the_same_table(config_file, tmp_path):
+  config = config_file((("plain", ()),), folds=3)
+  assert run(config, tmp_path / "whole") == 0
+  command = [sys.executable, "-m", "experiments.ablate", f"--config={config}"]
+  killed = subprocess.Popen(
+    [*command, f"--workdir={tmp_path / 'killed'}"], cwd=ROOT, stdout=subprocess.DEVNULL
+  )
+  deadline = time.time() + 120
+  while not any((tmp_path / "killed").glob("runs/*/checkpoints/[0-9]*")):
+    assert time.time() < deadline
+    time.sleep(0.05)
+  # All that belongs to it, at once.
+  for process in (*children(killed.pid), killed.pid):
+    os.kill(process, signal.SIGKILL)
+  killed.wait()
+  assert not (tmp_path / "killed" / "table.csv").exists()
+  assert run(config, tmp_path / "killed") == 0
+  for name in ("table.csv", "table.md"):
+    tables = [(tmp_path / folder / name).read_bytes() for folder in ("whole", "killed")]
+    assert tables[0] == tables[1]
+  # Every training clip is counted once, by the run that did not see its subject.
+  assert "3 folds of the training subjects, 18 clips" in (tmp_path / "whole/table.md").read_text()
+
+
+def children(pid):
+  tasks = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+  return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+@pytest.mark.parametrize(
+  ("rows", "options", "code", "message"),
+  [
+    ([("a", ["init_from=@b"]), ("b", [])], {}, 2, "expected an earlier row, got b-seed0"),
+    ([("a b", []), ("a-b", [])], {}, 2, "names that differ in letters"),
+    ([("a", ["train.sed=1"])], {}, 2, "train.sed: no such setting (did you mean"),
+    ([("a", [])], {"fused": [("f", ["a", "c"])]}, 2, "expected rows, got ['c']"),
+    ([("a", ["data.name=none"])], {}, 3, "expected a prepared data set"),
+  ],
+)
+def test_wrong_ablation_is_one_line(config_file, tmp_path, capsys, rows, options, code, message):
+  assert run(config_file(rows, **options), tmp_path / "run") == code
+  error = capsys.readouterr().err
+  assert error.startswith("jaxmg: error: ")
+  assert message in error
+  assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["recipe_a", "sampling", "long_tail"])
+def test_shipped_ablations_are_complete(name):
+  path = ROOT / "experiments" / "configs" / "ablations" / f"{name}.py"
+  for argument in ("", ":synthetic_imigue,small"):
+    config = launch.read_config(f"{path}{argument}", [])
+    config.base = f"{ROOT}/{config.base}"
+    for one in ablate.plan(config):
+      launch.read_config(config.base, one.overrides(pathlib.Path("runs")))
