@@ -2,12 +2,13 @@
 
 import functools
 import json
+import pathlib
 import time
 
 import numpy as np
 import pytest
 
-from benchmarks import agcn, compile, heatmaps, loader, peers, posec3d, prepare, timing
+from benchmarks import agcn, compile, heatmaps, loader, peers, posec3d, prepare, recipe, timing
 from jaxmg import models
 from jaxmg.pretrained import agcn as pretrained_agcn
 from jaxmg.pretrained import posec3d as pretrained_posec3d
@@ -50,6 +51,15 @@ def test_models_are_timed_in_three_jobs(benchmark, arguments, tmp_path, capsys, 
   assert [row["job"] for row in ours] == ["forward", "inference", "train step"]
   assert all(row["ms"] > 0 and row["ratio"] == 1 for row in ours)
   assert "implementation" in capsys.readouterr().out.splitlines()[1]
+
+
+def test_recipe_a_is_timed(tmp_path, monkeypatch):
+  monkeypatch.chdir(pathlib.Path(__file__).parents[1])
+  arguments = ["--variant=tiny", "--steps=2", "--batch_size=8", "--dtype=float32"]
+  (row,) = run(recipe, tmp_path, *arguments)
+  assert (row["steps"], row["batch"]) == (2, "1 x 8")
+  assert row["seconds per step, median"] > 0
+  assert 0.1 < row["memory of the process, GB"] < 100
 
 
 def test_a_process_holds_calls():

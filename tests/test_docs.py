@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments import ablate, launch
 from jaxmg import models
 from jaxmg.data import annotations, prepared, readers, source
 
@@ -71,6 +72,22 @@ def test_example_of_recipe_a_prints_what_stands_below_it(capsys, i):
   assert len(examples) == len(outputs) == 2
   exec(examples[i], {})
   assert capsys.readouterr().out == outputs[i]
+
+
+def commands():
+  for path in ("README.md", "docs/your_data.md", "docs/recipe_a.md", *ROOT.glob("datasets/*/*.md")):
+    text = (ROOT / path).read_text().replace("\\\n", "")
+    yield from re.findall(r"python -m experiments.*--config=.*", text)
+
+
+@pytest.mark.parametrize("command", sorted({*commands()}))
+def test_config_of_every_command_is_complete_and_in_range(command, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  (config,) = re.findall(r"--config=(\S+)", command)
+  config = launch.read_config(config, re.findall(r"--config\.\S+", command))
+  if "experiments.ablate" in command:
+    for one in ablate.plan(config):
+      launch.read_config(config.base, one.overrides(pathlib.Path("runs")))
 
 
 def test_the_model_works_under_nnx_as_the_readme_says():

@@ -110,6 +110,10 @@ ARROWS = {
     "jax benchmarks.peers jaxmg.models jaxmg.pretrained [benchmarks.torch_posec3d]"
   ),
   "benchmarks.prepare": "benchmarks.timing jaxmg.data.prepared",
+  "benchmarks.recipe": (
+    "jax benchmarks.timing experiments.launch experiments.posec3d"
+    " jaxmg.data.prepared jaxmg.data.readers"
+  ),
   "benchmarks.timing": "jax",
   "benchmarks.torch_agcn": "torch",
   "benchmarks.torch_posec3d": "torch",

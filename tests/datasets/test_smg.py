@@ -1,11 +1,13 @@
 """SMG: files in its formats, all made here, -> a prepared directory."""
 
 import json
+import pathlib
 import sys
 
 import numpy as np
 import pytest
 
+from experiments import evaluate, launch, posec3d
 from jaxmg.data import prepared, source
 from jaxmg.errors import DataError
 from jaxmg.skeletons import topology
@@ -99,6 +101,30 @@ def test_there_are_17_classes_with_short_names_and_groups(prepare, raw):
   assert builder.class_names[16] == "illustrative hand gestures"
   data = write(prepare, raw)
   assert (data.class_short_names[7], data.class_groups[7]) == ("rub hand", "hand")
+
+
+@pytest.mark.parametrize("stream", ["recipe_a", "recipe_a_limb"])
+def test_recipe_a_runs_on_it_unchanged(prepare, raw, stream):
+  lines = "".join(f"{k},{k},{k + 9}\n" for k in range(1, 11))
+  (raw / "Sample0001" / "Sample0001_finelabels.csv").write_text(lines)
+  write(prepare, raw)
+  small = {
+    "data.dir": raw.parent / "data",
+    "model.variant": "tiny",
+    "inputs.size": 16,
+    "sampling.test_size": 16,
+    "train.batch_size": 8,
+    "schedule.epochs": 1,
+  }
+  config = pathlib.Path(posec3d.__file__).parent / "configs" / "posec3d.py"
+  workdir = raw.parent / "run"
+  command = [f"--config={config}:smg,{stream},small", f"--workdir={workdir}"]
+  command += [f"--config.{key}={value}" for key, value in small.items()]
+  assert launch.main(posec3d.run, command) == 0
+  assert launch.command(evaluate.run, evaluate.define, [f"--run={workdir}"]) == 0
+  recipe = json.loads((workdir / "recipe.json").read_text())
+  assert (recipe["skeleton"], recipe["sampling"]["kind"]) == ("kinect25", "interpolate")
+  assert recipe["model"]["embedding_size"] == 300
 
 
 def test_gestures_that_imigue_has_too_are_called_and_grouped_as_there(prepare):
