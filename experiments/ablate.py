@@ -1,16 +1,23 @@
 r"""Trains and evaluates all variants of an experiment, over seeds and folds, and compares them.
 
-  python -m experiments.ablate --config=experiments/configs/ablations/recipe_a.py --workdir=DIR
+  python -m experiments.ablate --config=experiments/configs/ablations/recipe_a.py --workdir=DIR \
+    --config.data.dir=DATA --config.seeds=0,1,2 --config.folds=4
 
 Every run is the command of its experiment, in DIR/runs/NAME; what is done is not done again, and
 what was broken off goes on where it stopped: the same command finishes the same table. It leaves
-DIR/table.md, table.csv and differences.png.
+DIR/table.md, table.csv and differences.png. DIR belongs to one version of the code and of the data.
+
+A config of one's own is a file like those in experiments/configs/ablations: `rows` are names and
+settings of the experiment, of which "KEY=@ROW" is the run directory of an earlier row (of the same
+seed and fold); `settings` are those of all rows; `fused` rows are the mean of the probabilities of
+others; `compare` names, of a row, the row that it is compared with, if not the first. Several
+settings on the command line: --config.settings='("train.ema=0.99", "train.batch_size=8")'.
 
 A row's figures are means over the seeds, with their standard deviation. Behind them stands the
-difference to the first row, seed by seed and clip by clip, and in brackets the middle 95 % of 2,000
-samples of it, for which seeds and clips are drawn with replacement. Clips of a person are alike, so
-this says nothing of other persons. With `config.folds`, the clips are those of the training
-subjects, each predicted by a run that did not train on its subject.
+difference to the other row, clip by clip and seed by seed, with a 95 % interval from the variance
+over clips (2,000 bootstrap samples) and over seeds (Student's t). Clips of a person are alike, so
+this says nothing of other persons. With `folds`, the clips are those of the training subjects, each
+predicted by the last checkpoint of a run that did not train on its subject.
 
 The columns: top-1, mean-class accuracy and macro-F1; "short", top-1 of clips with fewer frames than
 the model takes; "tail", mean-class accuracy of the half of the classes with the fewest training
@@ -34,13 +41,14 @@ from concurrent import futures
 from typing import IO
 
 import numpy as np
+from scipy import stats
 
-from experiments import launch, plots
+from experiments import launch, plots, trainer
 from jaxmg import errors, predict, scores
 from jaxmg.data.source import Source
 from jaxmg.training import metrics
 
-COLUMNS = {"top1": "top-1", "mean_class": "mean-class", "macro_f1": "macro-F1"}
+COLUMNS = {name: title for name, title in metrics.TITLES.items() if name != "top5"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +90,7 @@ def run(config, workdir: pathlib.Path) -> None:
   commands = {one.name: (config.base, one.overrides(folder)) for one in runs}
   wanted = {name: launch.read_config(*command) for name, command in commands.items()}
   split = "val" if config.folds else "test"
+  check_labels(next(iter(wanted.values())), split)
   for made in (folder, workdir / "logs"):
     made.mkdir(exist_ok=True)
   print(f"{len(runs)} runs of {config.experiment}, {config.jobs} at a time", flush=True)
@@ -99,6 +108,7 @@ def run(config, workdir: pathlib.Path) -> None:
     base, overrides = commands[one.name]
     with open(workdir / "logs" / f"{one.name}.log", "a+") as log:
       train = (f"experiments.{config.experiment}", f"--config={base}", f"--workdir={directory}")
+      (directory / split / "metrics.json").unlink(missing_ok=True)  # it is of what was there before
       _call([*train, *overrides], log, stop)
       _call(["experiments.evaluate", f"--run={directory}", f"--split={split}"], log, stop)
     top1 = json.loads((directory / split / "metrics.json").read_text())["top1"]
@@ -119,12 +129,37 @@ def run(config, workdir: pathlib.Path) -> None:
 def plan(config) -> list[Run]:
   """All runs, in their order; raises ConfigError for rows that do not go together."""
   names = [name for name, _ in config.rows]
-  folds = [f"{i}/{config.folds}" for i in range(config.folds)] or [None]
+  fused = [name for name, _ in config.fused]
+  for key, right, expected, got in (
+    (
+      "rows",
+      names and len({*names, *fused}) == len(names + fused),
+      "different ones",
+      names + fused,
+    ),
+    (
+      "seeds",
+      config.seeds and len({*config.seeds}) == len(config.seeds),
+      "different ones",
+      "others",
+    ),
+    ("folds", config.folds == 0 or config.folds > 1, "0, or 2 and more", config.folds),
+  ):
+    if not right:
+      raise errors.ConfigError(f"--config.{key}", expected=expected, got=got)
+  for key, known, pairs in (
+    ("fused", names, config.fused),
+    ("compare", names + fused, [(row, [other]) for row, other in config.compare]),
+  ):
+    for name, others in pairs:
+      if missing := [other for other in others if other not in known]:
+        raise errors.ConfigError(f"--config.{key}: {name!r}", expected="rows", got=missing)
   runs = []
+  folds = [f"{i}/{config.folds}" for i in range(config.folds)] or [None]
   for seed, (row, settings), fold in itertools.product(config.seeds, config.rows, folds):
-    settings = [*config.settings, *settings, f"train.seed={seed}"]
-    if fold:
-      settings.append(f"data.fold={fold}")
+    settings = [f"data.dir={config.data.dir}", *config.settings, *settings, f"train.seed={seed}"]
+    if fold:  # the best of several checkpoints would be chosen by the clips that are reported
+      settings += [f"data.fold={fold}", "train.evaluate_every=1000000"]
     last = dict(text.partition("=")[::2] for text in settings)  # a row's own replaces that of all
     one = Run(row, seed, fold, tuple(f"{key}={value}" for key, value in last.items()))
     before = {other.name for other in runs}
@@ -135,16 +170,23 @@ def plan(config) -> list[Run]:
       got = ", ".join(sorted(missing))
       raise errors.ConfigError(f"--config.rows: {row!r}", expected="an earlier row", got=got)
     runs.append(one)
-  for fused, parts in config.fused:
-    if missing := [part for part in parts if part not in names]:
-      raise errors.ConfigError(f"--config.fused: {fused!r}", expected="rows", got=missing)
   return runs
 
 
+def check_labels(config, split: str) -> None:
+  """Raises DataError where the clips to compare on have hidden labels."""
+  data = Source(os.path.join(config.data.dir, config.data.name))
+  fold = trainer.parse_fold(config.data.fold)
+  rows = data.rows(split, protocol=config.data.protocol, fold=fold)
+  if (data.labels[rows] < 0).any():
+    hint = "--config.folds=4 compares on training subjects"
+    raise errors.DataError(f"{data.directory}: {split}", expected="labels", got="hidden", hint=hint)
+
+
 def _share_cores(jobs: int) -> Callable[[], None]:
-  """What gives each of some threads, and the processes it starts, cores of its own (Linux)."""
+  """What gives each of some threads, and what it starts, as many cores of its own (Linux)."""
   cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-  shares = iter([cores[i::jobs] for i in range(jobs)])
+  shares = iter([cores[i::jobs][: len(cores) // jobs] for i in range(jobs)])
 
   def begin():
     if share := next(shares):
@@ -166,7 +208,7 @@ def _is_done(wanted, directory: pathlib.Path, split: str) -> bool:
 
 def _call(arguments: Sequence[str], log: IO[str], stop: threading.Event) -> None:
   """Runs a module to its end; one that a killed ablation has left running is waited for."""
-  begin = log.seek(0, os.SEEK_END)
+  begin, waited = log.seek(0, os.SEEK_END), False
   while True:
     # In a session of its own: Ctrl-C reaches it through us alone, once.
     child = subprocess.Popen(
@@ -180,6 +222,9 @@ def _call(arguments: Sequence[str], log: IO[str], stop: threading.Event) -> None
       raise errors.Preempted("stopped")
     if child.returncode != errors.LockedError.exit_code:
       break
+    if not waited:
+      print(f"{log.name}: waits for a process that has the run in hand", flush=True)
+      waited = True
     stop.wait(2)
   if child.returncode:
     log.seek(begin)
@@ -219,18 +264,13 @@ def report(config, workdir: pathlib.Path, runs: Sequence[Run], split: str) -> No
     ]
   recipe = predict.load_recipe(workdir / "runs" / runs[0].name)
   first = next(iter(rows.values()))[0]
-  if (first.labels < 0).any():
-    hint = "config.folds compares on training subjects"
-    raise errors.DataError(f"labels of {split}", expected="known ones", got="hidden", hint=hint)
+  scores.align([first, *itertools.chain(*rows.values())])  # raises where the clips are others
   subsets = _subsets(recipe, first)
-  figures = {
-    name: {column: _figures(subset, found) for column, subset in subsets.items()}
-    for name, found in rows.items()
-  }
+  figures = {name: _figures(subsets, found) for name, found in rows.items()}
   what = f"{recipe['data']['name']}{' (SYNTHETIC)' if recipe['data']['synthetic'] else ''}"
   where = f"{config.folds} folds of the training subjects" if config.folds else "test subjects"
   title = f"{what}, {where}, {len(first.ids)} clips, seeds {', '.join(map(str, config.seeds))}"
-  differences = _write(workdir, title, figures, subsets)
+  differences = _write(workdir, title, figures, subsets, dict(config.compare))
   try:
     plots.differences(workdir / "differences.png", differences, title=title)
   except ImportError:
@@ -262,61 +302,85 @@ def _subsets(recipe: dict, found: scores.Scores) -> dict[str, tuple[str, str, np
   short = data.num_frames[clips] < num_frames
   train = data.labels[data.rows("train", protocol=location["protocol"])]
   counts = np.bincount(train, minlength=len(found.class_names))
-  half = np.argsort(counts, kind="stable")[: len(counts) // 2]
-  tail = np.isin(found.labels, half)
+  most = np.sort(counts)[len(counts) // 2 - 1]
+  tail = (counts <= most)[found.labels]
   if short.any():
     subsets["short"] = (f"short (< {num_frames} frames, {short.sum()} clips)", "top1", short)
-  if tail.any() and len(set(counts.tolist())) > 1:
-    most = counts[half].max()
+  if tail.any() and not tail.all():
     subsets["tail"] = (f"tail (<= {most} training clips, {tail.sum()} clips)", "mean_class", tail)
   return subsets
 
 
-def _figures(subset, found: Sequence[scores.Scores]) -> tuple[np.ndarray, np.ndarray]:
-  """The metric of every seed [S], and of its bootstrap samples [S, samples]."""
-  _, metric, clips = subset
-  parts = [(part.probabilities[clips], part.labels[clips]) for part in found]
-  values = [metrics.summary(*part, part[0].shape[1])[metric] for part in parts]
-  return np.array(values), np.stack([metrics.bootstrap(*part)[metric] for part in parts])
+def _figures(subsets, found: Sequence[scores.Scores]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Of each column the metric of every seed [S], and of its bootstrap samples [S, samples]."""
+  computed = {}  # by which clips
+  for _, _, clips in subsets.values():
+    if clips.tobytes() not in computed:
+      parts = [(part.probabilities[clips], part.labels[clips]) for part in found]
+      computed[clips.tobytes()] = (
+        [metrics.summary(*part, part[0].shape[1]) for part in parts],
+        [metrics.bootstrap(*part) for part in parts],
+      )
+  figures = {}
+  for column, (_, metric, clips) in subsets.items():
+    values, samples = computed[clips.tobytes()]
+    figures[column] = tuple(np.array([x[metric] for x in part]) for part in (values, samples))
+  return figures
 
 
-def _write(workdir, title, figures, subsets) -> dict[str, dict[str, tuple[float, float, float]]]:
+def _write(
+  workdir, title, figures, subsets, compare
+) -> dict[str, dict[str, tuple[float, float, float]]]:
   """table.md and table.csv; returns, by column and row, the difference and its interval in %."""
-  baseline, *_ = figures
-  head = ["", *(title for title, _, _ in subsets.values())]
+  first = next(iter(figures))
+  head = ["", "against", *(title for title, _, _ in subsets.values())]
   lines = [head, ["---"] * len(head)]
-  table = [["row", "column", "mean", "sd", "difference", "low", "high", "by seed"]]
+  table = [["row", "against", "column", "mean", "sd", "difference", "low", "high", "by seed"]]
   differences = {title: {} for title, _, _ in subsets.values()}
   for row, columns in figures.items():
-    cells = [row]
+    baseline = "" if row == first else compare.get(row, first)
+    cells = [row, baseline]
     for column, (values, samples) in columns.items():
-      mean, spread = 100 * values.mean(), 100 * values.std(ddof=min(1, len(values) - 1))
-      cell, change = f"{mean:.1f} ± {spread:.1f}", ("", "", "")
-      if row != baseline:
-        first, first_samples = figures[baseline][column]
-        low, high = metrics.interval(_over_seeds(samples - first_samples))
-        numbers = tuple(100 * x for x in ((values - first).mean(), low, high))
-        differences[subsets[column][0]][row] = numbers
-        change = tuple(f"{x:+.2f}" for x in numbers)
+      mean, cell, spread, change = 100 * values.mean(), "", "", [""] * 3
+      cell = f"{mean:.1f}"
+      if len(values) > 1:
+        spread = f"{100 * values.std(ddof=1):.2f}"
+        cell += f" ± {100 * values.std(ddof=1):.1f}"
+      if baseline:
+        others, other_samples = figures[baseline][column]
+        numbers = 100 * np.array(interval(values - others, samples - other_samples))
+        differences[subsets[column][0]][row] = tuple(numbers.tolist())
+        change = [f"{x:+.2f}" for x in numbers]
         cell += " ({:+.1f} [{:+.1f}, {:+.1f}])".format(*numbers)
       cells.append(cell)
       by_seed = " ".join(f"{100 * value:.2f}" for value in values)
-      table.append([row, column, f"{mean:.2f}", f"{spread:.2f}", *change, by_seed])
+      table.append([row, baseline, column, f"{mean:.2f}", spread, *change, by_seed])
     lines.append(cells)
   rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerows(table)
-  for name, content in (("table.md", f"{title}; in %\n\n{rows}\n"), ("table.csv", text.getvalue())):
+  for name, content in (
+    ("table.md", f"{title}; in %\n\n{rows}\n"),
+    ("table.csv", text.getvalue()),
+  ):
     temporary = workdir / f"{name}.tmp"
     temporary.write_text(content, encoding="utf-8")
     temporary.replace(workdir / name)
   return differences
 
 
-def _over_seeds(samples: np.ndarray) -> np.ndarray:
-  """[S, samples] -> the mean of S seeds, which are drawn anew for every sample."""
-  drawn = np.random.default_rng(0).integers(len(samples), size=samples.shape)
-  return np.take_along_axis(samples, drawn, axis=0).mean(axis=0)
+def interval(values: np.ndarray, samples: np.ndarray) -> tuple[float, float, float]:
+  """The mean of a figure over S seeds, and its 95 % interval.
+
+  `values` [S] are the figure of each seed, `samples` [S, N] those of N bootstrap samples, of the
+  same clips for all seeds: their mean over the seeds varies with the clips, the values with the
+  seed. The two variances add up; that of a few seeds comes with Student's t.
+  """
+  count, mean = len(values), values.mean()
+  half = stats.norm.ppf(0.975) * samples.mean(axis=0).std()
+  if count > 1:
+    half = np.hypot(half, stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / count**0.5)
+  return mean, mean - half, mean + half
 
 
 if __name__ == "__main__":

@@ -239,9 +239,8 @@ def read_config(text: str, overrides: Sequence[str]) -> ConfigDict:
     config = runpy.run_path(path)["get_config"](*argument)
     settings = flatten(config.to_dict())
   except Exception as error:
-    kind = (
-      "" if type(error) is ValueError else f"{type(error).__name__}: "
-    )  # our own configs' errors
+    # Our own configs raise ValueError, with a sentence.
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
     raise errors.ConfigError(f"--config={text}: {kind}{error}") from error
   seen = set()
   for override in overrides:
@@ -339,7 +338,7 @@ def _settle_config(path, config):
 
 def write(path: pathlib.Path, tree: Any) -> None:
   """Writes JSON in one move: whoever reads the file finds all of it or none."""
-  temporary = path.with_suffix(".tmp")
+  temporary = path.with_suffix(f".{os.getpid()}.tmp")
   temporary.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")
   temporary.replace(path)
 

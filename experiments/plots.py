@@ -139,7 +139,7 @@ def _layout(axes, pose, limbs, correct):
 def differences(
   path: pathlib.Path, columns: dict[str, dict[str, tuple[float, float, float]]], *, title: str
 ):
-  """Differences to a baseline and their intervals, in points: a panel for each metric."""
+  """Differences of rows to others and their intervals, in points: a panel for each metric."""
   pyplot = _pyplot()
   rows = list(next(iter(columns.values())))
   size = (2 + 2.4 * len(columns), 1.6 + 0.4 * len(rows))
@@ -154,7 +154,7 @@ def differences(
     axes.axvline(0, color="gray", linewidth=1)
     axes.set_title(name, fontsize=8)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes.set_xlabel("points to the first row", fontsize=8)
+    axes.set_xlabel("difference in points", fontsize=8)
   panels[0, 0].invert_yaxis()
   figure.suptitle(title, fontsize=9)
   figure.savefig(path, dpi=110)

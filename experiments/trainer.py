@@ -36,11 +36,9 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
   if table is not None:
     recipe["model"]["embedding_size"] = table.shape[1]
   rows = data.rows("train", protocol=config.data.protocol, fold=recipe["data"]["fold"])
+  check_stage(config)
   classifier_only = config.stage == "classifier"
-  if classifier_only and not config.init_from:
-    hint = "the run whose classifier is to be trained anew"
-    raise errors.ConfigError("--config.init_from", expected="a run directory", got=None, hint=hint)
-  trained = ("head",) if classifier_only else None
+  trainable = ("head",) if classifier_only else None
   stream = {
     "skeleton": skeleton,
     "kind": config.sampling.kind,
@@ -80,23 +78,24 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
   options = config.optimizer.to_dict()
   del options["learning_rate"], options["reference_batch"]
   optimizer = optimizers.optimizer(options.pop("name"), schedule, **options)
+  counts = class_counts(data, rows, balanced=classifier_only)
 
   model = predict.build_model(recipe, dtype=jnp.dtype(config.train.dtype))
   augment = augment(config, recipe, skeleton)
   train_step = step.make_train_step(
     model,
     augment,
-    make_loss(config, class_counts(data, rows, balanced=classifier_only), table),
+    make_loss(config, counts, None if classifier_only else table),
     optimizer,
     accumulate=config.train.accumulate,
-    decay=config.train.ema,
-    trained=trained,
+    ema_decay=config.train.ema,
+    trainable=trainable,
   )
   example = jax.eval_shape(
     augment, jax.random.split(jax.random.key(0), 1), one_row(recipe, skeleton)
   )
   init = functools.partial(
-    step.init_train_state, model, optimizer, average=config.train.ema > 0, trained=trained
+    step.init_train_state, model, optimizer, ema=config.train.ema > 0, trainable=trainable
   )
   init_key, train_key = jax.random.split(jax.random.key(config.train.seed))
   state = sharding.jit_once(init)(init_key, jnp.zeros(example.shape, example.dtype))
@@ -120,7 +119,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
   with checkpoints.Checkpoints(workdir / "checkpoints", fingerprint=fingerprint) as saved:
     if saved.latest_step() is None:
       if config.init_from:
-        state = with_weights(state, config.init_from, recipe, but=trained or ())
+        state = with_weights(state, config.init_from, recipe, data, new=trainable or ())
       if jax.process_index() == 0:
         if table is not None:
           np.save(workdir / predict.LABELS, table)
@@ -214,24 +213,38 @@ def one_row(recipe: dict, skeleton: Skeleton) -> dict:
 
 
 def with_weights(
-  state: step.TrainState, run: str, recipe: dict, *, but: Sequence[str] = ()
+  state: step.TrainState, run: str, recipe: dict, data: Source, *, new: Sequence[str] = ()
 ) -> step.TrainState:
   """The state with the weights of another run, which must be those of the very same model.
 
-  The parameters named by `but` stay as they are.
+  Only one of the two may have a head for label embeddings. The parameters named by `new` stay as
+  they are; if there are any, the others are not trained, and must see what they were trained on.
   """
   where = f"--config.init_from={run}"
   if pathlib.Path(run).is_file():
     hint = "PyTorch's weights: experiments.import_weights makes one"
     raise errors.CheckpointError(where, expected="a run directory", got="a file", hint=hint)
-  theirs, ours = predict.load_recipe(run)["model"], json.loads(json.dumps(recipe["model"]))
-  del ours["dropout"]  # which has no weights
-  for name in ours:
-    if theirs.get(name) != ours[name]:
+  theirs, ours = predict.load_recipe(run), json.loads(json.dumps(recipe))
+  same = [("model", name) for name in ours["model"] if name not in ("dropout", "embedding_size")]
+  if new:
+    same += [("inputs", name) for name in ours["inputs"]]
+    same += [("sampling", name) for name in ("kind", "num_frames", "num_persons", "points")]
+  pairs = {name: (ours[part][name], theirs[part].get(name)) for part, name in same}
+  if new:
+    pairs["skeleton"] = (ours["skeleton"], theirs["skeleton"])
+  for name, (expected, got) in pairs.items():
+    if expected != got:
       hint = "of other classes: import_weights --drop_head" if name == "num_classes" else None
-      got = theirs.get(name)
-      raise errors.CheckpointError(f"{where}: {name}", expected=ours[name], got=got, hint=hint)
+      raise errors.CheckpointError(f"{where}: {name}", expected=expected, got=got, hint=hint)
+  if seen := held_out_clips(data, ours["data"], theirs["data"]):
+    expected = "weights that have not seen the clips held out here"
+    raise errors.CheckpointError(where, expected=expected, got=f"{seen} trained on")
   found = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", "best")
+  if "embedding" not in state.params:
+    found["params"].pop("embedding", None)
+  elif "embedding" not in found["params"]:
+    new = (*new, "embedding")
+  found["params"] |= {name: state.params[name] for name in new}
   wanted = {"params": state.params, "batch_stats": state.batch_stats}
   shapes = [
     {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
@@ -243,8 +256,30 @@ def with_weights(
     raise errors.CheckpointError(f"{where}: {wrong[0]}", expected=expected, got=got, hint=hint)
   if jax.process_index() == 0:
     print(f"begins with the weights of {run}", flush=True)
-  found["params"] |= {name: state.params[name] for name in but}
-  return state.replace(**found, average=found if state.average else {})
+  return state.replace(**found, ema=found if state.ema else {})
+
+
+def held_out_clips(data: Source, ours: dict, theirs: dict | None) -> int:
+  """How many of the clips that we validate or test on another run of the same data trained on."""
+  if theirs is None or theirs["fingerprint"] != ours["fingerprint"]:
+    return 0
+  held_out = "test" if ours["fold"] is None else "val"
+  rows = [
+    data.rows(split, protocol=location["protocol"], fold=location["fold"])
+    for split, location in ((held_out, ours), ("train", theirs))
+  ]
+  return np.intersect1d(*rows).size
+
+
+def check_stage(config) -> None:
+  """Raises ConfigError for settings that do not go together."""
+  if config.stage == "classifier" and not config.init_from:
+    hint = "the run whose classifier is to be trained anew"
+    raise errors.ConfigError("--config.init_from", expected="a run directory", got=None, hint=hint)
+  if config.train.class_weights != "none" and config.train.logit_adjustment:
+    where = "--config.train.class_weights"
+    hint = "or --config.train.logit_adjustment=0.0: together they correct twice"
+    raise errors.ConfigError(where, expected="none", got=config.train.class_weights, hint=hint)
 
 
 def check_batch_size(config, mesh) -> None:
@@ -278,12 +313,13 @@ def make_loss(config, counts: np.ndarray, table: np.ndarray | None) -> Callable:
     log_prior = np.float32(config.train.logit_adjustment * np.log(shares))
   if config.train.class_weights != "none":
     class_weights = losses.class_weights(counts, config.train.class_weights)
-  if config.semantic.loss == "mse":
-    semantic = losses.embedding_regression(table, weight=config.semantic.weight)
-  elif config.semantic.loss == "contrastive":
-    semantic = losses.embedding_contrast(
-      table, weight=config.semantic.weight, temperature=config.semantic.temperature
-    )
+  weight = config.semantic.weight
+  if table is not None and config.semantic.loss == "mse":
+    semantic = losses.embedding_regression(table, weight=20.0 if weight is None else weight)
+  elif table is not None:
+    temperature = config.semantic.temperature
+    weight = 1.0 if weight is None else weight
+    semantic = losses.embedding_contrast(table, weight=weight, temperature=temperature)
   return losses.classification(
     label_smoothing=config.train.label_smoothing,
     log_prior=log_prior,

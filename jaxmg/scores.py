@@ -80,7 +80,7 @@ def save(path: str | os.PathLike, scores: Scores) -> None:
   path = pathlib.Path(path)
   arrays = {field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)}
   arrays["checksum"] = _checksum(scores.ids)
-  temporary = path.parent / f".{path.name}.tmp.npz"
+  temporary = path.parent / f".{path.name}.{os.getpid()}.tmp.npz"
   try:
     np.savez(temporary, **{name: np.asarray(array) for name, array in arrays.items()})
     temporary.replace(path)

@@ -70,8 +70,8 @@ ARROWS = {
   "jaxmg.training.step": "flax jax optax jaxmg.training.sharding",
   # Composition, and the only place for flags and configs; imported by itself alone.
   "experiments.ablate": (
-    "jaxmg.errors jaxmg.predict jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
-    " experiments.launch experiments.plots"
+    "scipy jaxmg.errors jaxmg.predict jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
+    " experiments.launch experiments.plots experiments.trainer"
   ),
   "experiments.agcn": "jaxmg experiments.launch experiments.trainer",
   "experiments.configs.ablations.long_tail": "ml_collections",

@@ -74,7 +74,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   config.model = dict(name="agcn", variant="agcn", dropout=0.0)
   config.semantic = dict(
     loss="off",  # or mse, contrastive: a second head learns the labels' embeddings
-    weight=20.0,
+    weight=ml_collections.config_dict.placeholder(float),  # 20 for mse, 1 for contrastive
     temperature=0.1,
     table=ml_collections.config_dict.placeholder(str),  # a GloVe text file or a .npy; else built in
   )
@@ -96,7 +96,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     ema=0.0,  # decay of an average of the weights, which is then evaluated
     label_smoothing=0.1,
     logit_adjustment=dataset["logit_adjustment"],
-    class_weights="none",  # or inverse, square_root
+    class_weights="none",  # or inverse, square_root; not beside logit_adjustment
     seed=0,
     evaluate_every=5,
     log_every=20,

@@ -1,13 +1,14 @@
-"""PoseC3D, SlowOnly-R50 on pose heatmaps (Duan et al., CVPR 2022, arXiv 2104.13586).
+r"""PoseC3D, SlowOnly-R50 on pose heatmaps (Duan et al., CVPR 2022, arXiv 2104.13586).
 
-  python -m experiments.posec3d --config=experiments/configs/posec3d.py:DATASET,STREAM[,small] ...
+  python -m experiments.posec3d \
+    --config=experiments/configs/posec3d.py:DATASET,STREAM[,small][,fold=I[/N]] --workdir=DIR
 
 DATASET: imigue, smg, utd_mhad, synthetic_imigue, or the name of any other prepared set, which is
 then seen in its own layout. STREAM: joint or limb, or recipe_a or recipe_a_limb, the same streams
-with what Xu et al. (MiGA 2025, arXiv 2506.12848) add to PoseC3D: a corrected skeleton with the
-face, interpolation in time, label embeddings; how, is our reading (docs/recipe_a.md). "small" is a
-network and an input for a laptop's CPU, without claim to anybody's figures. "fold=2" holds out the
-third quarter of the training subjects, "fold=2/8" the third eighth.
+with what Xu et al. (MiGA 2025, arXiv 2506.12848) add to PoseC3D: interpolation in time, label
+embeddings and, for imigue, the skeleton with the face; how, is our reading (docs/recipe_a.md).
+"small" is a network and an input for a laptop's CPU, without claim to anybody's figures. "fold=2"
+holds out the third quarter of the training subjects, "fold=2/8" the third eighth.
 """
 
 import re
@@ -89,7 +90,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   config.model = dict(name="posec3d", variant="slowonly-r50", dropout=0.5)
   config.semantic = dict(
     loss="off",  # or mse, contrastive: a second head learns the labels' embeddings
-    weight=20.0,  # with mse, of the 2023 winner
+    weight=ml_collections.config_dict.placeholder(float),  # 20 for mse, 1 for contrastive
     temperature=0.1,  # of the contrastive loss
     table=ml_collections.config_dict.placeholder(str),  # a GloVe text file or a .npy; else built in
   )
@@ -111,7 +112,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     ema=0.0,  # decay of an average of the weights, which is then evaluated
     label_smoothing=0.0,
     logit_adjustment=0.0,
-    class_weights="none",  # or inverse, square_root
+    class_weights="none",  # or inverse, square_root; not beside logit_adjustment
     seed=0,
     evaluate_every=5,
     log_every=20,

@@ -65,16 +65,14 @@ def train_batches(
   share = _share(batch_size, process_count)
 
   labels = source.labels[rows]
-  by_class = [rows[labels == label] for label in np.unique(labels)]
+  drawn = np.unique(labels) if balanced else rows  # each of them once per epoch
 
-  def draw(position: int, row: int) -> int:
-    once, place = divmod(position, len(by_class))
-    rng = np.random.default_rng((seed, once))
-    clips = by_class[rng.permutation(len(by_class))[place]]
-    return int(clips[int(rng.random(len(by_class))[place] * len(clips))])
+  def draw(position: int, label: int) -> int:
+    rng = np.random.default_rng((seed, position // len(drawn), label, 1))
+    return int(rng.choice(rows[labels == label]))
 
   def load(position: int, row: int) -> dict[str, Any]:
-    epoch = position // (len(by_class) if balanced else len(rows))
+    epoch = position // len(drawn)
     rng = np.random.default_rng((seed, epoch, row))
 
     def sample(pose):
@@ -82,7 +80,7 @@ def train_batches(
 
     return _load(source, row, points, lambda pose: sample(take(pose)))
 
-  order = grain.MapDataset.source(rows.tolist()).seed(seed).shuffle().repeat()
+  order = grain.MapDataset.source(drawn.tolist()).seed(seed).shuffle().repeat()
   if balanced:
     order = order.map_with_index(draw)
   clips = order.map_with_index(load)

@@ -167,7 +167,7 @@ class Checkpoints:
 def restore_variables(directory: str | os.PathLike, step: int | str = "best") -> dict[str, Any]:
   """Returns {"params", "batch_stats"} as numpy arrays of "best", "latest" or a numbered step.
 
-  They are the averages over the steps where training kept some (`step.TrainState.average`). Reads
+  They are the moving averages where training kept some (`step.TrainState.ema`). Reads
   only, and needs to know neither the model nor the optimizer.
 
   Raises:
@@ -179,13 +179,13 @@ def restore_variables(directory: str | os.PathLike, step: int | str = "best") ->
     contextlib.closing(ocp.Checkpointer(ocp.PyTreeCheckpointHandler())) as orbax,
   ):
     saved = orbax.metadata(path).item_metadata.tree
-    averaged = bool(saved.get("average"))
+    averaged = bool(saved.get("ema"))
     wanted = {name: saved[name] for name in ("params", "batch_stats")}
-    wanted = {"average": saved["average"]} if averaged else wanted
+    wanted = {"ema": saved["ema"]} if averaged else wanted
     restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     args = ocp.args.PyTreeRestore(wanted, restore_args, partial_restore=True)
     restored = orbax.restore(path, args=args)
-    return restored["average"] if averaged else restored
+    return restored["ema"] if averaged else restored
 
 
 def _steps(directory: pathlib.Path) -> list[int]:

@@ -27,12 +27,12 @@ class TrainState(flax.struct.PyTreeNode):
   batch_stats: Any
   opt_state: Any  # of the parameters that are trained
   skipped: Any  # int32: steps whose loss or gradient was not finite, and which changed nothing
-  average: Any  # of both over the steps, as {"params", "batch_stats"}; {} where none is kept
+  ema: Any  # moving average of {"params", "batch_stats"}; {} where none is kept
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What to predict with: the average, where there is one."""
-    return self.average or {"params": self.params, "batch_stats": self.batch_stats}
+    """What to predict with: the moving average, where there is one."""
+    return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def init_train_state(
@@ -41,12 +41,12 @@ def init_train_state(
   key: Key[Array, ""],
   example_input: Any,
   *,
-  average: bool = False,
-  trained: Sequence[str] | None = None,
+  ema: bool = False,
+  trainable: Sequence[str] | None = None,
 ) -> TrainState:
   """Initialises the model and its optimizer; pure, so `jax.eval_shape` of it gives the shapes.
 
-  `average` and `trained`: see `make_train_step`.
+  `ema`: whether the step keeps a moving average; `trainable`: see `make_train_step`.
   """
   variables = model.init(key, example_input, train=False)
   params, batch_stats = variables["params"], variables.get("batch_stats", {})
@@ -54,9 +54,9 @@ def init_train_state(
     step=jnp.int32(0),
     params=params,
     batch_stats=batch_stats,
-    opt_state=optimizer.init(_select(params, trained)),
+    opt_state=optimizer.init(_select(params, trainable)),
     skipped=jnp.int32(0),
-    average={"params": params, "batch_stats": batch_stats} if average else {},
+    ema={"params": params, "batch_stats": batch_stats} if ema else {},
   )
 
 
@@ -67,8 +67,8 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   *,
   accumulate: int = 1,
-  decay: float = 0.0,
-  trained: Sequence[str] | None = None,
+  ema_decay: float = 0.0,
+  trainable: Sequence[str] | None = None,
 ) -> Callable:
   """Returns `train_step(state, batch, key) -> (state, metrics)`.
 
@@ -81,10 +81,10 @@ def make_train_step(
   one after the other, and the mean of their gradients makes the step; batch norms see a part each.
   Part i has the rows i, i + `accumulate`, ...: of every device as many.
 
-  With a `decay`, `TrainState.average` becomes its own share min(decay, (1 + step) / (10 + step))
+  `TrainState.ema`, where it is kept, becomes its own share min(ema_decay, (1 + step) / (10 + step))
   and, for the rest, the new parameters and batch statistics (exponential moving average).
 
-  `trained` names the entries of the parameters that are trained; the others stay, the model is
+  `trainable` names the entries of the parameters that are trained; the others stay, the model is
   called as in inference, without dropout and with its batch statistics as they are.
   """
 
@@ -97,7 +97,7 @@ def make_train_step(
 
       def loss_of(params):
         variables = {"params": state.params | params, "batch_stats": batch_stats}
-        if trained is not None:
+        if trainable is not None:
           (logits, out), updated = model.apply(variables, inputs), variables
         else:
           (logits, out), updated = model.apply(
@@ -111,37 +111,37 @@ def make_train_step(
         loss, metrics = loss_fn(logits, out, batch)
         return loss, (updated.get("batch_stats", {}), metrics | {"loss": loss})
 
-      params = _select(state.params, trained)
+      params = _select(state.params, trainable)
       (_, (batch_stats, metrics)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
       return batch_stats, gradient, metrics
 
     batch_stats, gradient, metrics = _accumulate(gradient_of, state.batch_stats, batch, accumulate)
-    params = _select(state.params, trained)
+    params = _select(state.params, trainable)
     updates, opt_state = optimizer.update(gradient, state.opt_state, params)
     params = state.params | optax.apply_updates(params, updates)
-    average = state.average
-    if average:
-      share = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    ema = state.ema
+    if ema:
+      share = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
       new = {"params": params, "batch_stats": batch_stats}
-      average = jax.tree.map(lambda old, new: new + share * (old - new), average, new)
-    old = (state.params, state.batch_stats, state.opt_state, state.average)
-    new = (params, batch_stats, opt_state, average)
+      ema = jax.tree.map(lambda old, new: new + share * (old - new), ema, new)
+    old = (state.params, state.batch_stats, state.opt_state, state.ema)
+    new = (params, batch_stats, opt_state, ema)
     # A norm is finite only if every leaf is. The barrier keeps XLA from computing it once per leaf.
     finite = jnp.isfinite(optax.tree.norm((metrics["loss"], gradient, updates, batch_stats)))
     finite = jax.lax.optimization_barrier(finite)
-    params, batch_stats, opt_state, average = jax.tree.map(
+    params, batch_stats, opt_state, ema = jax.tree.map(
       lambda old, new: jnp.where(finite, new, old), old, new
     )
     skipped = state.skipped + jnp.where(finite, 0, 1)
-    state = TrainState(state.step + 1, params, batch_stats, opt_state, skipped, average)
+    state = TrainState(state.step + 1, params, batch_stats, opt_state, skipped, ema)
     metrics |= {"gradient_norm": optax.tree.norm(gradient), "skipped": skipped}
     return state, metrics
 
   return train_step
 
 
-def _select(params, trained):
-  return params if trained is None else {name: params[name] for name in trained}
+def _select(params, trainable):
+  return params if trainable is None else {name: params[name] for name in trainable}
 
 
 def _accumulate(gradient_of, batch_stats, batch, parts):
@@ -151,6 +151,11 @@ def _accumulate(gradient_of, batch_stats, batch, parts):
 
   def add(carry, part):
     batch_stats, total = carry
+    # Written out, the parts would be computed and kept side by side: each waits for the one before.
+    nothing = 0 * sum(leaf.ravel()[0] for leaf in jax.tree.leaves(total))
+    part = jax.tree.map(
+      lambda x: x + nothing.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, part
+    )
     batch_stats, gradient, metrics = gradient_of(batch_stats, part)
     return (batch_stats, jax.tree.map(jnp.add, total, gradient)), metrics
 

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from experiments import ablate, launch
 from jaxmg import scores
+from jaxmg.data import source
 from jaxmg.training import metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,10 +34,16 @@ def config_file(nods, tmp_path_factory):
   """Writes the config of an ablation on `nods`."""
 
   def make(rows, **options):
-    options = dict(seeds=(0,), folds=0, jobs=2, fused=()) | options
+    options = dict(seeds=(0,), folds=0, jobs=2, fused=(), compare=()) | options
     base = f"{ROOT}/experiments/configs/posec3d.py:imigue,joint,small"
-    settings = (f"data.dir={nods}", "data.name=nods", "schedule.epochs=2", *SETTINGS)
-    options |= {"experiment": "posec3d", "base": base, "settings": settings, "rows": rows}
+    settings = ("data.name=nods", "schedule.epochs=2", *SETTINGS)
+    options |= {
+      "data": {"dir": str(nods)},
+      "experiment": "posec3d",
+      "base": base,
+      "settings": settings,
+      "rows": rows,
+    }
     path = tmp_path_factory.mktemp("config") / "ablation.py"
     path.write_text(
       "import ml_collections\n\n"
@@ -88,9 +96,50 @@ def test_table_holds_the_figures_of_the_runs_and_their_paired_differences(done):
   assert ("plain", "tail") not in found  # its classes have equally many clips
   assert found["plain", "top1"]["difference"] == ""
   one, two = (metrics.bootstrap(x.probabilities, x.labels)["top1"] for x in (plain, both))
-  low, high = metrics.interval(two - one)
-  assert float(found["both", "top1"]["low"]) == pytest.approx(100 * low, abs=0.006)
-  assert float(found["both", "top1"]["high"]) == pytest.approx(100 * high, abs=0.006)
+  half = 196 * (two - one).std()
+  ends = [float(found["both", "top1"][end]) for end in ("low", "difference", "high")]
+  assert ends == pytest.approx([ends[1] - half, ends[1], ends[1] + half], abs=0.01)
+
+
+def test_interval_of_few_seeds_holds_the_truth_as_often_as_it_says():
+  rng = np.random.default_rng(0)
+  for clip_noise, seed_noise in ((1.0, 0.0), (1.0, 1.0), (0.0, 1.0)):
+    held = 0
+    for _ in range(1000):
+      clips = clip_noise * rng.normal()  # the same clips for all seeds
+      values = 5 + clips + seed_noise * rng.normal(size=3)
+      samples = values[:, None] + clip_noise * rng.normal(size=400)
+      mean, low, high = ablate.interval(values, samples)
+      assert low < mean < high
+      held += low <= 5 <= high
+    assert 930 <= held <= 990
+
+
+def test_columns_count_their_clips_over_all_seeds(tmp_path, make_nods):
+  """Of hand-made scores: eight classes' worth of probabilities, two seeds, a tail, short clips."""
+  data = source.Source(make_nods(9 * "a" + 6 * "d") / "nods")
+  rows = data.rows("test")
+  recipe = {
+    "data": {"directory": data.directory, "protocol": "xsub"},
+    "sampling": {"num_frames": 13},
+  }
+  labels = data.labels[rows]
+  right = np.eye(2, dtype=np.float32)[labels]
+  wrong = right[:, ::-1]
+  seeds = [
+    scores.Scores(tuple(data.ids[row] for row in rows), part, labels, data.class_names)
+    for part in (right, np.where(labels[:, None] == 1, wrong, right))  # of "shake", all and none
+  ]
+  subsets = ablate._subsets(recipe, seeds[0])
+  # 5 clips of nods and 4 of shakes train: the tail is "shake".
+  assert [title for title, _, _ in subsets.values()] == [
+    "top-1", "mean-class", "macro-F1", "short (< 13 frames, 6 clips)",
+    "tail (<= 4 training clips, 3 clips)",
+  ]  # fmt: skip
+  figures = ablate._figures(subsets, seeds)
+  assert figures["tail"][0].tolist() == [1, 0]
+  assert figures["top1"][0].tolist() == figures["short"][0].tolist() == [1, 0.5]
+  assert figures["mean_class"][1].shape == (2, 2000)
 
 
 def test_table_is_markdown_for_people_and_there_is_a_picture(done):
@@ -156,6 +205,11 @@ def children(pid):
     ([("a b", []), ("a-b", [])], {}, 2, "names that differ in letters"),
     ([("a", ["train.sed=1"])], {}, 2, "train.sed: no such setting (did you mean"),
     ([("a", [])], {"fused": [("f", ["a", "c"])]}, 2, "expected rows, got ['c']"),
+    ([("a", [])], {"compare": [("a", "c")]}, 2, "expected rows, got ['c']"),
+    ([("a", [])], {"fused": [("a", ["a"])]}, 2, "--config.rows: expected different ones"),
+    ([("a", [])], {"folds": 1}, 2, "--config.folds: expected 0, or 2 and more, got 1"),
+    ([("a", [])], {"seeds": [0, 0]}, 2, "--config.seeds: expected different ones"),
+    ([], {}, 2, "--config.rows: expected different ones, got []"),
     ([("a", ["data.name=none"])], {}, 3, "expected a prepared data set"),
   ],
 )

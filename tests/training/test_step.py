@@ -11,14 +11,14 @@ from jaxmg.training import step as steps
 SGD = optimizers.optimizer("sgd", lambda count: 0.1, weight_decay=1e-3)
 
 
-def make(toy, optimizer, *, model=None, accumulate=1, decay=0.0, trained=None):
+def make(toy, optimizer, *, model=None, accumulate=1, ema_decay=0.0, trainable=None):
   model = model or toy.model
-  options = dict(average=decay > 0, trained=trained)
+  options = dict(ema=ema_decay > 0, trainable=trainable)
   state = jax.jit(
     lambda key: steps.init_train_state(model, optimizer, key, toy.example, **options)
   )(toy.key)
   loss = losses.classification(label_smoothing=0.1)
-  options = dict(accumulate=accumulate, decay=decay, trained=trained)
+  options = dict(accumulate=accumulate, ema_decay=ema_decay, trainable=trainable)
   return state, steps.make_train_step(model, toy.preprocess, loss, optimizer, **options)
 
 
@@ -126,6 +126,27 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(toy, parts):
   assert_close(*ends)
 
 
+def test_parts_of_a_batch_need_the_memory_of_one(toy):
+  wide, batch = Wide(), next(toy.Batches(size=64))
+  needed = {}
+  for accumulate in (1, 8):
+    state, train_step = make(toy, SGD, model=wide, accumulate=accumulate)
+    compiled = jax.jit(train_step).lower(state, batch, toy.key).compile()
+    needed[accumulate] = compiled.memory_analysis().temp_size_in_bytes
+  assert needed[8] < 0.4 * needed[1]
+
+
+class Wide(nn.Module):
+  """Needs much memory for each clip, and little for its parameters."""
+
+  @nn.compact
+  def __call__(self, x, *, train=False, rows=None):
+    x = jnp.tile(x[:, None], (1, 4000, 1))
+    for _ in range(4):
+      x = jnp.tanh(nn.Dense(12)(x))
+    return nn.Dense(3)(x.mean(1)), {"features": x}
+
+
 def test_batch_norm_sees_one_part_after_the_other(toy):
   batch = next(toy.Batches())
   state, train_step = make(toy, optax.sgd(0.0), accumulate=2)
@@ -139,7 +160,7 @@ def test_batch_norm_sees_one_part_after_the_other(toy):
 
 
 def test_part_that_is_not_finite_spoils_the_step(toy):
-  state, train_step = make(toy, SGD, accumulate=4, decay=0.9)
+  state, train_step = make(toy, SGD, accumulate=4, ema_decay=0.9)
   batch = next(toy.Batches())
   batch["values"][5] = np.nan
   after, metrics = jax.jit(train_step)(state, batch, toy.key)
@@ -148,7 +169,7 @@ def test_part_that_is_not_finite_spoils_the_step(toy):
 
 
 def test_average_follows_parameters_and_statistics(toy):
-  state, train_step = make(toy, SGD, decay=0.6)
+  state, train_step = make(toy, SGD, ema_decay=0.6)
   train_step, batches = jax.jit(train_step), toy.Batches()
   average = {"params": state.params, "batch_stats": state.batch_stats}
   for step in range(12):
@@ -156,15 +177,15 @@ def test_average_follows_parameters_and_statistics(toy):
     share = min(0.6, (1 + step) / (10 + step))
     new = {"params": state.params, "batch_stats": state.batch_stats}
     average = jax.tree.map(lambda x, y, share=share: share * x + (1 - share) * y, average, new)
-  assert_close(state.average, average)
-  assert state.variables is state.average
+  assert_close(state.ema, average)
+  assert state.variables is state.ema
   plain, _ = make(toy, SGD)
   assert_same_bits(plain.variables, {"params": plain.params, "batch_stats": plain.batch_stats})
 
 
 def test_what_is_not_trained_stays_and_the_model_is_that_of_inference(toy):
   optimizer = optimizers.optimizer("adamw", lambda count: 0.1, weight_decay=0.1)
-  state, train_step = make(toy, optimizer, trained=("head",))
+  state, train_step = make(toy, optimizer, trainable=("head",))
   moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 2]
   assert {leaf.shape for leaf in moments} == {(8, 3)}
   batch = next(toy.Batches())

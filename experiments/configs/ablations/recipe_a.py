@@ -12,16 +12,18 @@ import ml_collections
 
 def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
   dataset, *small = argument.split(",")
-  if small not in ([], ["small"]):
-    raise ValueError(f"expected DATASET[,small], got {argument!r}")
   topology = "imigue41" if dataset == "imigue" else "imigue22"
   config = ml_collections.ConfigDict()
   config.experiment = "posec3d"
   config.base = f"experiments/configs/posec3d.py:{','.join([dataset, 'joint', *small])}"
-  config.settings = ()  # of all rows, such as "data.dir=DATA"
+  config.settings = ()  # of all rows
+  if small:  # 32 frames, of which many clips have fewer, and pixels that a CPU has time for
+    pixels = ("inputs.size=24", "sampling.test_size=24", "sampling.test_clips=1")
+    config.settings = ("sampling.num_frames=32", "schedule.epochs=10", *pixels)
+  config.data = dict(dir="data")
   config.seeds = (0, 1, 2)
   config.folds = 0  # of the training subjects; 0: train on all of them, evaluate on the test set
-  config.jobs = 1  # runs at a time, each on its share of the cores
+  config.jobs = 1  # runs at a time, each on its share of the cores; on a GPU one
 
   baseline = ("skeleton=imigue22_legacy", "sampling.kind=uniform", "semantic.loss=off")
   parts = {
@@ -41,5 +43,10 @@ def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
   config.fused = (
     ("baseline: joint + limb", ("baseline", "baseline, limb")),
     ("all: joint + limb", ("all", "all, limb")),
+  )
+  config.compare = (
+    ("+ topology, limb", "baseline, limb"),
+    ("all, limb", "baseline, limb"),
+    ("all: joint + limb", "baseline: joint + limb"),
   )
   return config

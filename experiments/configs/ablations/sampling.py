@@ -1,6 +1,8 @@
 """Which frames PoseC3D sees of a clip: wrapped round, repeated, or interpolated; joint and limb.
 
-python -m experiments.ablate --config=experiments/configs/ablations/sampling.py:utd_mhad,small ...
+  python -m experiments.ablate --config=experiments/configs/ablations/sampling.py:DATASET[,small]
+
+DATASET: imigue (default), utd_mhad, or any other prepared set.
 """
 
 import ml_collections
@@ -10,15 +12,17 @@ KINDS = {"wrap": "uniform", "linspace": "linspace", "interpolate": "interpolate"
 
 def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
   dataset, *small = argument.split(",")
-  if small not in ([], ["small"]):
-    raise ValueError(f"expected DATASET[,small], got {argument!r}")
   config = ml_collections.ConfigDict()
   config.experiment = "posec3d"
   config.base = f"experiments/configs/posec3d.py:{','.join([dataset, 'joint', *small])}"
-  config.settings = ()  # of all rows, such as "data.dir=DATA"
+  config.settings = ()  # of all rows
+  if small:  # 64 frames, of which many clips have fewer, and pixels that a CPU has time for
+    pixels = ("inputs.size=24", "sampling.test_size=24")
+    config.settings = ("sampling.num_frames=64", "schedule.epochs=25", *pixels)
+  config.data = dict(dir="data")
   config.seeds = (0, 1, 2)
   config.folds = 0  # of the training subjects; 0: train on all of them, evaluate on the test set
-  config.jobs = 1  # runs at a time, each on its share of the cores
+  config.jobs = 1  # runs at a time, each on its share of the cores; on a GPU one
   config.rows = tuple(
     (f"{name}, {stream}", (f"sampling.kind={kind}", f"inputs.kind={stream}"))
     for stream in ("joint", "limb")
@@ -26,5 +30,10 @@ def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
   )
   config.fused = tuple(
     (f"{name}, joint + limb", (f"{name}, joint", f"{name}, limb")) for name in KINDS
+  )
+  config.compare = tuple(
+    (f"{name}, {stream}", f"wrap, {stream}")
+    for stream in ("limb", "joint + limb")
+    for name in ("linspace", "interpolate")
   )
   return config
