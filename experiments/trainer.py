@@ -229,13 +229,15 @@ def with_weights(
   if new:
     same += [("inputs", name) for name in ours["inputs"]]
     same += [("sampling", name) for name in ("kind", "num_frames", "num_persons", "points")]
-  pairs = {name: (ours[part][name], theirs[part].get(name)) for part, name in same}
+  pairs = {f"{part}.{name}": (ours[part][name], theirs[part].get(name)) for part, name in same}
   if new:
     pairs["skeleton"] = (ours["skeleton"], theirs["skeleton"])
   for name, (expected, got) in pairs.items():
     if expected != got:
-      hint = "of other classes: import_weights --drop_head" if name == "num_classes" else None
-      raise errors.CheckpointError(f"{where}: {name}", expected=expected, got=got, hint=hint)
+      other = name == "model.num_classes"
+      hint = "of other classes: import_weights --drop_head" if other else None
+      place = f"{where}: {name.removeprefix('model.')}"
+      raise errors.CheckpointError(place, expected=expected, got=got, hint=hint)
   if seen := held_out_clips(data, ours["data"], theirs["data"]):
     expected = "weights that have not seen the clips held out here"
     raise errors.CheckpointError(where, expected=expected, got=f"{seen} trained on")

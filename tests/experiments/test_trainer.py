@@ -118,8 +118,8 @@ def test_the_new_classifier_begins_as_a_fresh_one(run, train, tmp_path):
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    (["inputs.kind=limb"], "kind: expected limb, got joint"),
-    (["sampling.kind=linspace"], "kind: expected linspace, got uniform"),
+    (["inputs.kind=limb"], "inputs.kind: expected limb, got joint"),
+    (["sampling.kind=linspace"], "sampling.kind: expected linspace, got uniform"),
     (["skeleton=openpose18"], "skeleton: expected openpose18, got coco17"),
     (["data.fold=0/3"], "expected weights that have not seen the clips held out here, got 6"),
   ],
@@ -151,7 +151,8 @@ def test_an_average_begins_with_the_weights_of_another_run(run, train, tmp_path)
 
 
 def test_a_batch_in_parts_trains(train, tmp_path):
-  settings = ("train.batch_size=16", "train.accumulate=2", "train.class_weights=square_root")
+  weights = ("train.class_weights=square_root", "train.logit_adjustment=0.0")
+  settings = ("train.batch_size=16", "train.accumulate=2", *weights)
   assert train(tmp_path / "run", *settings) == 0
   assert lines(tmp_path / "run")[-1]["step"] == 2
 
