@@ -10,8 +10,9 @@ DIR/table.md, table.csv and differences.png. DIR belongs to one version of the c
 A config of one's own is a file like those in experiments/configs/ablations: `rows` are names and
 settings of the experiment, of which "KEY=@ROW" is the run directory of an earlier row (of the same
 seed and fold); `settings` are those of all rows; `fused` rows are the mean of the probabilities of
-others; `compare` names, of a row, the row that it is compared with, if not the first. Several
-settings on the command line: --config.settings='("train.ema=0.99", "train.batch_size=8")'.
+others; `compare` names, of a row, the row that it is compared with, if not the first; `also` are
+more settings of all rows, for the command line:
+--config.also='("train.ema=0.99", "train.batch_size=8")'. Rows may be added to DIR, not altered.
 
 A row's figures are means over the seeds, with their standard deviation. Behind them stands the
 difference to the other row, clip by clip and seed by seed, with a 95 % interval from the variance
@@ -149,7 +150,7 @@ def plan(config) -> list[Run]:
       raise errors.ConfigError(f"--config.{key}", expected=expected, got=got)
   for key, known, pairs in (
     ("fused", names, config.fused),
-    ("compare", names + fused, [(row, [other]) for row, other in config.compare]),
+    ("compare", names + fused, [(row, [row, other]) for row, other in config.compare]),
   ):
     for name, others in pairs:
       if missing := [other for other in others if other not in known]:
@@ -157,7 +158,8 @@ def plan(config) -> list[Run]:
   runs = []
   folds = [f"{i}/{config.folds}" for i in range(config.folds)] or [None]
   for seed, (row, settings), fold in itertools.product(config.seeds, config.rows, folds):
-    settings = [f"data.dir={config.data.dir}", *config.settings, *settings, f"train.seed={seed}"]
+    settings = [*config.settings, *config.also, *settings, f"train.seed={seed}"]
+    settings.insert(0, f"data.dir={config.data.dir}")
     if fold:  # the best of several checkpoints would be chosen by the clips that are reported
       settings += [f"data.fold={fold}", "train.evaluate_every=1000000"]
     last = dict(text.partition("=")[::2] for text in settings)  # a row's own replaces that of all

@@ -74,6 +74,7 @@ RANGES = {
   "train.label_smoothing": "[0, 1)",
   "train.logit_adjustment": "[0, 10]",
   "train.accumulate": "[1, 4096]",
+  "jobs": "[1, 1000]",
   "train.ema": "[0, 1)",
   "semantic.weight": "[0, 1000000]",
   "semantic.temperature": "(0, 1000]",

@@ -29,6 +29,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
   """Trains the model of a config in a work directory, from where it stopped."""
   mesh = sharding.data_mesh()
   check_batch_size(config, mesh)
+  check_stage(config)
   data = Source(os.path.join(config.data.dir, config.data.name))
   skeleton = find_skeleton(config, data)
   recipe = make_recipe(config, data, skeleton) | describe(config, data, skeleton)
@@ -36,7 +37,6 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
   if table is not None:
     recipe["model"]["embedding_size"] = table.shape[1]
   rows = data.rows("train", protocol=config.data.protocol, fold=recipe["data"]["fold"])
-  check_stage(config)
   classifier_only = config.stage == "classifier"
   trainable = ("head",) if classifier_only else None
   stream = {
@@ -278,6 +278,10 @@ def check_stage(config) -> None:
   if config.stage == "classifier" and not config.init_from:
     hint = "the run whose classifier is to be trained anew"
     raise errors.ConfigError("--config.init_from", expected="a run directory", got=None, hint=hint)
+  if config.semantic.table and config.semantic.loss == "off":
+    hint = "--config.semantic.loss=mse or contrastive takes one"
+    where = "--config.semantic.table"
+    raise errors.ConfigError(where, expected="none", got=config.semantic.table, hint=hint)
   if config.train.class_weights != "none" and config.train.logit_adjustment:
     where = "--config.train.class_weights"
     hint = "or --config.train.logit_adjustment=0.0: together they correct twice"
@@ -298,6 +302,9 @@ def label_embeddings(config, data: Source) -> np.ndarray | None:
   """The table that the second head learns, [K, D], or None."""
   if config.semantic.loss == "off":
     return None
+  learnt = pathlib.Path(config.init_from or "", predict.LABELS)
+  if config.stage == "classifier" and learnt.is_file():  # what the head, which stays, has learnt
+    return embeddings.from_npy(learnt, len(data.class_names))
   return embeddings.load(config.semantic.table, data.class_short_names, data.class_groups)
 
 

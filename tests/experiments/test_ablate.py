@@ -34,7 +34,7 @@ def config_file(nods, tmp_path_factory):
   """Writes the config of an ablation on `nods`."""
 
   def make(rows, **options):
-    options = dict(seeds=(0,), folds=0, jobs=2, fused=(), compare=()) | options
+    options = dict(seeds=(0,), folds=0, jobs=2, also=(), fused=(), compare=()) | options
     base = f"{ROOT}/experiments/configs/posec3d.py:imigue,joint,small"
     settings = ("data.name=nods", "schedule.epochs=2", *SETTINGS)
     options |= {
@@ -206,6 +206,9 @@ def children(pid):
     ([("a", ["train.sed=1"])], {}, 2, "train.sed: no such setting (did you mean"),
     ([("a", [])], {"fused": [("f", ["a", "c"])]}, 2, "expected rows, got ['c']"),
     ([("a", [])], {"compare": [("a", "c")]}, 2, "expected rows, got ['c']"),
+    ([("a", [])], {"compare": [("b", "a")]}, 2, "expected rows, got ['b']"),
+    ([("a", [])], {"jobs": 0}, 2, "--config.jobs: expected in [1, 1000], got 0"),
+    ([("a", [])], {"also": ["train.sed=1"]}, 2, "train.sed: no such setting"),
     ([("a", [])], {"fused": [("a", ["a"])]}, 2, "--config.rows: expected different ones"),
     ([("a", [])], {"folds": 1}, 2, "--config.folds: expected 0, or 2 and more, got 1"),
     ([("a", [])], {"seeds": [0, 0]}, 2, "--config.seeds: expected different ones"),

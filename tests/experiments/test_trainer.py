@@ -143,6 +143,16 @@ def test_weights_come_with_and_without_a_head_for_labels(run, labelled, train, t
   assert_same_bits(less, expected)
 
 
+def test_classifier_stage_keeps_the_table_that_its_head_has_learnt(train, tmp_path):
+  np.save(tmp_path / "labels.npy", np.eye(2, 5, dtype=np.float32))
+  first = ("semantic.loss=mse", f"semantic.table={tmp_path / 'labels.npy'}", "schedule.epochs=1")
+  assert train(tmp_path / "first", *first) == 0
+  stage = ("stage=classifier", f"init_from={tmp_path / 'first'}", "schedule.epochs=1")
+  assert train(tmp_path / "second", *stage, "semantic.loss=mse") == 0
+  table = np.load(tmp_path / "second" / library.LABELS)
+  np.testing.assert_array_equal(table, np.eye(2, 5))
+
+
 def test_an_average_begins_with_the_weights_of_another_run(run, train, tmp_path):
   start = variables(run, "best")
   settings = ("train.ema=0.5", f"init_from={run}", "optimizer.learning_rate=0.0")
@@ -161,6 +171,7 @@ def test_a_batch_in_parts_trains(train, tmp_path):
   ("settings", "message"),
   [
     (["stage=classifier"], "--config.init_from: expected a run directory, got None"),
+    (["semantic.table=a.npy"], "--config.semantic.table: expected none, got a.npy (--config"),
     (["stage=head"], "--config.stage: expected all or classifier, got head"),
     (["train.accumulate=3"], "--config.train.batch_size: expected a multiple of 3 parts, got 8"),
     (["train.accumulate=0"], "--config.train.accumulate: expected in [1, 4096], got 0"),

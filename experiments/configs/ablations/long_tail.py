@@ -16,6 +16,7 @@ def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
   config.base = f"experiments/configs/posec3d.py:{','.join([dataset, 'joint', *small])}"
   # Of all rows.
   config.settings = ("data.protocol=long_tail",) if dataset == "utd_mhad" else ()
+  config.also = ()  # more of them, from the command line
   config.data = dict(dir="data")
   config.seeds = (0, 1, 2)
   config.folds = 0  # of the training subjects; 0: train on all of them, evaluate on the test set

@@ -20,6 +20,7 @@ def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
   if small:  # 32 frames, of which many clips have fewer, and pixels that a CPU has time for
     pixels = ("inputs.size=24", "sampling.test_size=24", "sampling.test_clips=1")
     config.settings = ("sampling.num_frames=32", "schedule.epochs=10", *pixels)
+  config.also = ()  # more of them, from the command line
   config.data = dict(dir="data")
   config.seeds = (0, 1, 2)
   config.folds = 0  # of the training subjects; 0: train on all of them, evaluate on the test set

@@ -19,6 +19,7 @@ def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
   if small:  # 64 frames, of which many clips have fewer, and pixels that a CPU has time for
     pixels = ("inputs.size=24", "sampling.test_size=24")
     config.settings = ("sampling.num_frames=64", "schedule.epochs=25", *pixels)
+  config.also = ()  # more of them, from the command line
   config.data = dict(dir="data")
   config.seeds = (0, 1, 2)
   config.folds = 0  # of the training subjects; 0: train on all of them, evaluate on the test set
