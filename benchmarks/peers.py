@@ -127,6 +127,7 @@ def calls(
   state = step.TrainState(
     step=jnp.int32(0),
     skipped=jnp.int32(0),
+    ema={},
     opt_state=optimizer.init(variables["params"]),
     **jax.tree.map(jnp.array, variables),  # copies, which the first step may overwrite
   )

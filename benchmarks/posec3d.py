@@ -17,7 +17,7 @@ from jaxmg.pretrained import posec3d as table
 
 def main(argv: list[str] | None = None) -> None:
   parser = peers.parser(__doc__)
-  parser.add_argument("--variant", default="slowonly-r50", choices=models.posec3d.VARIANTS)
+  parser.add_argument("--variant", default="slowonly-r50", choices=("slowonly-r50", "tiny"))
   parser.add_argument("--batch_size", type=int, default=2)
   parser.add_argument("--frames", type=int, default=48)
   parser.add_argument("--size", type=int, default=56)

@@ -238,7 +238,8 @@ def with_weights(
       hint = "of other classes: import_weights --drop_head" if other else None
       place = f"{where}: {name.removeprefix('model.')}"
       raise errors.CheckpointError(place, expected=expected, got=got, hint=hint)
-  if seen := held_out_clips(data, ours["data"], theirs["data"]):
+  trained = pathlib.Path(run, "config.json").is_file()  # and not imported: those saw other data
+  if trained and (seen := held_out_clips(data, ours["data"], theirs["data"])):
     expected = "weights that have not seen the clips held out here"
     raise errors.CheckpointError(where, expected=expected, got=f"{seen} trained on")
   found = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", "best")
@@ -261,9 +262,9 @@ def with_weights(
   return state.replace(**found, ema=found if state.ema else {})
 
 
-def held_out_clips(data: Source, ours: dict, theirs: dict | None) -> int:
+def held_out_clips(data: Source, ours: dict, theirs: dict) -> int:
   """How many of the clips that we validate or test on another run of the same data trained on."""
-  if theirs is None or theirs["fingerprint"] != ours["fingerprint"]:
+  if theirs["fingerprint"] != ours["fingerprint"]:
     return 0
   held_out = "test" if ours["fold"] is None else "val"
   rows = [

@@ -103,7 +103,7 @@ def test_training_begins_with_imported_weights(source, tmp_path):
   init = functools.partial(step.init_train_state, model, optax.sgd(0.1))
   state = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 8, 16, 16, 17)))
   recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
-  begun = trainer.with_weights(state, str(tmp_path / "run"), recipe)
+  begun = trainer.with_weights(state, str(tmp_path / "run"), recipe, data=None)
   expected = weights(tmp_path / "run")
   jax.tree.map(np.testing.assert_array_equal, begun.params, expected["params"])
   jax.tree.map(np.testing.assert_array_equal, begun.batch_stats, expected["batch_stats"])
