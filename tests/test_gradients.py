@@ -102,7 +102,9 @@ def test_training_steps_are_those_of_pytorch():
   params = convert.convert(weights, shapes, posec3d.RULES)["params"]
   # In training the running statistics do not enter: any will do.
   batch_stats = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), state.batch_stats)
-  state = step.TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), jnp.int32(0))
+  state = step.TrainState(
+    jnp.int32(0), params, batch_stats, optimizer.init(params), jnp.int32(0), {}
+  )
   train_step = quick_jit(
     step.make_train_step(
       model,

@@ -123,8 +123,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.semantic.loss = "mse"
   if small:
     config.model.update(variant="small", dropout=0.2)
-    config.sampling.update(num_frames=16, test_clips=2, test_size=32)
-    config.inputs.size = 32
+    config.sampling.update(num_frames=16, test_clips=2, test_size=24)
+    config.inputs.size = 24
     config.augment.crop_area = (0.8, 1.0)
     config.optimizer.update(
       name="adamw", learning_rate=3e-3, reference_batch=16, weight_decay=0.05, decay="kernels"

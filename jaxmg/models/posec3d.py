@@ -16,11 +16,12 @@ from jaxtyping import Array, Float, Int
 from jaxmg import shapes
 from jaxmg.models import layers
 
-# The published network has 2,024,860 parameters at 17 joints and 60 classes. "small" is ours, for
-# laptops; "tiny" is for tests.
+# The published network has 2,024,860 parameters at 17 joints and 60 classes. "small" and
+# "small-strided" are ours, for laptops; "tiny" is for tests.
 VARIANTS = {
   "slowonly-r50": dict(width=32, depths=(4, 6, 3)),
-  "small": dict(width=16, depths=(1, 3, 3), stem=(3, 2)),
+  "small": dict(width=16, depths=(1, 2, 1)),
+  "small-strided": dict(width=16, depths=(1, 3, 3), stem=(3, 2)),
   "tiny": dict(width=4, depths=(1, 1, 1)),
 }
 

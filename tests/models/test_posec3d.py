@@ -12,7 +12,8 @@ from jaxmg.models import layers, posec3d
 
 PARAMETERS = {  # at 17 joints and 60 classes
   "slowonly-r50": 2_024_860,  # published
-  "small": 421_292,
+  "small": 199_852,
+  "small-strided": 421_292,
   "tiny": 16_728,
 }
 
