@@ -131,19 +131,10 @@ def plan(config) -> list[Run]:
   """All runs, in their order; raises ConfigError for rows that do not go together."""
   names = [name for name, _ in config.rows]
   fused = [name for name, _ in config.fused]
+  seeds = config.seeds
   for key, right, expected, got in (
-    (
-      "rows",
-      names and len({*names, *fused}) == len(names + fused),
-      "different ones",
-      names + fused,
-    ),
-    (
-      "seeds",
-      config.seeds and len({*config.seeds}) == len(config.seeds),
-      "different ones",
-      "others",
-    ),
+    ("rows", names and _differ(names + fused), "different ones", names + fused),
+    ("seeds", seeds and _differ(seeds), "different ones", seeds),
     ("folds", config.folds == 0 or config.folds > 1, "0, or 2 and more", config.folds),
   ):
     if not right:
@@ -158,8 +149,8 @@ def plan(config) -> list[Run]:
   runs = []
   folds = [f"{i}/{config.folds}" for i in range(config.folds)] or [None]
   for seed, (row, settings), fold in itertools.product(config.seeds, config.rows, folds):
-    settings = [*config.settings, *config.also, *settings, f"train.seed={seed}"]
-    settings.insert(0, f"data.dir={config.data.dir}")
+    common = (f"data.dir={config.data.dir}", *config.settings, *config.also)
+    settings = [*common, *settings, f"train.seed={seed}"]
     if fold:  # the best of several checkpoints would be chosen by the clips that are reported
       settings += [f"data.fold={fold}", "train.evaluate_every=1000000"]
     last = dict(text.partition("=")[::2] for text in settings)  # a row's own replaces that of all
@@ -173,6 +164,10 @@ def plan(config) -> list[Run]:
       raise errors.ConfigError(f"--config.rows: {row!r}", expected="an earlier row", got=got)
     runs.append(one)
   return runs
+
+
+def _differ(values: Sequence) -> bool:
+  return len({*values}) == len(values)
 
 
 def check_labels(config, split: str) -> None:

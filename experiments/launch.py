@@ -49,6 +49,7 @@ from jaxmg.training import sharding
 MAY_CHANGE = frozenset({"schedule.epochs", "train.log_every"})
 
 RANGES = {
+  "jobs": "[1, 1000]",
   "sampling.num_frames": "[1, 4096]",
   "sampling.num_persons": "[1, 100]",
   "sampling.crop": "(0, 1] to (0, 1]",
@@ -74,7 +75,6 @@ RANGES = {
   "train.label_smoothing": "[0, 1)",
   "train.logit_adjustment": "[0, 10]",
   "train.accumulate": "[1, 4096]",
-  "jobs": "[1, 1000]",
   "train.ema": "[0, 1)",
   "semantic.weight": "[0, 1000000]",
   "semantic.temperature": "(0, 1000]",

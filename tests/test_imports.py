@@ -111,8 +111,8 @@ ARROWS = {
   ),
   "benchmarks.prepare": "benchmarks.timing jaxmg.data.prepared",
   "benchmarks.recipe": (
-    "jax benchmarks.timing experiments.launch experiments.posec3d"
-    " jaxmg.data.prepared jaxmg.data.readers"
+    "jax benchmarks.loader benchmarks.timing experiments.launch experiments.posec3d"
+    " jaxmg.data.prepared"
   ),
   "benchmarks.timing": "jax",
   "benchmarks.torch_agcn": "torch",
