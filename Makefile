@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	@echo "Look at $(DEMO): test/confusion.png, test/views.png, metrics.jsonl; tensorboard --logdir=$(DEMO)"
 
 test: $(VENV)/installed
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
