@@ -27,6 +27,7 @@ clips.
 
 import csv
 import dataclasses
+import importlib.util
 import io
 import itertools
 import json
@@ -49,6 +50,10 @@ from jaxmg import errors, predict, scores
 from jaxmg.data.source import Source
 from jaxmg.training import metrics
 
+LEGEND = (
+  "Mean ± standard deviation over seeds (difference to the row in `against` [its 95 % interval, of "
+  "other clips of these people and other seeds])."
+)
 COLUMNS = {name: title for name, title in metrics.TITLES.items() if name != "top5"}
 
 
@@ -89,9 +94,14 @@ def run(config, workdir: pathlib.Path) -> None:
   runs = plan(config)
   folder = workdir / "runs"
   commands = {one.name: (config.base, one.overrides(folder)) for one in runs}
-  wanted = {name: launch.read_config(*command) for name, command in commands.items()}
   split = "val" if config.folds else "test"
-  check_labels(next(iter(wanted.values())), split)
+  wanted = {}
+  for name, command in commands.items():  # what a later row lacks is said before the first is run
+    try:
+      wanted[name] = launch.read_config(*command)
+      check_run(wanted[name], split)
+    except errors.Error as error:
+      raise type(error)(f"{name}: {error}") from error
   for made in (folder, workdir / "logs"):
     made.mkdir(exist_ok=True)
   print(f"{len(runs)} runs of {config.experiment}, {config.jobs} at a time", flush=True)
@@ -129,6 +139,7 @@ def run(config, workdir: pathlib.Path) -> None:
 
 def plan(config) -> list[Run]:
   """All runs, in their order; raises ConfigError for rows that do not go together."""
+  check(config)
   names = [name for name, _ in config.rows]
   fused = [name for name, _ in config.fused]
   seeds = config.seeds
@@ -170,9 +181,27 @@ def _differ(values: Sequence) -> bool:
   return len({*values}) == len(values)
 
 
-def check_labels(config, split: str) -> None:
-  """Raises DataError where the clips to compare on have hidden labels."""
+def check(config) -> None:
+  """Raises ConfigError for a config of one's own that is none of an ablation."""
+  known = ("also", "base", "compare", "data", "experiment", "folds", "fused", "jobs", "rows")
+  if missing := [key for key in (*known, "seeds", "settings") if key not in config]:
+    hint = "as in experiments/configs/ablations/long_tail.py"
+    raise errors.ConfigError("--config", expected=missing, got="none", hint=hint)
+  if importlib.util.find_spec(f"experiments.{config.experiment}") is None:
+    got = repr(config.experiment)
+    raise errors.ConfigError("--config.experiment", expected="a module of experiments", got=got)
+  for key in ("rows", "fused"):
+    for row in config[key]:
+      if list(map(type, row)) not in ([str, tuple], [str, list]):
+        expected = 'a name and a tuple, like ("limb", ("inputs.kind=limb",))'
+        raise errors.ConfigError(f"--config.{key}", expected=expected, got=row)
+
+
+def check_run(config, split: str) -> None:
+  """Raises for a run that will be refused, or whose clips have hidden labels."""
+  trainer.check_stage(config)
   data = Source(os.path.join(config.data.dir, config.data.name))
+  trainer.label_embeddings(config, data)
   fold = trainer.parse_fold(config.data.fold)
   rows = data.rows(split, protocol=config.data.protocol, fold=fold)
   if (data.labels[rows] < 0).any():
@@ -357,7 +386,7 @@ def _write(
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerows(table)
   for name, content in (
-    ("table.md", f"{title}; in %\n\n{rows}\n"),
+    ("table.md", f"{title}; in %\n\n{rows}\n\n{LEGEND}\n"),
     ("table.csv", text.getvalue()),
   ):
     temporary = workdir / f"{name}.tmp"

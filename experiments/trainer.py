@@ -115,7 +115,8 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
       found = (
         config.semantic.table or "built in, of the spelling of the names: no corpus, no meaning"
       )
-      print(f"label embeddings: {found}")
+      mean_square = np.square(table).mean()
+      print(f"label embeddings: {found}; {table.shape[1]} values, mean square {mean_square:.3g}")
   with checkpoints.Checkpoints(workdir / "checkpoints", fingerprint=fingerprint) as saved:
     if saved.latest_step() is None:
       if config.init_from:

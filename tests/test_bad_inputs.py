@@ -197,8 +197,8 @@ def test_a_work_directory_that_cannot_be_written(sandbox, row):
     ("B16", ["data.name=nods/1.0.0/index.json"], "got a file (python datasets/prepare.py"),
     ("B16", ["data.name=empty"], "got none (python datasets/prepare.py empty --manual_dir=RAW"),
     ("B20", ["data.protocol=xview"], "protocol: expected 'xsub', got 'xview'"),
-    ("B20", ["data.fold=0/4"], "n from 2 to 3 training subjects, got (0, 4)"),
-    ("B20", ["data.fold=3/3"], "0 <= i < n"),
+    ("B20", ["data.fold=0/4"], "n from 2 to 3 training subjects, got 0/4"),
+    ("B20", ["data.fold=3/3"], "i from 0 to n - 1"),
     ("B41", ["skeleton=kinect20"], "nods"),
     ("B04", ["train.batch_size=64"], "expected at least one batch of 64, got 18"),
   ]

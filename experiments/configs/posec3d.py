@@ -53,11 +53,12 @@ STREAMS = ("joint", "limb", "recipe_a", "recipe_a_limb")
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-  match = re.fullmatch(r"(\w+),(\w+)(,small)?(,fold=(\d+)(/\d+)?)?", argument)
-  if not match or match[2] not in STREAMS:
+  name, stream, *options = argument.split(",") if "," in argument else ("", "")
+  fold = [re.fullmatch(r"fold=(\d+(/\d+)?)", option) for option in options if option != "small"]
+  if not name or stream not in STREAMS or not all(fold) or len(fold) > 1:
     expected = f"DATASET,{' or '.join(STREAMS)}[,small][,fold=I]"
     raise ValueError(f"expected {expected}, got {argument!r}")
-  name, stream, small, _, fold, of = match.groups()
+  small = "small" in options
   recipe_a = stream.startswith("recipe_a")
   dataset = DATASETS.get(name, OTHER)
   config = ml_collections.ConfigDict()
@@ -68,7 +69,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     fold=ml_collections.config_dict.placeholder(str),  # "0/4": validate on a 4th of the subjects
   )
   if fold:
-    config.data.fold = fold + (of or "/4")
+    config.data.fold = fold[0][1] if fold[0][2] else f"{fold[0][1]}/4"
   config.stage = "all"  # or "classifier": of `init_from`, the head alone, on class-balanced batches
   config.init_from = ml_collections.config_dict.placeholder(str)  # a run, for its weights
   config.skeleton = dataset["skeleton"]

@@ -100,7 +100,7 @@ def from_glove(path: str | pathlib.Path, names: Sequence[str]) -> Float32[np.nda
 
 
 def from_npy(path: str | pathlib.Path, num_classes: int) -> Float32[np.ndarray, "k d"]:
-  """A table [K, D] of finite numbers, in the order of the classes.
+  """A table [K, D] of finite numbers, in the order of the classes, and no row of zeros.
 
   Two rows may be equal: classes that a regression need not tell apart. A contrastive loss and
   `nearest` cannot tell them apart.
@@ -126,6 +126,9 @@ def from_npy(path: str | pathlib.Path, num_classes: int) -> Float32[np.ndarray, 
     raise DataError(
       f"{path}: row {row}, column {column}", expected="a finite float32", got=table[row, column]
     )
+  if not table.any(axis=1).all():
+    row = int(np.argmin(table.any(axis=1)))
+    raise DataError(f"{path}: row {row}", expected="an embedding", got="zeros")
   return table
 
 

@@ -246,8 +246,8 @@ def _fold(subjects: np.ndarray, i: int, n: int, *, where: str) -> np.ndarray:
   if not (2 <= n <= len(names) and 0 <= i < n):
     raise DataError(
       f"{where}: fold",
-      expected=f"(i, n) with 0 <= i < n, and n from 2 to {len(names)} training subjects",
-      got=f"({i}, {n})",
+      expected=f"i/n with i from 0 to n - 1, and n from 2 to {len(names)} training subjects",
+      got=f"{i}/{n}",
     )
   # From the largest subject to the smallest: every group then takes one of each size.
   return names[np.argsort(-counts, kind="stable")][i::n]

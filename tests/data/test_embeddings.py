@@ -169,6 +169,7 @@ def test_a_npy_table_is_taken_as_it_is(tmp_path):
       np.array([[1, 1], [2, 2], [3, -1e60]]),
       "row 2, column 1: expected a finite float32, got -inf",
     ),
+    (np.array([[1.0], [0.0], [2.0]]), "row 1: expected an embedding, got zeros"),
     (np.array([["a"], ["b"], ["c"]]), "one array of numbers is expected"),
     (np.array([[1], [2], [None]]), "expected a whole npy file"),
     (np.ones((3, 2), complex), "one array of numbers is expected"),

@@ -97,8 +97,8 @@ def test_as_many_folds_as_subjects_leave_one_out(toy):
     (dict(split="trian"), "split: expected 'train' or 'test', got 'trian'"),
     (dict(split="val"), "got 'val' (a fold makes 'val' of training subjects)"),
     (dict(split="train", protocol="miga"), "protocol: expected 'xsub' or 'solo', got 'miga'"),
-    (dict(split="val", fold=(3, 3)), "n from 2 to 3 training subjects, got (3, 3)"),
-    (dict(split="val", fold=(0, 4)), "n from 2 to 3 training subjects, got (0, 4)"),
+    (dict(split="val", fold=(3, 3)), "n from 2 to 3 training subjects, got 3/3"),
+    (dict(split="val", fold=(0, 4)), "n from 2 to 3 training subjects, got 0/4"),
     (dict(split="val", fold=(0, 2), protocol="solo"), "from 2 to 0 training subjects"),
   ],
 )

@@ -34,16 +34,20 @@ def config_file(nods, tmp_path_factory):
   """Writes the config of an ablation on `nods`."""
 
   def make(rows, **options):
-    options = dict(seeds=(0,), folds=0, jobs=2, also=(), fused=(), compare=()) | options
-    base = f"{ROOT}/experiments/configs/posec3d.py:imigue,joint,small"
-    settings = ("data.name=nods", "schedule.epochs=2", *SETTINGS)
-    options |= {
-      "data": {"dir": str(nods)},
+    defaults = {
       "experiment": "posec3d",
-      "base": base,
-      "settings": settings,
+      "base": f"{ROOT}/experiments/configs/posec3d.py:imigue,joint,small",
+      "settings": ("data.name=nods", "schedule.epochs=2", *SETTINGS),
+      "also": (),
+      "data": {"dir": str(nods)},
+      "seeds": (0,),
+      "folds": 0,
+      "jobs": 2,
       "rows": rows,
+      "fused": (),
+      "compare": (),
     }
+    options = defaults | options
     path = tmp_path_factory.mktemp("config") / "ablation.py"
     path.write_text(
       "import ml_collections\n\n"
@@ -146,7 +150,7 @@ def test_table_is_markdown_for_people_and_there_is_a_picture(done):
   _, workdir = done
   lines = (workdir / "table.md").read_text().splitlines()
   assert lines[0] == "nods (SYNTHETIC), test subjects, 6 clips, seeds 0; in %"
-  assert [line.split(" | ")[0] for line in lines[4:]] == [
+  assert [line.split(" | ")[0] for line in lines[4:-2]] == [
     "| plain", "| labels, limb", "| re-trained", "| both",
   ]  # fmt: skip
   assert (workdir / "differences.png").stat().st_size > 5000
@@ -170,7 +174,7 @@ def test_what_is_done_is_not_done_again(done, capsys):
 
 
 def test_folds_survive_a_kill_and_end_with_the_same_table(config_file, tmp_path):
-  config = config_file((("plain", ()),), folds=3)
+  config = config_file((("plain", ()),), folds=2)
   assert run(config, tmp_path / "whole") == 0
   command = [sys.executable, "-m", "experiments.ablate", f"--config={config}"]
   killed = subprocess.Popen(
@@ -190,7 +194,7 @@ def test_folds_survive_a_kill_and_end_with_the_same_table(config_file, tmp_path)
     tables = [(tmp_path / folder / name).read_bytes() for folder in ("whole", "killed")]
     assert tables[0] == tables[1]
   # Every training clip is counted once, by the run that did not see its subject.
-  assert "3 folds of the training subjects, 18 clips" in (tmp_path / "whole/table.md").read_text()
+  assert "2 folds of the training subjects, 18 clips" in (tmp_path / "whole/table.md").read_text()
 
 
 def children(pid):
@@ -213,7 +217,11 @@ def children(pid):
     ([("a", [])], {"folds": 1}, 2, "--config.folds: expected 0, or 2 and more, got 1"),
     ([("a", [])], {"seeds": [0, 0]}, 2, "--config.seeds: expected different ones"),
     ([], {}, 2, "--config.rows: expected different ones, got []"),
-    ([("a", ["data.name=none"])], {}, 3, "expected a prepared data set"),
+    ([("a", ["data.name=none"])], {}, 3, "a-seed0: "),
+    ([("a", [])], {"experiment": "pose3d"}, 2, "--config.experiment: expected a module of"),
+    ([("a", ["inputs.kind=limb"]), "b"], {}, 2, "--config.rows: expected a name and a tuple"),
+    ([("a", "inputs.kind=limb")], {}, 2, "--config.rows: expected a name and a tuple"),
+    ([("a", []), ("b", ["semantic.loss=mse", "semantic.table=no.npy"])], {}, 3, "b-seed0: no.npy"),
   ],
 )
 def test_wrong_ablation_is_one_line(config_file, tmp_path, capsys, rows, options, code, message):
@@ -222,6 +230,12 @@ def test_wrong_ablation_is_one_line(config_file, tmp_path, capsys, rows, options
   assert error.startswith("jaxmg: error: ")
   assert message in error
   assert error.count("\n") == 1
+
+
+def test_config_of_something_else_is_one_line(tmp_path, capsys):
+  config = f"{ROOT}/experiments/configs/posec3d.py:imigue,joint"
+  assert run(config, tmp_path / "run") == 2
+  assert "--config: expected ['also', 'base', " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["recipe_a", "sampling", "long_tail"])

@@ -82,3 +82,15 @@ def test_every_shipped_config_is_complete_and_in_range(config):
     for stream in module["STREAMS"]:
       for variant in ("", ",small"):
         launch.check(module["get_config"](f"{name},{stream}{variant}"))
+
+
+def test_options_of_a_config_come_in_any_order():
+  import runpy
+
+  get_config = runpy.run_path(str(CONFIGS / "posec3d.py"))["get_config"]
+  first, second = (get_config(f"imigue,joint,{end}") for end in ("small,fold=2", "fold=2/4,small"))
+  assert first.data.fold == "2/4"
+  assert first.to_dict() == second.to_dict()
+  for wrong in ("imigue", "imigue,joint,large", "imigue,joint,fold=1,fold=2", ",joint"):
+    with pytest.raises(ValueError, match="expected DATASET,joint or "):
+      get_config(wrong)
