@@ -6,8 +6,6 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-import numpy as np
-
 from jaxmg.data import prepared, readers
 from jaxmg.errors import DataError
 
@@ -37,11 +35,7 @@ CLASSES = (
   ("illustrative hand gestures", "illustrative", "illustrative"),
 )
 
-# A line of a skeleton file: of each joint x, y, z, four of a quaternion, u, v, and two more.
-NUM_JOINTS, NUM_VALUES = 25, 11
-COLUMNS = [NUM_VALUES * v + i for v in range(NUM_JOINTS) for i in (0, 1, 2, 7, 8)]  # those we read
 DEPTH_IMAGE = 512, 424  # width, height
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +72,9 @@ class Builder(prepared.Builder):
       if sample not in (*TRAIN_SUBJECTS, *TEST_SUBJECTS):
         expected = f"samples 1 to {TEST_SUBJECTS[-1]}"
         raise DataError(skeletons[sample], expected=expected, got=sample, hint="not SMG?")
-      whole = read_skeleton(skeletons[sample])
+      whole = readers.read(skeletons[sample])
+      if whole.joints3d is None:
+        raise DataError(skeletons[sample], expected="275 columns", got=f"{whole.layout}")
       num_frames = len(whole.keypoints)
       if (whole.keypoints[..., :2] < DEPTH_IMAGE).all():
         size = "{} x {}".format(*DEPTH_IMAGE)
@@ -112,25 +108,6 @@ class Builder(prepared.Builder):
       if match := re.fullmatch(rf"Sample(\d+)_{kind}\.csv", path.name):
         found.setdefault(int(match[1]), path)
     return found
-
-
-def read_skeleton(path: str | pathlib.Path) -> readers.Clip:
-  """Reads `Sample0001_skeleton.csv`: a line of 275 values per frame, without a header.
-
-  A joint's score is 1 where both its metres and its pixels are given, which is where they are not
-  all 0.
-  """
-  path = pathlib.Path(path)
-  frames = [_floats(where, cells) for where, cells in _lines(path)]
-  values = np.array(frames, np.float32).reshape(-1, 1, NUM_JOINTS, 5)  # T M V
-  joints3d, uv = values[..., :3], values[..., 3:]
-  score = joints3d.any(-1, keepdims=True) & uv.any(-1, keepdims=True)
-  try:
-    clip = readers.Clip(np.concatenate([uv, score], -1), "kinect25", joints3d=joints3d)
-    readers.check_pixels(clip)
-  except DataError as error:
-    raise DataError(f"{path}: {error}") from error
-  return clip
 
 
 def read_labels(path: str | pathlib.Path) -> list[Label]:
@@ -168,27 +145,6 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     raise DataError(path, expected="a file", got="nothing") from None
   except (UnicodeDecodeError, csv.Error) as error:
     raise DataError(f"{path}: {error}") from error
-
-
-def _floats(where: str, cells: list[str]) -> np.ndarray:
-  if len(cells) != NUM_JOINTS * NUM_VALUES:
-    raise DataError(where, expected=f"{NUM_JOINTS * NUM_VALUES} columns", got=len(cells))
-  values = np.array([_float32(cells[column]) for column in COLUMNS], np.float32)
-  if not np.isfinite(values).all():
-    column = COLUMNS[int(np.argmin(np.isfinite(values)))]
-    raise DataError(
-      f"{where}: column {column + 1}", expected="a finite number", got=repr(cells[column])
-    )
-  return values
-
-
-def _float32(cell: str) -> float:
-  """The number in a cell, or nan for what is none or too large."""
-  try:
-    value = float(cell)
-  except ValueError:
-    return np.nan
-  return value if abs(value) <= MAX_FLOAT32 else np.nan
 
 
 def _integers(where: str, cells: list[str], names: tuple[str, ...]) -> list[int]:

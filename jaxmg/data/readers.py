@@ -3,7 +3,8 @@
 `read` knows these, by suffix:
 
   .csv      one frame per line: x, y, score of 17, 18, 22, 25, 35 (iMiGUE's `_light_hand`), 41 or
-            137 points; a header line and a first column of frame numbers may be there
+            137 points; a header line and a first column of frame numbers may be there. Or SMG's
+            `_skeleton.csv`: 11 values of 25 joints, whose scores are 1 where they were seen
   .xlsx     one frame per row, the same columns (iMiGUE: 411, which is 137 points)
   .npy      [T, V, 3], [T, M, V, 3], or the MiGA organisers' [3, T, V, M], whose last frames of
             zeros are padding, and dropped
@@ -219,7 +220,15 @@ def _read_csv(path: pathlib.Path, layout: Layout | None) -> Clip:
         table = np.loadtxt(file, delimiter=",", comments=None, ndmin=2)
       except ValueError as error:
         raise DataError(str(error).split(";")[0]) from error  # what follows is advice on loadtxt
-  return _from_table(table, layout)
+  return _from_smg(table, layout) if len(cells) == 25 * 11 else _from_table(table, layout)
+
+
+def _from_smg(table: np.ndarray, layout: Layout | None) -> Clip:
+  """Rows of x, y, z, a quaternion, u, v and two more of each joint."""
+  values = table.reshape(-1, 1, 25, 11)
+  joints3d, uv = values[..., :3], values[..., 7:9]
+  score = joints3d.any(-1, keepdims=True) & uv.any(-1, keepdims=True)
+  return Clip(np.concatenate([uv, score], -1), layout or "kinect25", joints3d=joints3d)
 
 
 def _read_xlsx(path: pathlib.Path, layout: Layout | None) -> Clip:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, launch, posec3d
-from jaxmg.data import prepared, source
+from jaxmg.data import prepared, readers, source
 from jaxmg.errors import DataError
 from jaxmg.skeletons import topology
 
@@ -83,12 +83,12 @@ def test_frames_count_from_one_and_ends_are_inclusive(prepare, raw):
   assert (record["keypoints"][..., 2] == 1).all()
 
 
-def test_joints_of_zeros_are_absent(smg, raw):
+def test_joints_of_zeros_are_absent(raw):
   array = values(1)
   array[0, 3] = 0  # neither metres nor pixels
   array[1, 4, 7:9] = 0
   array[2, 5, :3] = 0
-  clip = smg.read_skeleton(write_skeleton(raw, 1, array))
+  clip = readers.read(write_skeleton(raw, 1, array))
   absent = [tuple(place) for place in np.argwhere(clip.keypoints[:, 0, :, 2] == 0)]
   assert absent == [(0, 3), (1, 4), (2, 5)]
   assert not clip.keypoints[0, 0, 3].any()
@@ -137,11 +137,19 @@ def test_gestures_that_imigue_has_too_are_called_and_grouped_as_there(prepare):
   assert {name: smg[name] for name in shared} == {name: imigue[name] for name in shared}
 
 
-def test_the_columns_are_those_of_kinect_v2(smg):
-  layout = topology.get("kinect25")
-  assert layout.num_joints == smg.NUM_JOINTS
-  head = smg.COLUMNS[5 * layout.joints.index("head") :][:5]
-  assert head == [33, 34, 35, 40, 41]
+def test_the_columns_are_those_of_kinect_v2(tmp_path):
+  path = tmp_path / "recording.csv"
+  path.write_text(",".join(map(str, range(1000, 1275))) + "\n")
+  clip = readers.read(path)
+  head = topology.get("kinect25").joints.index("head")
+  assert clip.joints3d[0, 0, head].tolist() == [1033, 1034, 1035]
+  assert clip.keypoints[0, 0, head].tolist() == [1040, 1041, 1]
+
+
+def test_another_csv_file_is_no_skeleton_of_smg(prepare, raw):
+  (raw / "Sample0001" / "Sample0001_skeleton.csv").write_text(",".join(25 * ["5,5,1"]))
+  with pytest.raises(DataError, match=r"_skeleton.csv: expected 275 columns"):
+    write(prepare, raw)
 
 
 def test_files_may_lie_in_any_folder(prepare, raw):
@@ -216,33 +224,27 @@ def line(column=None, cell="0.5", count=275):
 @pytest.mark.parametrize(
   ("content", "expected"),
   [
-    (line() + line(count=274), ":2: expected 275 columns, got 274"),
-    (line() + "\n" + line(count=276), ":3: expected 275 columns, got 276"),
-    (line() + line(12, "nan"), ":2: column 12: expected a finite number, got 'nan'"),
-    (line(9, "-inf"), ":1: column 9: expected a finite number, got '-inf'"),
-    (line(1, "1e39"), ":1: column 1: expected a finite number, got '1e39'"),
-    (line(3, "x"), ":1: column 3: expected a finite number, got 'x'"),
-    (line(8, ""), ":1: column 8: expected a finite number, got ''"),
+    (line() + line(count=274), "columns changed from 275 to 274 at row 2"),
+    (line(count=276), "points: expected 17 (coco17)"),
+    (line() + line(12, "nan"), "joints3d: frame 1, person 0, joint 1, axis 0"),
+    (line(9, "-inf"), "keypoints: frame 0, person 0, joint 0, axis 1"),
+    (line(1, "1e39"), "joints3d: frame 0, person 0, joint 0, axis 0"),
+    (line(3, "x"), "could not convert string 'x' to float64 at row 0, column 3"),
+    (line(8, ""), "could not convert string '' to float64 at row 0, column 8"),
     (line(8, "1e10"), ": keypoints: frame 0, person 0, joint 0, axis 0: expected at most 1e9"),
     (line(), ": coordinates: expected pixels, got none above 1"),
-    ("", ": keypoints: expected [T, M, 25, 3], T and M at least 1, got [0, 1, 25, 3]"),
+    ("", "the table: expected at least one frame, got none"),
     (b"\xff\n", "utf-8"),
   ],
 )
-def test_a_faulty_skeleton_is_named_by_line_and_column(smg, tmp_path, content, expected):
+def test_a_faulty_skeleton_is_named_by_its_place(tmp_path, content, expected):
   path = tmp_path / "Sample0001_skeleton.csv"
   path.write_bytes(content if isinstance(content, bytes) else content.encode())
   with pytest.raises(DataError) as caught:
-    smg.read_skeleton(path)
+    readers.read(path)
   assert str(caught.value).startswith(str(path))
   assert expected in str(caught.value)
   assert "\n" not in str(caught.value)
-
-
-def test_columns_that_are_not_read_may_hold_anything(smg, tmp_path):
-  path = tmp_path / "Sample0001_skeleton.csv"
-  path.write_text(line(11, "Tracked").replace("0.5", "5"))
-  assert (smg.read_skeleton(path).keypoints == [5, 5, 1]).all()
 
 
 @pytest.mark.parametrize(
