@@ -121,7 +121,7 @@ def main(
     flags.DEFINE_string(
       "config",
       None,
-      "FILE.py[:ARGUMENT]; --config.KEY=VALUE changes one setting.",
+      "FILE.py[:ARGUMENT]; --config.KEY=VALUE changes one setting, --help with it lists them.",
       required=True,
       flag_values=values,
     )
@@ -214,6 +214,10 @@ def _parse(run, define, argv, positional=None):
   define(values)
   if "--help" in argv:
     print(run.__globals__["__doc__"] or "", values.get_help(), sep="\n")
+    for text in (flag.partition("=")[2] for flag in argv if re.match("--?config=", flag)):
+      print(f"\n{text}:")
+      for key, value in flatten(read_config(text, []).to_dict()).items():
+        print(f"  --config.{key}={value}")
     sys.exit(0)
   try:
     _, *arguments = values(["", *argv])

@@ -140,6 +140,14 @@ def test_help_lists_the_flags(capsys):
   assert "--workdir" in capsys.readouterr().out
 
 
+def test_help_with_a_config_lists_its_settings(capsys):
+  with pytest.raises(SystemExit) as stop:
+    launch.main(lambda *_: None, ["--config=c.py:limb", "--help"])
+  assert stop.value.code == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[lines.index("c.py:limb:") + 1 :].count("  --config.inputs.kind=limb") == 1
+
+
 def test_the_same_command_in_the_same_work_directory_goes_on():
   assert [_main("--config.model.depth=5") for _ in range(2)] == [0, 0]
 
