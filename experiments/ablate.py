@@ -54,6 +54,19 @@ LEGEND = (
   "Mean ± standard deviation over seeds (difference to the row in `against` [its 95 % interval, of "
   "other clips of these people and other seeds])."
 )
+KEYS = [
+  "also",
+  "base",
+  "compare",
+  "data",
+  "experiment",
+  "folds",
+  "fused",
+  "jobs",
+  "rows",
+  "seeds",
+  "settings",
+]
 COLUMNS = {name: title for name, title in metrics.TITLES.items() if name != "top5"}
 
 
@@ -95,11 +108,13 @@ def run(config, workdir: pathlib.Path) -> None:
   folder = workdir / "runs"
   commands = {one.name: (config.base, one.overrides(folder)) for one in runs}
   split = "val" if config.folds else "test"
+  first = {one.name for one in runs if (one.seed, one.fold) == (runs[0].seed, runs[0].fold)}
   wanted = {}
   for name, command in commands.items():  # what a later row lacks is said before the first is run
     try:
       wanted[name] = launch.read_config(*command)
-      check_run(wanted[name], split)
+      if name in first:
+        check_run(wanted[name], split)
     except errors.Error as error:
       raise type(error)(f"{name}: {error}") from error
   for made in (folder, workdir / "logs"):
@@ -183,18 +198,26 @@ def _differ(values: Sequence) -> bool:
 
 def check(config) -> None:
   """Raises ConfigError for a config of one's own that is none of an ablation."""
-  known = ("also", "base", "compare", "data", "experiment", "folds", "fused", "jobs", "rows")
-  if missing := [key for key in (*known, "seeds", "settings") if key not in config]:
+  if missing := [key for key in KEYS if key not in config]:
     hint = "as in experiments/configs/ablations/long_tail.py"
     raise errors.ConfigError("--config", expected=missing, got="none", hint=hint)
-  if importlib.util.find_spec(f"experiments.{config.experiment}") is None:
-    got = repr(config.experiment)
+  name = config.experiment
+  if not name.isidentifier() or importlib.util.find_spec(f"experiments.{name}") is None:
+    got = repr(name)
     raise errors.ConfigError("--config.experiment", expected="a module of experiments", got=got)
   for key in ("rows", "fused"):
     for row in config[key]:
-      if list(map(type, row)) not in ([str, tuple], [str, list]):
-        expected = 'a name and a tuple, like ("limb", ("inputs.kind=limb",))'
+      right = _is_list(row) and len(row) == 2 and isinstance(row[0], str) and _is_list(row[1])
+      if not right or not all(isinstance(text, str) for text in row[1]):
+        expected = 'a name and texts, like ("limb", ("inputs.kind=limb",))'
         raise errors.ConfigError(f"--config.{key}", expected=expected, got=row)
+  for row in config.compare:
+    if not _is_list(row) or len(row) != 2:
+      raise errors.ConfigError("--config.compare", expected="a row and another", got=row)
+
+
+def _is_list(value: object) -> bool:
+  return isinstance(value, list | tuple)
 
 
 def check_run(config, split: str) -> None:

@@ -26,6 +26,7 @@ import os
 import pathlib
 import re
 import runpy
+import shlex
 import shutil
 import signal
 import socket
@@ -121,7 +122,7 @@ def main(
     flags.DEFINE_string(
       "config",
       None,
-      "FILE.py[:ARGUMENT]; --config.KEY=VALUE changes one setting, --help with it lists them.",
+      "FILE.py[:ARGUMENT]; --config.KEY=VALUE changes one setting (with --help: lists them).",
       required=True,
       flag_values=values,
     )
@@ -217,7 +218,7 @@ def _parse(run, define, argv, positional=None):
     for text in (flag.partition("=")[2] for flag in argv if re.match("--?config=", flag)):
       print(f"\n{text}:")
       for key, value in flatten(read_config(text, []).to_dict()).items():
-        print(f"  --config.{key}={value}")
+        print(f"  --config.{key}={shlex.quote(str(value))}")
     sys.exit(0)
   try:
     _, *arguments = values(["", *argv])

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments import evaluate, launch
 from jaxmg import errors, predict
@@ -62,22 +63,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
   )
 
   steps_per_epoch = len(rows) // config.train.batch_size
-  steps = config.schedule.epochs * steps_per_epoch
-  rate = optimizers.scaled_learning_rate(
-    config.optimizer.learning_rate,
-    batch_size=config.train.batch_size,
-    reference_batch=config.optimizer.reference_batch,
-  )
-  schedule = optimizers.schedule(
-    config.schedule.name,
-    learning_rate=rate,
-    steps=steps,
-    warmup_steps=round(config.schedule.warmup_epochs * steps_per_epoch),
-    milestones=[epoch * steps_per_epoch for epoch in config.schedule.milestones],
-  )
-  options = config.optimizer.to_dict()
-  del options["learning_rate"], options["reference_batch"]
-  optimizer = optimizers.optimizer(options.pop("name"), schedule, **options)
+  optimizer, schedule, rate = make_optimizer(config, steps_per_epoch)
   counts = class_counts(data, rows, balanced=classifier_only)
 
   model = predict.build_model(recipe, dtype=jnp.dtype(config.train.dtype))
@@ -130,7 +116,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
       step.compile_train_step(train_step, mesh),
       batches,
       mesh=mesh,
-      steps=steps,
+      steps=config.schedule.epochs * steps_per_epoch,
       steps_per_epoch=steps_per_epoch,
       key=train_key,
       learning_rate=schedule,
@@ -308,6 +294,27 @@ def label_embeddings(config, data: Source) -> np.ndarray | None:
   if config.stage == "classifier" and learnt.is_file():  # what the head, which stays, has learnt
     return embeddings.from_npy(learnt, len(data.class_names))
   return embeddings.load(config.semantic.table, data.class_short_names, data.class_groups)
+
+
+def make_optimizer(
+  config, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, optax.Schedule, float]:
+  """The optimizer, the learning rate of every step, and the rate that it begins or peaks at."""
+  rate = optimizers.scaled_learning_rate(
+    config.optimizer.learning_rate,
+    batch_size=config.train.batch_size,
+    reference_batch=config.optimizer.reference_batch,
+  )
+  schedule = optimizers.schedule(
+    config.schedule.name,
+    learning_rate=rate,
+    steps=config.schedule.epochs * steps_per_epoch,
+    warmup_steps=round(config.schedule.warmup_epochs * steps_per_epoch),
+    milestones=[epoch * steps_per_epoch for epoch in config.schedule.milestones],
+  )
+  options = config.optimizer.to_dict()
+  del options["learning_rate"], options["reference_batch"]
+  return optimizers.optimizer(options.pop("name"), schedule, **options), schedule, rate
 
 
 def class_counts(data: Source, rows: np.ndarray, *, balanced: bool) -> np.ndarray:

@@ -97,7 +97,7 @@ ARROWS = {
     "absl jaxmg.errors jaxmg.predict jaxmg.data.readers jaxmg.skeletons.topology experiments.launch"
   ),
   "experiments.submit": "absl jaxmg.errors jaxmg.scores jaxmg.data.source experiments.launch",
-  "experiments.trainer": "jax jaxmg experiments.evaluate experiments.launch",
+  "experiments.trainer": "jax jaxmg optax experiments.evaluate experiments.launch",
   # What each claim of speed is measured with; imported by itself alone, and peers in functions.
   "benchmarks.agcn": (
     "jax benchmarks.peers jaxmg.models jaxmg.pretrained jaxmg.skeletons [benchmarks.torch_agcn]"

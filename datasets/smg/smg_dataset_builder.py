@@ -74,7 +74,7 @@ class Builder(prepared.Builder):
         raise DataError(skeletons[sample], expected=expected, got=sample, hint="not SMG?")
       whole = readers.read(skeletons[sample])
       if whole.joints3d is None:
-        raise DataError(skeletons[sample], expected="275 columns", got=f"{whole.layout}")
+        raise DataError(skeletons[sample], expected="275 columns", got=f"points of {whole.layout}")
       num_frames = len(whole.keypoints)
       if (whole.keypoints[..., :2] < DEPTH_IMAGE).all():
         size = "{} x {}".format(*DEPTH_IMAGE)

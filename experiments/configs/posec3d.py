@@ -8,7 +8,8 @@ then seen in its own layout. STREAM: joint or limb, or recipe_a or recipe_a_limb
 with what Xu et al. (MiGA 2025, arXiv 2506.12848) add to PoseC3D: interpolation in time, label
 embeddings and, for imigue, the skeleton with the face; how, is our reading (docs/recipe_a.md).
 "small" is a network and an input for a laptop's CPU, without claim to anybody's figures. "fold=2"
-holds out the third quarter of the training subjects, "fold=2/8" the third eighth.
+holds out the third quarter of the training subjects, "fold=2/8" the third eighth. These two may
+come in any order.
 """
 
 import re

@@ -211,7 +211,8 @@ def _read_csv(path: pathlib.Path, layout: Layout | None) -> Clip:
     cells = [cell.strip() for cell in file.readline().split(",")]
     columns = [str(i) for i in range(len(cells))]
     named = cells[0][:1].isalpha() and not _is_number(cells[0])
-    header = named or cells[1:] in (columns[:-1], columns[1:])
+    smg = len(cells) == 25 * 11  # which has no header
+    header = not smg and (named or cells[1:] in (columns[:-1], columns[1:]))
     if not header:
       file.seek(0)
     with warnings.catch_warnings():
@@ -220,7 +221,7 @@ def _read_csv(path: pathlib.Path, layout: Layout | None) -> Clip:
         table = np.loadtxt(file, delimiter=",", comments=None, ndmin=2)
       except ValueError as error:
         raise DataError(str(error).split(";")[0]) from error  # what follows is advice on loadtxt
-  return _from_smg(table, layout) if len(cells) == 25 * 11 else _from_table(table, layout)
+  return _from_smg(table, layout) if smg else _from_table(table, layout)
 
 
 def _from_smg(table: np.ndarray, layout: Layout | None) -> Clip:

@@ -148,7 +148,9 @@ def test_the_columns_are_those_of_kinect_v2(tmp_path):
 
 def test_another_csv_file_is_no_skeleton_of_smg(prepare, raw):
   (raw / "Sample0001" / "Sample0001_skeleton.csv").write_text(",".join(25 * ["5,5,1"]))
-  with pytest.raises(DataError, match=r"_skeleton.csv: expected 275 columns"):
+  with pytest.raises(
+    DataError, match=r"_skeleton.csv: expected 275 columns, got points of openpose25"
+  ):
     write(prepare, raw)
 
 
@@ -229,6 +231,7 @@ def line(column=None, cell="0.5", count=275):
     (line() + line(12, "nan"), "joints3d: frame 1, person 0, joint 1, axis 0"),
     (line(9, "-inf"), "keypoints: frame 0, person 0, joint 0, axis 1"),
     (line(1, "1e39"), "joints3d: frame 0, person 0, joint 0, axis 0"),
+    (line(1, "x") + line(), "could not convert string 'x' to float64 at row 0, column 1"),
     (line(3, "x"), "could not convert string 'x' to float64 at row 0, column 3"),
     (line(8, ""), "could not convert string '' to float64 at row 0, column 8"),
     (line(8, "1e10"), ": keypoints: frame 0, person 0, joint 0, axis 0: expected at most 1e9"),
