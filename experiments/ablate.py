@@ -52,7 +52,7 @@ from jaxmg.training import metrics
 
 LEGEND = (
   "Mean ± standard deviation over seeds (difference to the row in `against` [its 95 % interval, of "
-  "other clips of these people and other seeds])."
+  "other clips of these people and, with several seeds, of other seeds])."
 )
 KEYS = [
   "also",
