@@ -39,7 +39,9 @@ class RandomClips(prepared.Builder):
     for i in range(self.num_clips):
       shape = (rng.integers(16, 113), 1, skeletons.get(self.skeleton).num_joints, 3)
       keypoints = rng.uniform((0, 0, 0.1), (1280, 720, 1), shape).astype(np.float32)
-      yield prepared.Example(f"{i}", 0, f"{i % 10}", readers.Clip(keypoints, self.skeleton))
+      yield prepared.Example(
+        f"{i}", i % len(self.class_names), f"{i % 10}", readers.Clip(keypoints, self.skeleton)
+      )
 
 
 def main(argv: list[str] | None = None) -> None:
