@@ -21,7 +21,14 @@ from jaxmg.skeletons.topology import Skeleton
 
 
 def run(config, workdir: pathlib.Path) -> None:
-  trainer.run(config, workdir, describe=describe, augment=augment)
+  trainer.run(
+    config, workdir, describe=describe, augment=augment, train_points=train_points(config)
+  )
+
+
+def train_points(config) -> str:
+  """Key points, unless bodies are turned in space before they are projected."""
+  return "joints3d" if config.augment.turn or config.augment.tilt else "keypoints"
 
 
 def describe(config, data: Source, skeleton: Skeleton) -> dict:
@@ -29,6 +36,10 @@ def describe(config, data: Source, skeleton: Skeleton) -> dict:
   if config.sampling.points != "keypoints":
     got = config.sampling.points
     raise errors.ConfigError("--config.sampling.points", expected="keypoints", got=got)
+  if train_points(config) == "joints3d" and not data.joints3d:
+    got = f"{config.augment.turn:g} and {config.augment.tilt:g}"
+    hint = f"{data.name} has no 3-D joints to turn"
+    raise errors.ConfigError("--config.augment.turn and tilt", expected="0", got=got, hint=hint)
   return {
     "model": {
       "name": config.model.name,
@@ -46,16 +57,18 @@ def describe(config, data: Source, skeleton: Skeleton) -> dict:
 
 
 def augment(config, recipe: dict, skeleton: Skeleton) -> Callable:
+  points = train_points(config)
   render = functools.partial(
     inputs.heatmap_inputs,
     skeleton=skeleton,
+    points=points,
     kind=config.inputs.kind,
     size=config.inputs.size,
     sigma=config.inputs.sigma,
     mirror=recipe["inputs"]["mirror"],
     **config.augment.to_dict(),
   )
-  return lambda keys, batch: render(batch["keypoints"], batch["frame_size"], keys=keys)
+  return lambda keys, batch: render(batch[points], batch["frame_size"], keys=keys)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,18 @@ from jaxmg.skeletons.topology import Skeleton
 from jaxmg.training import checkpoints, loop, losses, optimizers, sharding, step
 
 
-def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable) -> None:
-  """Trains the model of a config in a work directory, from where it stopped."""
+def run(
+  config,
+  workdir: pathlib.Path,
+  *,
+  describe: Callable,
+  augment: Callable,
+  train_points: str | None = None,
+) -> None:
+  """Trains the model of a config in a work directory, from where it stopped.
+
+  `train_points` is what training takes if not the recipe's points, with which it is evaluated.
+  """
   mesh = sharding.data_mesh()
   check_batch_size(config, mesh)
   check_stage(config)
@@ -45,7 +55,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
     "kind": config.sampling.kind,
     "num_frames": config.sampling.num_frames,
     "num_persons": recipe["sampling"]["num_persons"],
-    "points": recipe["sampling"]["points"],
+    "points": train_points or recipe["sampling"]["points"],
     "crop": list(config.sampling.crop),
     "balanced": classifier_only,
     "batch_size": config.train.batch_size,
@@ -78,7 +88,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable, augment: Callable)
     trainable=trainable,
   )
   example = jax.eval_shape(
-    augment, jax.random.split(jax.random.key(0), 1), one_row(recipe, skeleton)
+    augment, jax.random.split(jax.random.key(0), 1), one_row(recipe, skeleton, stream["points"])
   )
   init = functools.partial(
     step.init_train_state, model, optimizer, ema=config.train.ema > 0, trainable=trainable
@@ -189,12 +199,12 @@ def variant(config, name: str, variants: dict[str, dict]) -> dict:
   return variants[config.model.variant]
 
 
-def one_row(recipe: dict, skeleton: Skeleton) -> dict:
+def one_row(recipe: dict, skeleton: Skeleton, points: str) -> dict:
   """A batch of one clip, as shapes."""
   sampling = recipe["sampling"]
   shape = (1, sampling["num_frames"], sampling["num_persons"], skeleton.num_joints, 3)
   return {
-    sampling["points"]: jax.ShapeDtypeStruct(shape, jnp.float32),
+    points: jax.ShapeDtypeStruct(shape, jnp.float32),
     "frame_size": jax.ShapeDtypeStruct((1, 2), jnp.int32),
   }
 

@@ -18,10 +18,11 @@ STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
 
 
 def heatmap_inputs(
-  keypoints: Float[Array, "b t m v 3"],
+  pose: Float[Array, "b t m v 3"],
   frame_size: Int[Array, "b 2"],
   *,
   skeleton: Skeleton,
+  points: str = "keypoints",
   kind: str = "joint",
   size: int = 56,
   sigma: float = 0.6,
@@ -31,24 +32,45 @@ def heatmap_inputs(
   rotation: float = 0.0,
   jitter: float = 0.0,
   joint_dropout: float = 0.0,
+  bone_scale: tuple[float, float] = (1.0, 1.0),
+  turn: float = 0.0,
+  tilt: float = 0.0,
 ) -> Float[Array, "b t h w c"]:
-  """Key points in source pixels -> `kind` ("joint" or "limb") heatmaps of `size` x `size`.
+  """A pose -> `kind` ("joint" or "limb") heatmaps of `size` x `size`.
 
-  The compact box of each clip is drawn to the whole heatmap. With `keys`, one per clip, the clip is
-  augmented first: rotation (degrees), jitter (source pixels), joint dropout and mirroring (only if
-  `mirror`), and the box is cropped to a random share of its area (PoseC3D's training pipeline).
+  `points` says what the pose is: "keypoints", x and y in source pixels and a score, or "joints3d",
+  metres, which are projected (`geometry.project`). The compact box of each clip is drawn to the
+  whole heatmap. With `keys`, one per clip, the clip is augmented first: rotation (degrees), jitter
+  (source pixels), joint dropout and mirroring (only if `mirror`), and the box is cropped to a
+  random share of its area (PoseC3D's training pipeline). Before all this the bones' lengths change
+  by random factors (`augment.stretch`), and 3-D joints turn about the vertical and tilt by up to so
+  many degrees (`augment.turn`, about the root): other persons, from other sides.
 
   Raises ValueError for other shapes, kinds of numbers or `kind`, as do the functions below. Values
   cannot be seen under jit: coordinates must be finite, and absent joints all zero.
   """
-  shapes.check("keypoints", keypoints, "float", "B", "T", "M", skeleton.num_joints, 3)
-  shapes.check("frame_size", frame_size, "int", keypoints.shape[0], 2)
+  shapes.check(points, pose, "float", "B", "T", "M", skeleton.num_joints, 3)
+  shapes.check("frame_size", frame_size, "int", pose.shape[0], 2)
+  pose, in_3d = _scored(pose, points), points == "joints3d"
+  if (turn or tilt) and not in_3d:
+    raise ValueError(f'points: expected "joints3d" to turn and tilt, got {points!r}')
   if keys is None:
-    points = _place(keypoints, frame_size, size)
+    keypoints = geometry.project(pose, frame_size) if in_3d else pose
+    placed = _place(keypoints, frame_size, size)
   else:
 
-    def place(key, keypoints, frame_size):
-      crop_key, rotate_key, jitter_key, drop_key, mirror_key = jax.random.split(key, 5)
+    def place(key, pose, frame_size):
+      crop_key, rotate_key, jitter_key, drop_key, mirror_key, bones_key, turn_key = (
+        jax.random.split(key, 7)
+      )
+      if tuple(bone_scale) != (1.0, 1.0):
+        parents = np.array(skeleton.parents)
+        pose = augment.stretch(bones_key, pose, parents, skeleton.mirror, factors=bone_scale)
+      if turn or tilt:
+        about_root = geometry.center(pose, skeleton.root)
+        origin = pose - about_root
+        pose = origin + augment.turn(turn_key, about_root, rotation=turn, tilt=tilt)
+      keypoints = geometry.project(pose, frame_size) if in_3d else pose
       box = geometry.compact_box(keypoints, frame_size)
       if rotation:
         keypoints = augment.rotate(rotate_key, keypoints, box, degrees=rotation)
@@ -57,13 +79,13 @@ def heatmap_inputs(
       if joint_dropout:
         keypoints = augment.drop_joints(drop_key, keypoints, probability=joint_dropout)
       box = augment.resized_crop(crop_key, box, area=crop_area)
-      points = geometry.move_into_box(keypoints, box, size=(size, size))
+      placed = geometry.move_into_box(keypoints, box, size=(size, size))
       if mirror:
-        points = augment.mirror(mirror_key, points, skeleton.mirror, width=size)
-      return points
+        placed = augment.mirror(mirror_key, placed, skeleton.mirror, width=size)
+      return placed
 
-    points = jax.vmap(place)(keys, keypoints, frame_size)
-  return _render(points, skeleton, kind, size, sigma)
+    placed = jax.vmap(place)(keys, pose, frame_size)
+  return _render(placed, skeleton, kind, size, sigma)
 
 
 def heatmap_views(
@@ -204,11 +226,18 @@ def _with_mirror_images(name, views, mirror):
 
 def _coordinates(pose, frame_size, skeleton, points):
   """Coordinates about 0, and the score, last: [..., 3] of key points, [..., 4] of 3-D joints."""
+  pose = _scored(pose, points)
   if points == "keypoints":
     return geometry.normalize(pose, frame_size)
+  return geometry.center(pose, skeleton.root)
+
+
+def _scored(pose, points):
+  """The pose with its score last: a 3-D joint's is 1, or 0 where it is all zero."""
+  if points == "keypoints":
+    return pose
   if points == "joints3d":
-    pose = jnp.concatenate([pose, pose.any(-1, keepdims=True).astype(pose.dtype)], -1)
-    return geometry.center(pose, skeleton.root)
+    return jnp.concatenate([pose, pose.any(-1, keepdims=True).astype(pose.dtype)], -1)
   raise ValueError(f'points: expected "keypoints" or "joints3d", got {points!r}')
 
 

@@ -25,7 +25,7 @@ ARROWS = {
   "jaxmg.shapes": "",
   # What a pose is: arrays and no files; frames are chosen on the host.
   "jaxmg.skeletons": "jaxmg.skeletons",
-  "jaxmg.skeletons.augment": "jax",
+  "jaxmg.skeletons.augment": "jax jaxmg.skeletons.geometry",
   "jaxmg.skeletons.geometry": "jax",
   "jaxmg.skeletons.heatmaps": "jax jaxmg.shapes",
   "jaxmg.skeletons.sampling": "",

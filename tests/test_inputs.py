@@ -2,6 +2,7 @@ import functools
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -227,6 +228,33 @@ def of(**options):
 
 
 POINTS = ("keypoints", "joints3d")
+
+
+@functools.partial(jax.jit, static_argnames=("options",))
+def heatmaps_in_space(pose, frame_size, seeds=None, options=()):
+  keys = None if seeds is None else jax.vmap(jax.random.key)(seeds)
+  options = dict(options) | dict(skeleton=SKELETON, size=SIZE, crop_area=(1.0, 1.0))
+  return inputs.heatmap_inputs(pose, frame_size, keys=keys, **options)
+
+
+def test_3d_joints_are_drawn_as_the_camera_sees_them():
+  pose, frame_size = body()
+  pose[..., 2] += np.where(pose.any(-1), 3, 0)  # before the camera
+  options = of(points="joints3d")
+  scored = np.concatenate([pose, pose.any(-1, keepdims=True)], -1, dtype=np.float32)
+  keypoints = geometry.project(jnp.asarray(scored), jnp.asarray(frame_size))
+  expected = np.asarray(heatmaps_in_space(keypoints, frame_size))
+  plain = np.asarray(heatmaps_in_space(pose, frame_size, options=options))
+  np.testing.assert_allclose(plain, expected, atol=1e-5)
+  assert expected[0].max() > 0.5
+
+  seeds = np.arange(3)
+  for change in (dict(turn=30.0), dict(tilt=30.0), dict(bone_scale=(0.7, 0.8))):
+    changed = np.asarray(heatmaps_in_space(pose, frame_size, seeds, options + of(**change)))
+    assert np.isfinite(changed).all()
+    assert (np.abs(changed - plain).max(axis=(1, 2, 3, 4)) > 0.1).tolist() == [True, False, True]
+  with pytest.raises(ValueError, match='points: expected "joints3d" to turn and tilt'):
+    heatmaps_in_space(pose, frame_size, seeds, of(turn=30.0))
 
 
 @pytest.mark.parametrize("points", POINTS)

@@ -40,7 +40,7 @@ DATASETS = {
     epochs=100,
     learning_rate=0.4,
     reference_batch=256,
-    small_epochs=40,
+    small_epochs=70,
     clip_norm=40.0,
   ),
 }
@@ -88,7 +88,15 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   config.inputs = dict(
     kind="limb" if stream in ("limb", "recipe_a_limb") else "joint", size=56, sigma=0.6
   )
-  config.augment = dict(crop_area=(0.56, 1.0), rotation=0.0, jitter=0.0, joint_dropout=0.0)
+  config.augment = dict(
+    crop_area=(0.56, 1.0),
+    rotation=0.0,  # degrees, in the image
+    jitter=0.0,  # pixels
+    joint_dropout=0.0,
+    bone_scale=(1.0, 1.0),  # least and most of a bone's length
+    turn=0.0,  # degrees, in space, before 3-D joints are projected: the data must have them
+    tilt=0.0,
+  )
   config.model = dict(name="posec3d", variant="slowonly-r50", dropout=0.5)
   config.semantic = dict(
     loss="off",  # or mse, contrastive: a second head learns the labels' embeddings
@@ -134,4 +142,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.schedule.update(epochs=dataset["small_epochs"], warmup_epochs=1.0)
     # The training clips have a long tail, and the figure is the mean over classes.
     config.train.update(batch_size=16, label_smoothing=0.1, logit_adjustment=1.0)
+    if name == "utd_mhad":  # few subjects, in 3-D: docs/recipe_a.md
+      config.model.variant = "small-strided"
+      config.sampling.test_size = 32
+      config.inputs.update(size=32, sigma=1.0)
+      config.augment.update(bone_scale=(0.8, 1.25), turn=30.0, tilt=15.0)
   return config

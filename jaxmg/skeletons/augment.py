@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from jaxmg.skeletons import geometry
+
 
 def mirror(
   key: Key[Array, ""],
@@ -106,6 +108,34 @@ def turn(
   x, z = jnp.cos(yaw) * x + jnp.sin(yaw) * z, jnp.cos(yaw) * z - jnp.sin(yaw) * x
   y, z = jnp.cos(pitch) * y - jnp.sin(pitch) * z, jnp.sin(pitch) * y + jnp.cos(pitch) * z
   return jnp.stack([x, y, z, score], -1)
+
+
+def stretch(
+  key: Key[Array, ""],
+  pose: Float[Array, "*b v c"],
+  parents: Int[np.ndarray, " v"],
+  mirror: Int[np.ndarray, " v"],
+  *,
+  factors: tuple[float, float],
+) -> Float[Array, "*b v c"]:
+  """Another person's proportions: each bone's length times a random factor between the two.
+
+  A factor holds for all frames and persons, and for the left and the right side. Directions and the
+  root's path stay, and every joint follows its parent. Of pixels or of metres; absent joints stay
+  as they are, and a bone is kept as it is where one of its ends is absent. `parents` and `mirror`
+  are those of the `Skeleton`.
+  """
+  joints = np.arange(len(parents))
+  path = np.zeros((len(joints), len(joints)), np.float32)  # from each joint to the root
+  at = joints
+  for _ in joints:
+    path[joints, at] = 1
+    at = parents[at]
+  factor = jax.random.uniform(key, joints.shape, minval=factors[0], maxval=factors[1])
+  factor = factor[np.minimum(joints, mirror)]
+  growth = (factor - 1)[:, None] * geometry.bones(pose, parents)[..., :-1]
+  moved = pose.at[..., :-1].add(jnp.einsum("ji,...ic->...jc", path, growth))
+  return jnp.where(pose[..., -1:] > 0, moved, pose)
 
 
 def scale(

@@ -6,7 +6,6 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-import scipy.io
 
 from experiments import agcn, evaluate, launch, predict
 from jaxmg import scores
@@ -15,22 +14,6 @@ from jaxmg.skeletons import topology
 from jaxmg.training import checkpoints
 
 CONFIG = pathlib.Path(__file__).parents[2] / "experiments" / "configs" / "agcn.py"
-
-
-@pytest.fixture(scope="module")
-def waves(prepare, tmp_path_factory):
-  """A folder in UTD-MHAD's format: two actions of two training and two test subjects."""
-  folder = tmp_path_factory.mktemp("waves")
-  rng = np.random.default_rng(0)
-  for subject in (1, 2, 3, 4):
-    for action in (1, 3):
-      for trial in (1, 2):
-        joints = np.tile(rng.uniform((-0.5, -1, 2.5), (0.5, 1, 3), (20, 3))[..., None], 12)
-        joints[4:8, action // 3] += 0.3 * np.sin(np.arange(12))
-        path = folder / f"a{action}_s{subject}_t{trial}_skeleton.mat"
-        scipy.io.savemat(path, {"d_skel": joints})
-  assert prepare.main(["utd_mhad", f"--manual_dir={folder}", f"--data_dir={folder}"]) == 0
-  return folder
 
 
 def command(workdir, data, argument, *settings):

@@ -73,6 +73,19 @@ def test_a_fold_validates_on_held_out_training_subjects(train, tmp_path):
   assert [json.loads(line)["eval/num_clips"] for line in lines if "eval/top1" in line] == [6]
 
 
+def test_bodies_are_turned_in_space_where_the_data_have_it(train, waves, tmp_path, capsys):
+  turned = ["augment.turn=20", "augment.tilt=10", "augment.bone_scale=(0.9,1.1)"]
+  assert train(tmp_path / "flat", *turned) != 0
+  message = "--config.augment.turn and tilt: expected 0, got 20 and 10 (nods has no 3-D joints"
+  assert message in capsys.readouterr().err
+  settings = ["data.name=utd_mhad", f"data.dir={waves}", "skeleton=kinect20"]
+  assert train(tmp_path / "run", *settings, *turned) == 0
+  recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+  assert recipe["sampling"]["points"] == "keypoints"  # what it is evaluated with
+  arguments = [f"--run={tmp_path / 'run'}", f"--input={waves / 'a3_s2_t1_skeleton.mat'}"]
+  assert launch.command(predict.run, predict.define, arguments) == 0
+
+
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_shipped_config_is_complete_and_in_range(config):
   import runpy

@@ -78,3 +78,39 @@ def test_dropped_joints_are_missing_for_the_whole_clip():
   missing = dropped[..., 2] == 0
   np.testing.assert_array_equal(missing.any((0, 1)), missing.all((0, 1)))
   assert 0 < missing.all((0, 1)).sum() < 22
+
+
+def test_stretched_bones_keep_their_directions_and_both_sides_alike():
+  skeleton, rng = topology.SKELETONS["kinect20"], np.random.default_rng(0)
+  pose = rng.uniform((-1, -1, 2, 1), (1, 1, 3, 1), (3, 2, 20, 4)).astype(np.float32)  # T M V C
+  arguments = np.array(skeleton.parents), skeleton.mirror
+  stretched = augment.stretch(KEY, jnp.asarray(pose), *arguments, factors=(0.8, 1.3))
+  parents, child = np.array(skeleton.parents), np.delete(np.arange(20), skeleton.root)
+
+  def bones(pose):
+    return np.asarray(pose - pose[..., parents, :])[..., child, :3]
+
+  factor = bones(stretched) / bones(pose)
+  one = factor[0, 0, :, :1]
+  np.testing.assert_allclose(factor, np.broadcast_to(one, factor.shape), rtol=1e-3)
+  assert 0.8 <= one.min() < 0.95 < 1.15 < one.max() <= 1.3
+  both_sides = np.ones(20)
+  both_sides[child] = one[:, 0]
+  np.testing.assert_allclose(both_sides, both_sides[skeleton.mirror], rtol=1e-3)
+  np.testing.assert_array_equal(stretched[..., skeleton.root, :], pose[..., skeleton.root, :])
+  np.testing.assert_array_equal(stretched[..., 3], pose[..., 3])
+
+
+def test_absent_joints_are_not_stretched_and_their_bones_stay():
+  skeleton = topology.SKELETONS["kinect20"]
+  pose = np.random.default_rng(0).uniform(1, 2, (20, 3)).astype(np.float32)
+  elbow = 5
+  hand = [v for v, parent in enumerate(skeleton.parents) if parent == elbow]
+  pose[elbow] = 0
+  arguments = np.array(skeleton.parents), skeleton.mirror
+  stretched = np.asarray(augment.stretch(KEY, jnp.asarray(pose), *arguments, factors=(1.5, 1.5)))
+  assert not stretched[elbow].any()
+  shoulder = skeleton.parents[elbow]
+  moved = stretched - pose
+  np.testing.assert_allclose(moved[hand], moved[[shoulder]], atol=1e-5)
+  assert np.abs(moved[shoulder]).max() > 0.05

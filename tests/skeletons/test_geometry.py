@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmg.data import readers
 from jaxmg.skeletons import geometry
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -50,3 +51,17 @@ def test_each_clip_of_a_batch_has_its_own_box():
   both = geometry.compact_box(jnp.stack([near, far]), jnp.stack([size, size]))
   np.testing.assert_array_equal(both[0], geometry.compact_box(near, size))
   np.testing.assert_array_equal(both[1], geometry.compact_box(far, size))
+
+
+def test_projection_is_that_of_the_prepared_key_points():
+  rng = np.random.default_rng(0)
+  joints = rng.uniform((-1, -1, 1), (1, 1, 4), (3, 2, 5, 3)).astype(np.float32)  # T M V 3
+  joints[1, 0, 2], joints[2, 1, 3, 2] = 0, -1.0  # absent; behind the camera
+  scored = np.concatenate([joints, joints.any(-1, keepdims=True)], -1, dtype=np.float32)
+  expected = readers.depth_view(joints)
+  found = geometry.project(jnp.asarray(scored), jnp.array([240, 320]))
+  np.testing.assert_allclose(found, expected, atol=1e-3)
+  assert not found[1, 0, 2].any()
+  assert not found[2, 1, 3].any()
+  larger = geometry.project(jnp.asarray(scored)[None], jnp.array([[480, 640]]))[0]
+  np.testing.assert_allclose(larger, expected * [2, 2, 1], atol=1e-3)
