@@ -31,14 +31,20 @@ def train_points(config) -> str:
   return "joints3d" if config.augment.turn or config.augment.tilt else "keypoints"
 
 
+def before_a_camera(data: Source) -> bool:
+  """Whether there are 3-D joints and what a camera sees of them: body-centred ones have no view."""
+  first = range(min(len(data), 16))  # clips, in case one is empty
+  return data.joints3d and any(data[row]["keypoints"].any() for row in first)
+
+
 def describe(config, data: Source, skeleton: Skeleton) -> dict:
   del skeleton
   if config.sampling.points != "keypoints":
     got = config.sampling.points
     raise errors.ConfigError("--config.sampling.points", expected="keypoints", got=got)
-  if train_points(config) == "joints3d" and not data.joints3d:
+  if train_points(config) == "joints3d" and not before_a_camera(data):
     got = f"{config.augment.turn:g} and {config.augment.tilt:g}"
-    hint = f"{data.name} has no 3-D joints to turn"
+    hint = f"{data.name} has no 3-D joints before a camera"
     raise errors.ConfigError("--config.augment.turn and tilt", expected="0", got=got, hint=hint)
   return {
     "model": {

@@ -249,12 +249,37 @@ def test_3d_joints_are_drawn_as_the_camera_sees_them():
   assert expected[0].max() > 0.5
 
   seeds = np.arange(3)
-  for change in (dict(turn=30.0), dict(tilt=30.0), dict(bone_scale=(0.7, 0.8))):
-    changed = np.asarray(heatmaps_in_space(pose, frame_size, seeds, options + of(**change)))
-    assert np.isfinite(changed).all()
-    assert (np.abs(changed - plain).max(axis=(1, 2, 3, 4)) > 0.1).tolist() == [True, False, True]
+  smaller = of(bone_scale=(0.7, 0.8))
+  changed = np.asarray(heatmaps_in_space(pose, frame_size, seeds, options + smaller))
+  assert np.isfinite(changed).all()
+  assert (np.abs(changed - plain).max(axis=(1, 2, 3, 4)) > 0.1).tolist() == [True, False, True]
   with pytest.raises(ValueError, match='points: expected "joints3d" to turn and tilt'):
     heatmaps_in_space(pose, frame_size, seeds, of(turn=30.0))
+
+
+@pytest.mark.parametrize(("turn", "tilt"), [(40.0, 0.0), (0.0, 25.0), (40.0, 25.0)])
+def test_bodies_turn_about_their_root_and_tilt(turn, tilt):
+  pose, frame_size = body()
+  pose[..., 2] += np.where(pose.any(-1), 3, 0)
+  pose[:, 0, 0, SKELETON.root] = (0.2, 0.1, 3.5)
+  got = heatmaps_in_space(
+    pose, frame_size, np.arange(3), of(points="joints3d", turn=turn, tilt=tilt)
+  )
+
+  expected = np.zeros((*pose.shape[:-1], 3), np.float32)
+  for clip, seed in enumerate(range(3)):
+    key = jax.random.split(jax.random.key(seed), 7)[-1]
+    yaw, pitch = np.deg2rad([turn, tilt]) * jax.random.uniform(key, (2,), minval=-1, maxval=1)
+    about_y = [[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]
+    about_x = [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
+    root = pose[clip, 0, 0, SKELETON.root]
+    turned = (pose[clip] - root) @ (np.array(about_x) @ np.array(about_y)).T + root
+    x, y, z = np.moveaxis(turned, -1, 0)
+    focal = 285.63 / 240 * 720
+    view = np.stack([640 + focal * x / z, 360 - focal * y / z, np.ones_like(z)], -1)
+    expected[clip] = np.where(pose[clip].any(-1, keepdims=True), view, 0)
+  drawn = heatmaps_in_space(expected, frame_size)
+  np.testing.assert_allclose(got, drawn, atol=2e-3)
 
 
 @pytest.mark.parametrize("points", POINTS)

@@ -112,18 +112,18 @@ def turn(
 
 def stretch(
   key: Key[Array, ""],
-  pose: Float[Array, "*b v c"],
+  pose: Float[Array, "t m v c"],
   parents: Int[np.ndarray, " v"],
   mirror: Int[np.ndarray, " v"],
   *,
   factors: tuple[float, float],
-) -> Float[Array, "*b v c"]:
+) -> Float[Array, "t m v c"]:
   """Another person's proportions: each bone's length times a random factor between the two.
 
   A factor holds for all frames and persons, and for the left and the right side. Directions and the
-  root's path stay, and every joint follows its parent. Of pixels or of metres; absent joints stay
-  as they are, and a bone is kept as it is where one of its ends is absent. `parents` and `mirror`
-  are those of the `Skeleton`.
+  root's path stay, and every joint follows its parent. Of pixels or of metres. Absent joints stay
+  as they are; a bone that lacks an end for a while grows by what it grows on average. `parents` and
+  `mirror` are those of the `Skeleton`.
   """
   joints = np.arange(len(parents))
   path = np.zeros((len(joints), len(joints)), np.float32)  # from each joint to the root
@@ -133,9 +133,12 @@ def stretch(
     at = parents[at]
   factor = jax.random.uniform(key, joints.shape, minval=factors[0], maxval=factors[1])
   factor = factor[np.minimum(joints, mirror)]
-  growth = (factor - 1)[:, None] * geometry.bones(pose, parents)[..., :-1]
-  moved = pose.at[..., :-1].add(jnp.einsum("ji,...ic->...jc", path, growth))
-  return jnp.where(pose[..., -1:] > 0, moved, pose)
+  bone = geometry.bones(pose, parents)
+  there = bone[..., -1:] > 0
+  average = bone.sum(0, keepdims=True) / jnp.maximum(there.sum(0, keepdims=True), 1)
+  growth = (factor - 1)[:, None] * jnp.where(there, bone, average)[..., :-1]
+  moves = jnp.einsum("ji,tmic->tmjc", path, growth, precision="highest").astype(pose.dtype)
+  return jnp.where(pose[..., -1:] > 0, pose.at[..., :-1].add(moves), pose)
 
 
 def scale(

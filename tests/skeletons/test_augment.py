@@ -101,16 +101,18 @@ def test_stretched_bones_keep_their_directions_and_both_sides_alike():
   np.testing.assert_array_equal(stretched[..., 3], pose[..., 3])
 
 
-def test_absent_joints_are_not_stretched_and_their_bones_stay():
+def test_a_gap_in_a_joint_moves_no_other_one():
   skeleton = topology.SKELETONS["kinect20"]
-  pose = np.random.default_rng(0).uniform(1, 2, (20, 3)).astype(np.float32)
-  elbow = 5
-  hand = [v for v, parent in enumerate(skeleton.parents) if parent == elbow]
-  pose[elbow] = 0
+  still = np.random.default_rng(0).uniform(1, 2, (20, 3)).astype(np.float32)
+  clip = np.tile(still, (4, 1, 1, 1))  # T M V C
+  elbow, never = 5, 13
+  clip[2, :, elbow] = clip[:, :, never] = 0
   arguments = np.array(skeleton.parents), skeleton.mirror
-  stretched = np.asarray(augment.stretch(KEY, jnp.asarray(pose), *arguments, factors=(1.5, 1.5)))
-  assert not stretched[elbow].any()
-  shoulder = skeleton.parents[elbow]
-  moved = stretched - pose
-  np.testing.assert_allclose(moved[hand], moved[[shoulder]], atol=1e-5)
-  assert np.abs(moved[shoulder]).max() > 0.05
+  stretched = np.asarray(augment.stretch(KEY, jnp.asarray(clip), *arguments, factors=(1.5, 1.5)))
+  assert not stretched[2, :, elbow].any()
+  assert not stretched[:, :, never].any()
+  others = np.delete(np.arange(20), elbow)
+  np.testing.assert_allclose(stretched[2, :, others], stretched[1, :, others], atol=1e-5)
+  assert np.abs(stretched - clip)[1, 0, [6, 7]].max() > 0.1
+  half = augment.stretch(KEY, jnp.asarray(clip, jnp.bfloat16), *arguments, factors=(1.5, 1.5))
+  assert half.dtype == jnp.bfloat16
