@@ -192,9 +192,12 @@ def check(config: ConfigDict) -> None:
     if key in RANGES:
       ranges = RANGES[key].split(" to ")
       if len(values) != len(ranges) or not all(map(_inside, values, ranges)):
-        raise errors.ConfigError(f"--config.{key}", expected=f"in {RANGES[key]}", got=value)
+        expected = f"in {RANGES[key]}"
+        if len(values) != len(ranges) == 2:
+          expected = f"two numbers {expected}, like (0.8,1.0)"
+        raise errors.ConfigError(f"--config.{key}", expected=expected, got=value)
       if values != sorted(values):
-        raise errors.ConfigError(f"--config.{key}", expected="least and most", got=value)
+        raise errors.ConfigError(f"--config.{key}", expected="the least, then the most", got=value)
     if key in CHOICES and value not in CHOICES[key]:
       raise errors.ConfigError(f"--config.{key}", expected=" or ".join(CHOICES[key]), got=value)
 

@@ -13,8 +13,11 @@ import functools
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
+
 from experiments import launch, trainer
 from jaxmg import errors, inputs
+from jaxmg.data import readers
 from jaxmg.data.source import Source
 from jaxmg.models import posec3d
 from jaxmg.skeletons.topology import Skeleton
@@ -31,10 +34,16 @@ def train_points(config) -> str:
   return "joints3d" if config.augment.turn or config.augment.tilt else "keypoints"
 
 
-def before_a_camera(data: Source) -> bool:
-  """Whether there are 3-D joints and what a camera sees of them: body-centred ones have no view."""
-  first = range(min(len(data), 16))  # clips, in case one is empty
-  return data.joints3d and any(data[row]["keypoints"].any() for row in first)
+def shows_its_joints3d(data: Source) -> bool:
+  """Whether there are 3-D joints, and the key points are what a camera sees of them."""
+  for row in range(min(len(data), 16) if data.joints3d else 0):
+    pose, keypoints = data[row]["joints3d"], data[row]["keypoints"]
+    there = pose.any(-1) & keypoints.any(-1)
+    if there.any():
+      view = readers.depth_view(pose)[there]
+      pairs = zip(view.T[:2], keypoints[there].T[:2], strict=True)
+      return all(np.corrcoef(*pair)[0, 1] > 0.5 for pair in pairs)
+  return False
 
 
 def describe(config, data: Source, skeleton: Skeleton) -> dict:
@@ -42,9 +51,9 @@ def describe(config, data: Source, skeleton: Skeleton) -> dict:
   if config.sampling.points != "keypoints":
     got = config.sampling.points
     raise errors.ConfigError("--config.sampling.points", expected="keypoints", got=got)
-  if train_points(config) == "joints3d" and not before_a_camera(data):
+  if train_points(config) == "joints3d" and not shows_its_joints3d(data):
     got = f"{config.augment.turn:g} and {config.augment.tilt:g}"
-    hint = f"{data.name} has no 3-D joints before a camera"
+    hint = f"{data.name} has no 3-D joints of which its key points are a camera's view"
     raise errors.ConfigError("--config.augment.turn and tilt", expected="0", got=got, hint=hint)
   return {
     "model": {

@@ -128,7 +128,11 @@ CONFIG, WORKDIR = (
     ("B02", "train.batch_size=1.5", "'1.5'"),
     ("B02", "optimizer.learning_rate=1e-3x", "'1e-3x'"),
     ("B02", "sampling.mirror=maybe", "--config.sampling.mirror=maybe: "),
-    ("B02", "augment.crop_area=(0.5,)", "expected in (0, 1] to (0, 1], got (0.5,)"),
+    (
+      "B02",
+      "augment.crop_area=(0.5,)",
+      "expected two numbers in (0, 1] to (0, 1], like (0.8,1.0), got (0.5,)",
+    ),
     ("B03", "train.batch_size=0", "expected in [1, 1000000], got 0"),
     ("B03", "train.batch_size=-1", "got -1"),
     ("B03", "train.log_every=0", "expected in [1, 1000000], got 0"),

@@ -73,7 +73,7 @@ def test_a_prepared_set_is_no_work_directory(tmp_path, capsys):
 
 
 def test_ranges_go_from_the_least_to_the_most(capsys):
-  with pytest.raises(errors.ConfigError, match="crop: expected least and most, got"):
+  with pytest.raises(errors.ConfigError, match="crop: expected the least, then the most, got"):
     launch.check(ml_collections.ConfigDict({"sampling": {"crop": (1.0, 0.5)}}))
 
 

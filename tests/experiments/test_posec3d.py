@@ -9,7 +9,7 @@ import pytest
 
 from experiments import evaluate, launch, posec3d, predict
 from jaxmg import scores
-from jaxmg.data import source
+from jaxmg.data import readers, source
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
 
@@ -76,9 +76,7 @@ def test_a_fold_validates_on_held_out_training_subjects(train, tmp_path):
 def test_bodies_are_turned_in_space_where_the_data_have_it(train, waves, tmp_path, capsys):
   turned = ["augment.turn=20", "augment.tilt=10", "augment.bone_scale=(0.9,1.1)"]
   assert train(tmp_path / "flat", *turned) == 2
-  message = (
-    "--config.augment.turn and tilt: expected 0, got 20 and 10 (nods has no 3-D joints before"
-  )
+  message = "--config.augment.turn and tilt: expected 0, got 20 and 10 (nods has no 3-D joints of"
   assert message in capsys.readouterr().err
   settings = ["data.name=utd_mhad", f"data.dir={waves}", "skeleton=kinect20"]
   assert train(tmp_path / "run", *settings, *turned) == 0
@@ -86,6 +84,22 @@ def test_bodies_are_turned_in_space_where_the_data_have_it(train, waves, tmp_pat
   assert recipe["sampling"]["points"] == "keypoints"  # what it is evaluated with
   arguments = [f"--run={tmp_path / 'run'}", f"--input={waves / 'a3_s2_t1_skeleton.mat'}"]
   assert launch.command(predict.run, predict.define, arguments) == 0
+
+
+def test_bodies_are_turned_only_if_the_key_points_show_them():
+  joints3d = np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 3), (4, 1, 20, 3))
+  joints3d = joints3d.astype(np.float32)
+  seen = {"joints3d": joints3d, "keypoints": readers.depth_view(joints3d)}
+  unseen = {name: np.zeros_like(pose) for name, pose in seen.items()}
+  mirrored = seen | {"joints3d": joints3d * np.float32([-1, 1, 1])}
+  centred = seen | {"keypoints": unseen["keypoints"]}
+
+  class Clips(list):
+    joints3d = True
+
+  assert posec3d.shows_its_joints3d(Clips([unseen, seen]))
+  for clip in (unseen, mirrored, centred):
+    assert not posec3d.shows_its_joints3d(Clips([clip]))
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
