@@ -106,7 +106,7 @@ CONFIG, WORKDIR = (
     ("B01", "batch_size=4", "did you mean --config.train.batch_size?"),
     ("B01", "modle.dropout=0", "did you mean --config.model.dropout?"),
     ("B01", "model.dropout.x=0", "--config.model.dropout.x: no such setting"),
-    ("B01", "xyz=4", "--config.xyz: no such setting (settings: augment.crop_area, "),
+    ("B01", "xyz=4", "--config.xyz: no such setting (settings: augment.bone_scale, "),
     ("B01", "model={}", "--config.model: no such setting"),
     (
       "B01",
