@@ -193,7 +193,7 @@ def check(config: ConfigDict) -> None:
       ranges = RANGES[key].split(" to ")
       if len(values) != len(ranges) or not all(map(_inside, values, ranges)):
         expected = f"in {RANGES[key]}"
-        if len(values) != len(ranges) == 2:
+        if len(ranges) == 2 and len(values) != 2:
           expected = f"two numbers {expected}, like (0.8,1.0)"
         raise errors.ConfigError(f"--config.{key}", expected=expected, got=value)
       if values != sorted(values):
