@@ -34,7 +34,7 @@ class RandomClips(prepared.Builder):
   synthetic = True
   num_clips: int
 
-  def clips(self):
+  def clips(self, recording, known):
     rng = np.random.default_rng(0)
     for i in range(self.num_clips):
       shape = (rng.integers(16, 113), 1, skeletons.get(self.skeleton).num_joints, 3)

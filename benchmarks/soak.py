@@ -180,7 +180,7 @@ class Waves(prepared.Builder):
   protocols = {"xsub": prepared.by_subject(train=("a", "b", "c"))}  # noqa: RUF012
   synthetic = True
 
-  def clips(self) -> Iterator[prepared.Example]:
+  def clips(self, recording, known) -> Iterator[prepared.Example]:
     rng = np.random.default_rng(0)
     for i in range(24):
       keypoints = np.ones((12, 1, 17, 3), np.float32)

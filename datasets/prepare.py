@@ -6,13 +6,14 @@
 
 writes DATA/<name>/<version>/, here of utd_mhad, imigue and ntu60; --name gives another name. What
 RAW holds, says datasets/<name>/README.md. The same command again leaves a whole directory as it
-is, and makes a half-made one again.
+is; one that was killed goes on where it was, in DATA/<name>/<version>.part/.
 """
 
 import argparse
 import difflib
 import importlib
 import json
+import os
 import pathlib
 import re
 import sys
@@ -89,13 +90,20 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--data_dir", required=True, help="where prepared data sets are kept")
   parser.add_argument("--layout", help="of the joints: one of ours, or a JSON file of your own")
   parser.add_argument("--name", help="of the prepared set, where the usual one will not do")
+  parser.add_argument(
+    "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes that read raw files"
+  )
   try:
     args = parser.parse_args(argv)
+    if args.jobs < 1:
+      raise errors.ConfigError("--jobs", expected="at least 1", got=args.jobs)
     builder = named(load(args.data_set), args.name, args.manual_dir)
     path = prepared.directory(builder, args.data_dir)
     whole = (path / prepared.INDEX).exists()
     start = time.perf_counter()
-    prepared.write(builder, raw=args.manual_dir, data_dir=args.data_dir, layout=args.layout)
+    prepared.write(
+      builder, raw=args.manual_dir, data_dir=args.data_dir, layout=args.layout, jobs=args.jobs
+    )
     seconds = time.perf_counter() - start
     print(
       f"{path} is already whole: to prepare it again, remove it"
@@ -110,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"jaxmg: error: {error}", file=sys.stderr)
     return errors.StorageError.exit_code
   except KeyboardInterrupt:
-    print("jaxmg: error: interrupted, nothing is left half made", file=sys.stderr)
+    print("jaxmg: error: interrupted: the same command goes on from what is whole", file=sys.stderr)
     return errors.Interrupted.exit_code
   return 0
 

@@ -43,7 +43,7 @@ def make_nods(tmp_path_factory):
     protocols = {"xsub": prepared.by_subject(train=("a", "b", "c"))}  # noqa: RUF012
     synthetic = True
 
-    def clips(self):
+    def clips(self, recording, known):
       rng = np.random.default_rng(0)
       for i, subject in enumerate(self.subjects):
         body = rng.uniform((20, 10), (60, 60), (25, 2))

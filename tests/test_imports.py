@@ -21,6 +21,7 @@ ARROWS = {
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
   ),
   "jaxmg.pickles": "jaxmg.errors",
+  "jaxmg.progress": "[tqdm]",
   "jaxmg.scores": "jaxmg.errors",
   "jaxmg.shapes": "",
   # What a pose is: arrays and no files; frames are chosen on the host.
@@ -50,10 +51,11 @@ ARROWS = {
     " jaxmg.skeletons.sampling jaxmg.skeletons.topology"
   ),
   "jaxmg.data.prepared": (
-    "tensorflow_datasets tqdm jaxmg.errors jaxmg.data.readers jaxmg.data.source"
-    " jaxmg.skeletons.topology"
+    "tensorflow_datasets jaxmg.errors jaxmg.progress jaxmg.data.readers jaxmg.data.shards"
+    " jaxmg.data.source jaxmg.skeletons.topology"
   ),
   "jaxmg.data.readers": "jaxmg.errors jaxmg.skeletons.topology [openpyxl] [scipy]",
+  "jaxmg.data.shards": "array_record tensorflow_datasets jaxmg.errors",
   "jaxmg.data.source": "tensorflow_datasets jaxmg.errors jaxmg.skeletons.topology",
   # Arrays and callables: no data set, no skeleton, no particular model.
   "jaxmg.training": "",

@@ -7,7 +7,7 @@ import json
 import pathlib
 import re
 
-from jaxmg.data import prepared, readers
+from jaxmg.data import prepared
 from jaxmg.errors import ConfigError, DataError
 
 # Public readers of the data set disagree by one frame: this is our reading.
@@ -94,7 +94,7 @@ class Builder(prepared.Builder):
     self.label_tables = [path for path in paths if re.fullmatch(r"labels_\d+\.csv", path.name)]
     super().__init__(raw=raw, layout=layout, **kwargs)
 
-  def clips(self):
+  def recordings(self):
     labels, subjects = self._labels()
     if not labels.keys() & self.files.keys():
       expected = "0001/0001_label.csv ... or Label/labels_20200831.csv"
@@ -107,17 +107,21 @@ class Builder(prepared.Builder):
         continue
       if video not in subjects:
         raise DataError(f"{path}: video {video}", expected="a known subject", got="none")
-      whole = readers.read(path, layout=self.skeleton)
-      for k, label in enumerate(labels[video], FIRST_CLIP):
-        id = f"{video:04d}_{k}"
-        start, stop = label.start - FIRST_FRAME, label.end - FIRST_FRAME + 1
-        if not 0 <= start < len(whole.keypoints):
-          self.notes.append(f"clip {id} starts after its file's end and is left out")
-          continue
-        if stop > len(whole.keypoints):
-          self.notes.append(f"clip {id} ends {stop - len(whole.keypoints)} frames after its file")
-        clip = dataclasses.replace(whole, keypoints=whole.keypoints[start:stop])
-        yield prepared.Example(id, label.label, str(subjects[video]), clip, f"{video:04d}")
+      yield path, (video, str(subjects[video]), labels[video])
+
+  def clips(self, recording, known):
+    video, subject, labels = known
+    num_frames = len(recording.keypoints)
+    for k, label in enumerate(labels, FIRST_CLIP):
+      id = f"{video:04d}_{k}"
+      start, stop = label.start - FIRST_FRAME, label.end - FIRST_FRAME + 1
+      if not 0 <= start < num_frames:
+        self.notes.append(f"clip {id} starts after its file's end and is left out")
+        continue
+      if stop > num_frames:
+        self.notes.append(f"clip {id} ends {stop - num_frames} frames after its file")
+      clip = dataclasses.replace(recording, keypoints=recording.keypoints[start:stop])
+      yield prepared.Example(id, label.label, subject, clip, f"{video:04d}")
 
   def _labels(self):
     """The labels of each video in their order, and its subject."""

@@ -36,11 +36,10 @@ class Builder(prepared.Builder):
     super().__init__(raw=raw, **kwargs)
     self.notes += [*notes, *_notes(self.file, view=self.view)]
 
-  def clips(self):
+  def recordings(self):
     absent = collections.Counter()
     for clip in self.file.clips:
-      subject = annotations.subject(clip.id) or clip.id
-      yield prepared.Example(clip.id, clip.label, subject, clip.clip(self.skeleton, view=self.view))
+      yield clip, None
       if nan := int(clip.nan().sum()):
         absent[clip.id] = nan
     if absent:
@@ -48,6 +47,11 @@ class Builder(prepared.Builder):
         f"{absent.total()} joints are NaN, and absent, in {len(absent)} clips: most in "
         f"{absent.most_common(1)[0][0]}"
       )
+
+  def clips(self, recording, known):
+    subject = annotations.subject(recording.id) or recording.id
+    clip = recording.clip(self.skeleton, view=self.view)
+    yield prepared.Example(recording.id, recording.label, subject, clip)
 
 
 def _side(clip, *, train, test):

@@ -6,7 +6,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from jaxmg.data import prepared, readers
+from jaxmg.data import prepared
 from jaxmg.errors import DataError
 
 # The authors' scripts disagree by one frame: this is our reading.
@@ -56,7 +56,7 @@ class Builder(prepared.Builder):
   joints3d = True
   protocols = {"xsub": prepared.by_subject(train=[str(s) for s in TRAIN_SUBJECTS])}  # noqa: RUF012
 
-  def clips(self):
+  def recordings(self):
     skeletons, labels, data = (self._files(kind) for kind in ("skeleton", "finelabels", "data"))
     if not skeletons.keys() & labels.keys():
       expected = "Sample0001/Sample0001_skeleton.csv with Sample0001_finelabels.csv ..."
@@ -69,37 +69,43 @@ class Builder(prepared.Builder):
         self.notes.append(f"sample {sample:04d} has {what} and is left out")
     rates = set()
     for sample in sorted(skeletons.keys() & labels.keys()):
+      path = skeletons[sample]
       if sample not in (*TRAIN_SUBJECTS, *TEST_SUBJECTS):
         expected = f"samples 1 to {TEST_SUBJECTS[-1]}"
-        raise DataError(skeletons[sample], expected=expected, got=sample, hint="not SMG?")
-      whole = readers.read(skeletons[sample])
-      if whole.joints3d is None:
-        raise DataError(skeletons[sample], expected="275 columns", got=f"points of {whole.layout}")
-      num_frames = len(whole.keypoints)
-      if (whole.keypoints[..., :2] < DEPTH_IMAGE).all():
-        size = "{} x {}".format(*DEPTH_IMAGE)
-        self.notes.append(f"sample {sample:04d} lies within {size}: pixels of the depth image?")
+        raise DataError(path, expected=expected, got=sample, hint="not SMG?")
+      declared = None  # frames
       if sample in data:
         declared, fps, _ = read_data(data[sample])
         rates.add(fps)
-        if declared != num_frames:
-          self.notes.append(f"sample {sample:04d} has {num_frames} of {declared} frames")
-      for k, label in enumerate(read_labels(labels[sample])):
-        id = f"{sample:04d}_{k}"
-        start, stop = label.start - FIRST_FRAME, label.end - FIRST_FRAME + 1
-        rows = slice(max(start, 0), min(stop, num_frames))
-        if rows.start >= rows.stop:
-          self.notes.append(f"clip {id} lies outside its file and is left out")
-          continue
-        if rows != slice(start, stop):
-          left = rows.stop - rows.start
-          self.notes.append(f"clip {id} is cut to {left} of {stop - start} frames by its file")
-        clip = dataclasses.replace(
-          whole, keypoints=whole.keypoints[rows], joints3d=whole.joints3d[rows]
-        )
-        yield prepared.Example(id, label.label, str(sample), clip, f"{sample:04d}")
+      yield path, (path, sample, declared, read_labels(labels[sample]))
     if len(rates) == 1:
       (self.fps,) = rates
+
+  def clips(self, recording, known):
+    path, sample, declared, labels = known
+    if recording.joints3d is None:
+      got = f"{recording.keypoints.shape[2]} key points without a place in space"
+      raise DataError(path, expected="275 columns", got=got)
+    num_frames = len(recording.keypoints)
+    if (recording.keypoints[..., :2] < DEPTH_IMAGE).all():
+      size = "{} x {}".format(*DEPTH_IMAGE)
+      self.notes.append(f"sample {sample:04d} lies within {size}: pixels of the depth image?")
+    if declared not in (None, num_frames):
+      self.notes.append(f"sample {sample:04d} has {num_frames} of {declared} frames")
+    for k, label in enumerate(labels):
+      id = f"{sample:04d}_{k}"
+      start, stop = label.start - FIRST_FRAME, label.end - FIRST_FRAME + 1
+      rows = slice(max(start, 0), min(stop, num_frames))
+      if rows.start >= rows.stop:
+        self.notes.append(f"clip {id} lies outside its file and is left out")
+        continue
+      if rows != slice(start, stop):
+        left = rows.stop - rows.start
+        self.notes.append(f"clip {id} is cut to {left} of {stop - start} frames by its file")
+      clip = dataclasses.replace(
+        recording, keypoints=recording.keypoints[rows], joints3d=recording.joints3d[rows]
+      )
+      yield prepared.Example(id, label.label, str(sample), clip, f"{sample:04d}")
 
   def _files(self, kind: str) -> dict[int, pathlib.Path]:
     """The first file of each sample, wherever it lies."""

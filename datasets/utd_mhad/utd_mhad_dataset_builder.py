@@ -5,7 +5,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from jaxmg.data import prepared, readers
+from jaxmg.data import prepared
 from jaxmg.errors import DataError
 
 TRAIN_SUBJECTS = (1, 3, 5, 7)
@@ -79,7 +79,7 @@ class Builder(prepared.Builder):
   mirror = False  # swipes and circles name their side
   protocols = {"xsub": _cross_subject, "long_tail": _long_tail}  # noqa: RUF012
 
-  def clips(self):
+  def recordings(self):
     folder = self.raw / "Skeleton" if (self.raw / "Skeleton").is_dir() else self.raw
     found = {}
     for path in folder.glob("*_skeleton.mat"):
@@ -87,6 +87,10 @@ class Builder(prepared.Builder):
         found[tuple(map(int, match.groups()))] = path
     if not found:
       raise DataError(folder, expected="files a1_s1_t1_skeleton.mat ...", got="none")
-    for (action, subject, trial), path in sorted(found.items()):
-      id = f"a{action}_s{subject}_t{trial}"
-      yield prepared.Example(id, action - 1, str(subject), readers.read(path))
+    for numbers, path in sorted(found.items()):
+      yield path, numbers
+
+  def clips(self, recording, known):
+    action, subject, trial = known
+    id = f"a{action}_s{subject}_t{trial}"
+    yield prepared.Example(id, action - 1, str(subject), recording)

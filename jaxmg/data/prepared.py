@@ -9,37 +9,51 @@ A data set is a subclass of `Builder`, which is TFDS's; `write` prepares it, and
     frame_size = (720, 1280)
     protocols = {"xsub": prepared.by_subject(train=("ann", "bob"))}
 
-    def clips(self):
+    def recordings(self):
       for line in csv.DictReader(open(self.raw / "labels.csv")):
-        clip = readers.read(self.raw / line["file"])
-        yield prepared.Example(line["file"], line["class"], line["subject"], clip)
+        yield self.raw / line["file"], line
+
+    def clips(self, recording, line):
+      yield prepared.Example(line["file"], line["class"], line["subject"], recording)
 
   prepared.write(Desk, raw="recordings", data_dir="data")     # data/desk/1.0.0/
+
+Records are written as they come: memory does not grow with the set. Until it is whole, a set is
+called `1.0.0.part`; a `write` that was killed goes on there after its last whole shard.
 """
 
 import abc
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
+import fcntl
 import functools
-import io
+import hashlib
+import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
+from tensorflow_datasets.core import dataset_builder
 
-from jaxmg.data import readers, source
-from jaxmg.errors import ConfigError, DataError
+from jaxmg import progress
+from jaxmg.data import readers, shards, source
+from jaxmg.errors import ConfigError, DataError, LockedError
 from jaxmg.skeletons import topology
 
-INDEX = "index.json"  # written last: a directory without it is half made
+INDEX = "index.json"
+LOCK = "lock"
+COLUMNS = ("id", "subject", "video", "label", "num_frames", "digest")  # of the index
+# Starting processes takes some seconds: files of fewer bytes are read by this one.
+BYTES_FOR_PROCESSES = 64 << 20
 
 # A clip's columns of the index (id, label, subject, video, num_frames) -> "train", "test" or None.
 Protocol = Callable[[Mapping[str, Any]], str | None]
@@ -60,8 +74,8 @@ class Example:
   video: str = ""
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A data set of pose clips: a subclass declares what stands below, and `clips` reads `self.raw`.
+class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
+  """A data set of pose clips: a subclass declares what stands below, and cuts its recordings.
 
   The directory is named by the class (`DeskWork` -> desk_work) or, for a class called `Builder`, by
   its module (`desk_work_dataset_builder`).
@@ -98,12 +112,22 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       raise ConfigError(f"{self.name}: {error}") from error
     if layout not in (None, str(self.skeleton)):
       raise ConfigError("layout", expected=self.skeleton, got=layout)
-    self.notes: list[str] = []  # what `clips` left out or cut, for the index
+    self.notes: list[str] = []  # what was left out or cut, for the index
     super().__init__(data_dir=data_dir, file_format="array_record")
 
+  def recordings(self) -> Iterable[tuple[Any, Any]]:
+    """Yields what is read by itself, in the order of the rows; by default a single None.
+
+    Each is a pair: a file (or folder) for `readers.read`, or any other thing; and what `clips` has
+    to know of it. Both are given to `clips`, the file as the `readers.Clip` that it holds. Files
+    may be read in other processes, and those of a killed `write` are not read again: nothing but
+    this pair may decide what comes of a recording.
+    """
+    yield None, None
+
   @abc.abstractmethod
-  def clips(self) -> Iterator[Example]:
-    """Yields all clips, in the order of their rows."""
+  def clips(self, recording: Any, known: Any) -> Iterator[Example]:
+    """Yields the clips of one recording, in the order of their rows."""
 
   def _info(self) -> tfds.core.DatasetInfo:
     pose = (None, self.num_persons, self._skeleton.num_joints, 3)
@@ -126,21 +150,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       disable_shuffling=True,  # rows in the order of `clips`; the pipeline shuffles
     )
 
-  def _split_generators(self, dl_manager):
-    return {"clips": self._generate_examples()}  # `all` is TFDS's name for the union of splits
+  def _download_and_prepare(self, dl_manager, download_config=None):
+    raise NotImplementedError("jaxmg.data.prepared.write does it")
 
-  def _generate_examples(self):
-    ids = set()
-    for example in tqdm.tqdm(self.clips(), desc=self.name, unit=" clips", disable=None):
-      record = self._record(example)
-      if example.id in ids:
-        raise DataError(f"{self.name}: clip {example.id!r}", expected="an id of its own", got="two")
-      ids.add(example.id)
-      yield example.id, record
-    if not ids:
-      raise DataError(self.raw, expected="at least one clip", got="none")
-
-  def _record(self, example: Example) -> dict[str, Any]:
+  def record(self, example: Example) -> dict[str, Any]:
+    """What is written of a clip; DataError for one that does not fit the data set."""
     clip, label = example.clip, example.label
     if label in self.class_names:
       label = self.class_names.index(label)
@@ -170,7 +184,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       self.notes.append(f"clip {example.id} shows nobody")
     record = {
       "id": example.id,
-      "label": label,
+      "label": int(label),
       "subject": example.subject,
       "video": video,
       "num_frames": len(clip.keypoints),
@@ -197,48 +211,219 @@ def write(
   raw: str | pathlib.Path,
   data_dir: str | pathlib.Path,
   layout: str | None = None,
+  jobs: int = 1,
 ) -> pathlib.Path:
   """Prepares a data set and returns its directory, `data_dir/<name>/<version>`.
 
-  One that is there and whole is left as it is; a half-made one is made again. `layout` says
-  which of the layouts that a data set comes in.
+  One that is there and whole is left as it is. `layout` says which of the layouts that a data set
+  comes in; `jobs` is the number of processes that read raw files, on which nothing else depends.
 
   Raises:
     DataError: missing or faulty raw files, repeated ids, a clip or subject on both sides of a
       protocol.
     ConfigError: a layout that the data set does not come in, or was not prepared in.
+    LockedError: another process is preparing it.
   """
   path = directory(builder, data_dir)
+  part = path.with_name(f"{path.name}.part")
+  raw = pathlib.Path(raw)
   if (path / INDEX).exists():
-    there = source.Source(path).skeleton
-    if layout is not None and str(readers.find_layout(layout)) != there:
-      raise ConfigError(path, expected=layout, got=there, hint="remove it, or prepare elsewhere")
-    then = json.loads((path / INDEX).read_text(encoding="utf-8")).get("made_of")
-    if then and pathlib.Path(raw).exists() and then != (now := _made_of(pathlib.Path(raw))):
-      raise ConfigError(path, expected=now, got=then, hint="remove it, or take another --name")
+    _check_whole(path, raw, layout)
     return path
-  if not (pathlib.Path(raw).is_dir() or (builder.is_format and pathlib.Path(raw).is_file())):
+  if not (raw.is_dir() or (builder.is_format and raw.is_file())):
     raise DataError(raw, expected="the folder of the raw files", got="no such folder")
-  if path.exists():
-    shutil.rmtree(path)
-  made = builder(raw=raw, data_dir=data_dir, layout=layout)
-  tfds.disable_progress_bar()
-  try:
-    # TFDS prints, and would keep an empty folder for downloads in `data_dir`.
-    with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
-      made.download_and_prepare(download_dir=downloads)
-    part = path / f"{INDEX}.part"
-    part.write_text(json.dumps(_index(made, path)), encoding="utf-8")
-    os.replace(part, path / INDEX)
-    whole = source.Source(path)
-    for protocol in whole.protocols:
-      whole.rows("train", protocol=protocol)  # checks it
-  except BaseException:
-    shutil.rmtree(path, ignore_errors=True)
-    with contextlib.suppress(OSError):
-      path.parent.rmdir()  # which TFDS made, unless it holds another version
-    raise
+  with _locked(part):
+    if (path / INDEX).exists():  # made by another process meanwhile
+      shutil.rmtree(part)
+      return path
+    if not (part / INDEX).exists():
+      try:
+        _fill(builder(raw=raw, data_dir=data_dir, layout=layout), part, jobs)
+      except BaseException:
+        if shards.read_journal(part):
+          progress.say(f"{part} holds what is whole: the same command goes on from there")
+        else:
+          _remove(part)
+        raise
+    try:
+      made = source.Source(part)
+      for protocol in made.protocols:
+        made.rows("train", protocol=protocol)  # checks it
+    except DataError:
+      _remove(part)
+      raise
+    if path.exists():
+      shutil.rmtree(path)  # without an index: half made by an earlier version
+    for name in (shards.JOURNAL, LOCK):
+      (part / name).unlink(missing_ok=True)
+    part.rename(path)
+    (path / LOCK).unlink(missing_ok=True)  # of a process that came a moment ago, and found us
   return path
+
+
+def _check_whole(path: pathlib.Path, raw: pathlib.Path, layout: str | None) -> None:
+  """Raises ConfigError if a prepared set is not that of these files and this layout."""
+  there = source.Source(path).skeleton
+  if layout is not None and str(readers.find_layout(layout)) != there:
+    raise ConfigError(path, expected=layout, got=there, hint="remove it, or prepare elsewhere")
+  then = json.loads((path / INDEX).read_text(encoding="utf-8")).get("made_of")
+  if then and raw.exists() and then != (now := _made_of(raw)):
+    raise ConfigError(path, expected=now, got=then, hint="remove it, or take another --name")
+
+
+def _remove(part: pathlib.Path) -> None:
+  shutil.rmtree(part)
+  with contextlib.suppress(OSError):
+    part.parent.rmdir()  # unless it holds another version
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+  """Makes a folder and holds its lock, or raises LockedError."""
+  folder.mkdir(parents=True, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    try:
+      lock = stack.enter_context(open(folder / LOCK, "a"))
+      # The kernel releases it when the process dies, however it dies.
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      ours = os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / LOCK))
+    except (BlockingIOError, FileNotFoundError):
+      ours = False
+    if not ours:  # another process holds it, or has just finished and moved the folder away
+      raise LockedError(f"{folder} is in use by another process")
+    yield
+
+
+def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
+  """Writes the shards of a set and its index, from where a killed process stopped."""
+  plan, last_notes = _plan(made)
+  made_of = _identities(made, plan)
+
+  def holds(state):
+    return state["made of"] in made_of[state["recordings"] - 1 : state["recordings"]]
+
+  writer = shards.Writer(part, made.info, holds=holds)
+  columns = {name: [] for name in COLUMNS}
+  first = 0  # the recording to go on with
+  for state in writer.restored:
+    first, made.notes = state["recordings"], state["notes"]
+    for name, values in state["columns"].items():
+      columns[name] += values
+  if writer.restored:
+    done = f"{len(columns['id']):,} clips of {first:,} of {len(plan):,} recordings are there"
+    progress.say(f"{made.name}: goes on where it was stopped: {done}")
+  if writer.discarded:
+    because = "the raw files, the layout or the code changed"
+    progress.say(f"{made.name}: makes {writer.discarded} shards again: {because}")
+
+  ids = set(columns["id"])
+  new = {name: [] for name in COLUMNS}  # of the open shard
+  readings = _read(plan[first:], made.skeleton, jobs)
+  readings = progress.track(readings, made.name, total=len(plan), unit="recordings", done=first)
+  for count, (one, recording) in enumerate(readings, first + 1):
+    made.notes += one.notes
+    for example in made.clips(recording, one.known):
+      record = made.record(example)
+      if example.id in ids:
+        raise DataError(f"{made.name}: clip {example.id!r}", expected="an id of its own", got="two")
+      ids.add(example.id)
+      writer.write(record)
+      for name in COLUMNS:
+        new[name].append(source.digest(record) if name == "digest" else record[name])
+    if writer.full or count == len(plan):
+      state = {"recordings": count, "made of": made_of[count - 1]}
+      writer.close_shard(state | {"columns": new, "notes": made.notes})
+      for name in COLUMNS:
+        columns[name] += new[name]
+      new = {name: [] for name in COLUMNS}
+  made.notes += last_notes
+  if not ids:
+    raise DataError(made.raw, expected="at least one clip", got="none")
+  writer.finish()
+  shards.replace(part / INDEX, json.dumps(_index(made, columns)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Recording:
+  """A pair of `Builder.recordings`, and the notes that were made before it."""
+
+  source: Any
+  known: Any
+  notes: list[str]
+
+
+def _plan(made: Builder) -> tuple[list[_Recording], list[str]]:
+  """All recordings; and the notes made after the last one."""
+  plan, before = [], len(made.notes)
+  for recording, known in made.recordings():
+    plan.append(_Recording(recording, known, made.notes[before:]))
+    del made.notes[before:]
+  last = made.notes[before:]
+  del made.notes[before:]
+  return plan, last
+
+
+def _identities(made: Builder, plan: list[_Recording]) -> list[str]:
+  """For each recording, a hash of what it and those before it are made of: files and code."""
+  modules = {cls.__module__ for cls in type(made).__mro__} | {readers.__name__, __name__}
+  files = {getattr(sys.modules.get(name), "__file__", None) for name in modules} - {None}
+  files = [pathlib.Path(file) for file in sorted(files) if "tensorflow_datasets" not in file]
+  text = [file.read_text(encoding="utf-8") for file in files]
+  text += [repr(made._skeleton), repr(made.info.features)]
+  if made.is_format:
+    text.append(_stamp(made.raw))
+  running = hashlib.sha256("\n".join(text).encode())
+  found = []
+  for one in plan:
+    stamp = _stamp(one.source) if _is_file(one) else ""
+    running.update(f"{stamp}\n{one.known!r}\n".encode())
+    found.append(running.hexdigest())
+  return found
+
+
+def _stamp(path: os.PathLike) -> str:
+  """What tells a file, or the files of a folder, from another version of it."""
+  stats = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, _files(path))]
+  return f"{os.fspath(path)} {stats}"
+
+
+def _files(path: os.PathLike) -> list[os.PathLike]:
+  path = pathlib.Path(path)
+  return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+
+
+def _is_file(one: _Recording) -> bool:
+  return isinstance(one.source, os.PathLike)
+
+
+def _read(
+  plan: list[_Recording], layout: readers.Layout, jobs: int
+) -> Iterator[tuple[_Recording, Any]]:
+  """Each recording and what it holds, in their order; `jobs` processes read files ahead."""
+  read = functools.partial(readers.read, layout=layout)
+  files = [one for one in plan if _is_file(one)]
+  size = sum(os.stat(file).st_size for one in files for file in _files(one.source))
+  if jobs == 1 or len(files) < 2 or size < BYTES_FOR_PROCESSES:
+    for one in plan:
+      yield one, read(one.source) if _is_file(one) else one.source
+    return
+  spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+  with concurrent.futures.ProcessPoolExecutor(jobs, spawn) as pool:
+    ahead, coming = collections.deque(), iter(plan)
+    try:
+      while True:
+        for one in itertools.islice(coming, 2 * jobs - len(ahead)):
+          ahead.append((one, pool.submit(read, one.source) if _is_file(one) else None))
+        if not ahead:
+          return
+        one, future = ahead.popleft()
+        yield one, one.source if future is None else future.result()
+    except concurrent.futures.process.BrokenProcessPool as error:
+      expected = "a file that can be read"
+      got = "a process that died of it, or of too little memory"
+      raise DataError(one.source, expected=expected, got=got) from error
+    finally:
+      pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _array(shape: tuple[int | None, ...]) -> tfds.features.Tensor:
@@ -252,15 +437,7 @@ def _made_of(raw: pathlib.Path) -> str:
   return f"{raw.name} of {sum(path.stat().st_size for path in files)} bytes"
 
 
-def _index(builder: Builder, path: pathlib.Path) -> dict[str, Any]:
-  """Reads the shards back, so that row i of the index is record i."""
-  clips = collections.defaultdict(list)
-  for record in tfds.builder_from_directory(path).as_data_source("all"):
-    for name in ("id", "subject", "video"):
-      clips[name].append(record[name].decode())
-    for name in ("label", "num_frames"):
-      clips[name].append(int(record[name]))
-    clips["digest"].append(source.digest(record))
+def _index(builder: Builder, clips: Mapping[str, list]) -> dict[str, Any]:
   counts = collections.Counter(filter(None, clips["digest"]))
   if copies := sum(count for count in counts.values() if count > 1):
     builder.notes.append(f"{copies} clips have the key points of another one")

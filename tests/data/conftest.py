@@ -18,7 +18,7 @@ class Toy(prepared.Builder):
   mirror = False
   protocols = {"xsub": prepared.by_subject(train=("a", "b", "c")), "solo": lambda clip: None}  # noqa: RUF012
 
-  def clips(self):
+  def clips(self, recording, known):
     rng = np.random.default_rng(0)
     for i in range(23):
       keypoints = rng.uniform(1, 70, (i + 1, 2, 25, 3)).astype(np.float32)

@@ -1,14 +1,17 @@
 """The writer's side of a prepared directory."""
 
 import dataclasses
+import fcntl
 import json
 import pathlib
 
 import numpy as np
 import pytest
+from tensorflow_datasets.core import shuffle
 
-from jaxmg.data import prepared, readers, source
-from jaxmg.errors import ConfigError, DataError
+from jaxmg import progress
+from jaxmg.data import prepared, readers, shards, source
+from jaxmg.errors import ConfigError, DataError, LockedError, StorageError
 from jaxmg.skeletons import topology
 
 
@@ -25,7 +28,7 @@ class Desk(prepared.Builder):
   protocols = {"xsub": prepared.by_subject(train=("ann",))}  # noqa: RUF012
   examples = (example("b", 1), example("a", num_frames=5), example("c", -1, "bob"))
 
-  def clips(self):
+  def clips(self, recording, known):
     yield from self.examples
 
 
@@ -195,3 +198,186 @@ def test_a_layout_that_cannot_travel_is_refused(tmp_path, skeleton, message):
   with pytest.raises(ConfigError, match=message):
     write(builder, tmp_path)
   assert not (tmp_path / "data" / "desk").exists()
+
+
+# --- sets that are written in several shards
+
+
+class Days(prepared.Builder):
+  """A csv file for each day, of 2 clips; each day becomes a shard of its own (`tiny_shards`)."""
+
+  skeleton = "coco17"
+  class_names = ("idle", "typing")
+  frame_size = (720, 1280)
+  protocols = {"xsub": prepared.by_subject(train=("0", "1", "2"))}  # noqa: RUF012
+  broken = None  # the day at which it fails
+  days_cut: list
+
+  def recordings(self):
+    for path in sorted(self.raw.glob("*.csv")):
+      self.notes.append(f"before {path.stem}")
+      yield path, path.stem
+    self.notes.append("after all")
+
+  def clips(self, recording, day):
+    if day == self.broken:
+      raise DataError(f"{day}.csv", expected="a day", got="the night")
+    self.days_cut.append(day)
+    self.notes.append(f"in {day}")
+    for k in range(2):
+      clip = dataclasses.replace(recording, keypoints=recording.keypoints[2 * k : 2 * k + 2])
+      yield prepared.Example(f"{day}_{k}", k, day, clip)
+
+
+def days(**options):
+  return type("Days", (Days,), {"days_cut": [], **options})
+
+
+@pytest.fixture
+def raw(tmp_path):
+  folder = tmp_path / "raw"
+  folder.mkdir()
+  for day in range(5):
+    write_day(folder, day, seed=day)
+  return folder
+
+
+def write_day(folder, day, *, seed):
+  table = np.random.default_rng(seed).uniform(1, 700, (4, 17, 3))
+  table[..., 2] = 1
+  np.savetxt(folder / f"{day}.csv", table.reshape(4, -1), delimiter=",", fmt="%.3f")
+
+
+@pytest.fixture
+def tiny_shards(monkeypatch):
+  monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+
+
+def prepare(builder, raw, name="data", **options):
+  path = prepared.write(builder, raw=raw, data_dir=raw.parent / name, **options)
+  data = source.Source(path)
+  return json.loads((path / "index.json").read_text()), [data[row] for row in range(len(data))]
+
+
+def same(one, other):
+  assert one[0] == other[0]
+  assert [x["keypoints"].tobytes() for x in one[1]] == [x["keypoints"].tobytes() for x in other[1]]
+  return True
+
+
+def test_many_shards_hold_what_one_holds(raw, monkeypatch):
+  one = prepare(days(), raw, "one")
+  monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+  assert same(prepare(days(), raw, "many"), one)
+  names = [path.name for path in sorted((raw.parent / "many" / "days" / "1.0.0").iterdir())]
+  records = [f"days-clips.array_record-{i:05d}" for i in range(5)]
+  assert names == ["dataset_info.json", *records, "features.json", "index.json"]
+  assert one[0]["notes"] == [*(f"{w} {d}" for d in range(5) for w in ("before", "in")), "after all"]
+
+
+def test_a_set_larger_than_the_memory_that_tfds_would_take(tmp_path, monkeypatch):
+  monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1 << 20)
+
+  class Large(Desk):
+    def clips(self, recording, known):
+      rng = np.random.default_rng(0)
+      for i in range(60):
+        keypoints = rng.uniform(1, 700, (500, 1, 17, 3)).astype(np.float32)
+        keypoints[..., 2] = 1
+        yield prepared.Example(f"{i}", 0, f"{i}", readers.Clip(keypoints, "coco17"))
+
+  path = write(Large, tmp_path)
+  assert sum(file.stat().st_size for file in path.iterdir()) > 2 << 20
+  assert len(source.Source(path)[29]["keypoints"]) == 500
+
+
+@pytest.mark.usefixtures("tiny_shards")
+def test_a_set_that_failed_goes_on_after_its_last_whole_shard(raw, capsys):
+  whole = prepare(days(), raw, "whole")
+  with pytest.raises(DataError, match="got the night"):
+    prepare(days(broken="3"), raw)
+  assert "1.0.0.part holds what is whole" in capsys.readouterr().err
+  assert not (raw.parent / "data" / "days" / "1.0.0").exists()
+  again = days()
+  assert same(prepare(again, raw), whole)
+  assert again.days_cut == ["3", "4"]
+  assert "goes on where it was stopped: 6 clips of 3 of 5 recordings" in capsys.readouterr().err
+  assert [path.name for path in (raw.parent / "data" / "days").iterdir()] == ["1.0.0"]
+
+
+@pytest.mark.usefixtures("tiny_shards")
+@pytest.mark.parametrize("changed", ["raw file", "record", "journal", "layout of the features"])
+def test_what_has_changed_since_is_made_again(raw, capsys, changed):
+  with pytest.raises(DataError):
+    prepare(days(broken="4"), raw)
+  part = raw.parent / "data" / "days" / "1.0.0.part"
+  made_again = ["1", "2", "3", "4"]
+  again = days()
+  if changed == "raw file":
+    write_day(raw, 1, seed=10)
+  elif changed == "record":  # of the disk, after a power failure
+    path = part / "days-clips.array_record-00001"
+    path.write_bytes(path.read_bytes()[:-100])
+  elif changed == "journal":  # a kill in the middle of its second line
+    first, second, *_ = (part / "journal.jsonl").read_text().splitlines()
+    (part / "journal.jsonl").write_text(f"{first}\n{second[:-10]}")
+  else:
+    again, made_again = days(num_persons=2), ["0", *made_again]
+  found = prepare(again, raw)
+  assert again.days_cut == made_again
+  assert ("shards again" in capsys.readouterr().err) == (changed != "journal")
+  assert same(found, prepare(days(num_persons=again.num_persons), raw, "whole"))
+
+
+def test_several_processes_read_the_same(raw, monkeypatch):
+  one = prepare(days(), raw, "one")
+  monkeypatch.setattr(prepared, "BYTES_FOR_PROCESSES", 0)
+  assert same(prepare(days(), raw, "two", jobs=2), one)
+  (raw / "3.csv").write_text("1,2,3\n1,b,3\n")
+  with pytest.raises(DataError, match=r"3\.csv: could not convert string 'b'"):
+    prepare(days(), raw, "three", jobs=2)
+  assert not (raw.parent / "three" / "days").exists()
+
+
+def test_a_set_that_another_process_makes_is_left_alone(raw):
+  part = raw.parent / "data" / "days" / "1.0.0.part"
+  part.mkdir(parents=True)
+  with open(part / "lock", "a") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(LockedError, match="in use by another process"):
+      prepare(days(), raw)
+  assert [path.name for path in part.iterdir()] == ["lock"]
+  prepare(days(), raw)
+
+
+@pytest.mark.usefixtures("tiny_shards")
+def test_a_set_that_was_whole_but_for_its_name_gets_it(raw, monkeypatch):
+  monkeypatch.setattr(pathlib.Path, "rename", lambda *args: (_ for _ in ()).throw(OSError("full")))
+  with pytest.raises(OSError, match="full"):
+    prepare(days(), raw)
+  monkeypatch.undo()
+  again = days()
+  assert prepare(again, raw)[0]["clips"]["id"][0] == "0_0"
+  assert again.days_cut == []
+
+
+def test_an_error_of_the_disk_names_the_shard(raw, monkeypatch):
+  class Full:
+    def __init__(self, path, options): ...
+
+    def write(self, data):
+      raise RuntimeError("no space left on device; RET_CHECK failure")
+
+  monkeypatch.setattr(shards.array_record_module, "ArrayRecordWriter", Full)
+  with pytest.raises(StorageError, match="array_record-00000: no space left"):
+    prepare(days(), raw)
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(capsys, monkeypatch):
+  clock = iter(range(0, 100, 10))
+  monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+  assert list(progress.track("abcdefgh", "work", total=10, unit="things", done=2)) == [*"abcdefgh"]
+  assert capsys.readouterr().err.splitlines() == [
+    "work: 4 of 10 things, 1 min 30 s left",
+    "work: 7 of 10 things, 0 min 36 s left",
+  ]

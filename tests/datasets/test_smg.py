@@ -149,7 +149,7 @@ def test_the_columns_are_those_of_kinect_v2(tmp_path):
 def test_another_csv_file_is_no_skeleton_of_smg(prepare, raw):
   (raw / "Sample0001" / "Sample0001_skeleton.csv").write_text(",".join(25 * ["5,5,1"]))
   with pytest.raises(
-    DataError, match=r"_skeleton.csv: expected 275 columns, got points of openpose25"
+    DataError, match=r"_skeleton.csv: expected 275 columns, got 25 key points without"
   ):
     write(prepare, raw)
 

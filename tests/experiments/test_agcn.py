@@ -104,7 +104,7 @@ def test_a_layout_of_ones_own_goes_with_the_data_and_the_run(tmp_path, capsys):
     frame_size = (72, 128)
     protocols = {"xsub": prepared.by_subject(train=("a", "b"))}  # noqa: RUF012
 
-    def clips(self):
+    def clips(self, recording, known):
       for i in range(12):
         keypoints = np.ones((10, 1, 3, 3), np.float32) * [20 + i, 30, i != 2]  # c2: nobody
         keypoints[:, 0, 2, 1] -= np.arange(10) * (i % 2)

@@ -1,0 +1,142 @@
+"""Records on the disk: ArrayRecord shards, written as records come, in TFDS's format.
+
+A journal beside them has a line for each shard that is whole, so that a killed writer goes on.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from tensorflow_datasets.core import example_serializer, naming
+
+from jaxmg.errors import StorageError
+
+SPLIT = "clips"  # `all` is TFDS's name for the union of splits
+JOURNAL = "journal.jsonl"
+SHARD_BYTES = 256 << 20
+
+
+class Writer:
+  """Writes records into a folder, in shards of about 256 MiB; holds none of them.
+
+  Of a killed writer, those shards are kept that are whole and were closed with a state that still
+  `holds`. `restored` are their states; `discarded` counts the others, which are overwritten.
+  """
+
+  def __init__(
+    self, folder: pathlib.Path, info: tfds.core.DatasetInfo, *, holds: Callable[[Any], bool]
+  ):
+    self._folder, self._info = folder, info
+    self._serializer = example_serializer.ExampleSerializer(info.features.get_serialized_info())
+    self._names = naming.ShardedFileTemplate(
+      data_dir=folder,
+      dataset_name=info.name,
+      split=SPLIT,
+      filetype_suffix=info.file_format.file_suffix,
+      # How many there will be is not known when the first is written.
+      template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
+    )
+    self._lengths: list[int] = []  # records of each whole shard
+    self._num_bytes = 0  # of all records
+    self._open = None  # the writer of the shard that is not whole, its records and bytes
+    self.restored: list[Any] = []
+    lines = read_journal(folder)
+    for line in lines:
+      if self._size(len(self._lengths)) != line["size"] or not holds(line["state"]):
+        break
+      self._lengths.append(line["records"])
+      self._num_bytes += line["bytes"]
+      self.restored.append(line["state"])
+    self.discarded = len(lines) - len(self.restored)
+    keep = lines[: len(self.restored)]
+    replace(folder / JOURNAL, "".join(f"{json.dumps(line)}\n" for line in keep))
+
+  @property
+  def full(self) -> bool:
+    """Whether the open shard is large enough to be closed."""
+    return self._open is not None and self._open[2] >= SHARD_BYTES
+
+  def write(self, record: Mapping[str, Any]) -> None:
+    """Appends a record of the features of `info`."""
+    data = self._serializer.serialize_example(self._info.features.encode_example(record))
+    with self._failing():
+      if self._open is None:
+        path = self._path(len(self._lengths))
+        self._open = [array_record_module.ArrayRecordWriter(path, "group_size:1"), 0, 0]
+      self._open[0].write(data)
+    self._open[1] += 1
+    self._open[2] += len(data)
+
+  def close_shard(self, state: Any) -> None:
+    """Makes the open shard whole, and keeps a state of the caller's with it."""
+    if self._open is None:
+      return
+    (writer, records, size), self._open = self._open, None
+    path = self._path(len(self._lengths))
+    with self._failing():
+      writer.close()
+      _sync(path)
+    self._lengths.append(records)
+    self._num_bytes += size
+    line = {"records": records, "bytes": size, "size": os.path.getsize(path), "state": state}
+    with open(self._folder / JOURNAL, "a", encoding="utf-8") as journal:
+      print(json.dumps(line), file=journal, flush=True)
+      os.fsync(journal.fileno())
+
+  def finish(self) -> None:
+    """Writes what TFDS wants to know of the shards, all of which are closed."""
+    split = tfds.core.SplitInfo(
+      name=SPLIT,
+      shard_lengths=self._lengths,
+      num_bytes=self._num_bytes,
+      filename_template=self._names,
+    )
+    self._info.set_splits(tfds.core.splits.SplitDict([split]))
+    self._info.write_to_directory(self._folder)
+
+  def _path(self, shard: int) -> str:
+    return os.fspath(self._names.sharded_filepath(shard_index=shard, num_shards=None))
+
+  def _size(self, shard: int) -> int | None:
+    path = self._path(shard)
+    return os.path.getsize(path) if os.path.exists(path) else None
+
+  @contextlib.contextmanager
+  def _failing(self) -> Iterator[None]:
+    """ArrayRecord's errors are of many types, and all of the disk."""
+    try:
+      yield
+    except Exception as error:
+      path = self._path(len(self._lengths))
+      raise StorageError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def read_journal(folder: pathlib.Path) -> list[Any]:
+  """The lines of the shards that are whole."""
+  path = folder / JOURNAL
+  lines = []
+  if path.exists():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+      try:
+        lines.append(json.loads(line))
+      except ValueError:  # the last one, where writing it was broken off
+        break
+  return lines
+
+
+def replace(path: pathlib.Path, text: str) -> None:
+  """Writes a file in one move: it is on the disk before it has its name."""
+  part = path.with_name(f"{path.name}.part")
+  part.write_text(text, encoding="utf-8")
+  _sync(part)
+  os.replace(part, path)
+
+
+def _sync(path: str | pathlib.Path) -> None:
+  with open(path, "rb") as file:
+    os.fsync(file.fileno())
