@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from experiments import launch
-from jaxmg import errors
+from jaxmg import errors, progress
 from jaxmg.data import annotations, readers, source
 
 MOST_LINES = 10  # of notes, and of what is wrong
@@ -47,6 +47,7 @@ class Found:
 
   what: str
   rows: Iterator[Row]
+  num_rows: int = 1
   class_names: tuple[str, ...] = ()
   protocols: Mapping[str, tuple[frozenset[str], frozenset[str]]] = dataclasses.field(
     default_factory=dict
@@ -114,7 +115,7 @@ def _prepared(data: source.Source) -> Found:
     for name, sides in data.protocols.items()
   }
   what = f"{data.name} {data.version}, prepared{', synthetic' * data.synthetic}, {data.skeleton}"
-  found = Found(what, rows(), data.class_names, protocols, data.shared_subjects)
+  found = Found(what, rows(), len(data), data.class_names, protocols, data.shared_subjects)
   return found
 
 
@@ -138,7 +139,8 @@ def _annotations(path: pathlib.Path, layout: readers.Layout | None) -> Found:
       subject = annotations.subject(one.id)
       yield Row(one.id, one.label, subject, points, one.frame_size, one.in_3d, nan, float16)
 
-  found = Found(f"annotations, {layout}", rows(), wrong=list(map(str, faults)))
+  wrong = list(map(str, faults))
+  found = Found(f"annotations, {layout}", rows(), len(file.clips), wrong=wrong)
   if faults:
     found.notes.append("the splits are not examined before all annotations are right")
     return found
@@ -162,7 +164,7 @@ def examine(found: Found) -> dict[str, str]:
   joints = collections.Counter()  # by what they are
   ids, labels, lengths, persons, digests, subjects = [], [], [], [], [], []
   nobody, float16 = [], 0
-  for row in found.rows:
+  for row in progress.track(found.rows, "doctor", total=found.num_rows, unit="clips"):
     ids.append(row.id)
     labels.append(row.label)
     lengths.append(len(row.points))

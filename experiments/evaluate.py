@@ -3,23 +3,33 @@
   python -m experiments.evaluate --run=RUN --split=test
 
 writes RUN/<split>/: metrics.json, scores.npz (probabilities by clip id), confusion.png, views.png.
+Interrupted, the same command goes on; its scores are those of one left alone, to the bit.
 """
 
+import functools
+import hashlib
+import os
 import pathlib
-from collections.abc import Callable
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-import tqdm
+import numpy as np
 from absl import flags
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from experiments import launch, plots
-from jaxmg import errors, predict, scores
+from jaxmg import errors, files, predict, progress, scores
 from jaxmg.data import pipeline
 from jaxmg.data.source import Source
 from jaxmg.training import checkpoints, metrics, sharding, step
 from jaxmg.training import evaluate as evaluation
+
+COLUMNS = ("rows", "probabilities", "labels")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -61,7 +71,11 @@ def run(values: flags.FlagValues) -> None:
   views = recipe["sampling"]["num_clips"] * (2 if recipe["inputs"]["mirror"] else 1)
   if jax.process_index() == 0:
     print(f"{values.split} of {data.directory}: {views} views of every clip", flush=True)
-  rows, probabilities, labels = score(variables)
+  folder = directory / values.split
+  folder.mkdir(exist_ok=True)
+  machine = [mesh.size, jax.process_count(), jax.devices()[0].device_kind, os.cpu_count()]
+  kept = Kept(folder / "unfinished.npz", [recipe, variables, batch_size, machine])
+  rows, probabilities, labels = score(variables, done=kept.parts, keep=kept.save)
   if jax.process_index() > 0:
     return
 
@@ -73,9 +87,8 @@ def run(values: flags.FlagValues) -> None:
     split=values.split,
     run=directory.resolve().name,
   )
-  folder = directory / values.split
-  folder.mkdir(exist_ok=True)
   scores.save(folder / "scores.npz", found)
+  kept.remove()
   print(f"{len(rows)} clips of {values.split}: scores by id in {folder / 'scores.npz'}")
   if (labels < 0).any():
     print("their labels are hidden: no metrics")
@@ -110,7 +123,8 @@ def scorer(
   """Returns `variables -> (rows, probabilities, labels)` over a split of the run's protocol."""
   location = recipe["data"]
   rows = data.rows(split, protocol=location["protocol"], fold=location["fold"])
-  batches = pipeline.test_batches(
+  batches = functools.partial(
+    pipeline.test_batches,
     data,
     rows,
     skeleton=predict.recipe_skeleton(recipe),
@@ -122,11 +136,57 @@ def scorer(
   predict_step = step.compile_predict_step(predict.build_predict_step(recipe, model), mesh)
   count = -(-len(rows) // batch_size)
 
-  def score(variables, **options):
-    bar = tqdm.tqdm(batches, split, total=count, unit="batch", leave=False, disable=None)
-    return evaluation.evaluate(predict_step, variables, bar, mesh=mesh, **options)
+  def score(variables, done=(), **options):
+    rest = batches(first_batch=len(done))
+    if jax.process_index() == 0:
+      rest = progress.track(rest, split, total=count, unit="batches", done=len(done))
+    return evaluation.evaluate(predict_step, variables, rest, mesh=mesh, done=done, **options)
 
   return score
+
+
+class Kept:
+  """The scores of the batches so far, on the disk: a killed evaluation goes on after them.
+
+  `of` is all that they depend on: where anything of it is another, they are not taken.
+  """
+
+  SECONDS = 10.0  # between two savings
+
+  def __init__(self, path: pathlib.Path, of: Any):
+    self._path, self._saved = path, time.monotonic()
+    hashed = hashlib.sha256(jax.__version__.encode())
+    for leaf in jax.tree.leaves(of):
+      array = isinstance(leaf, np.ndarray | jax.Array)
+      hashed.update(np.asarray(leaf).tobytes() if array else f"{leaf!r};".encode())
+    self._of = hashed.hexdigest()
+    self.parts = self._load() if path.exists() else []
+    if self.parts:
+      progress.say(f"goes on where it was stopped: {len(self.parts)} batches are there")
+
+  def save(self, parts: Sequence[evaluation.Part]) -> None:
+    if time.monotonic() - self._saved < self.SECONDS or jax.process_index() > 0:
+      return
+    lengths = [len(rows) for rows, _, _ in parts]
+    columns = dict(zip(COLUMNS, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+    with files.replace(self._path) as path:
+      np.savez(path, of=self._of, lengths=lengths, **columns)
+    self._saved = time.monotonic()
+
+  def remove(self) -> None:
+    self._path.unlink(missing_ok=True)
+
+  def _load(self) -> list[evaluation.Part]:
+    try:
+      with np.load(self._path, allow_pickle=False) as file:
+        if str(file["of"]) != self._of:
+          raise ValueError("of other weights, settings or devices")
+        ends = np.cumsum(file["lengths"])[:-1]
+        columns = [np.split(file[name], ends) for name in COLUMNS]
+        return list(zip(*columns, strict=True))
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+      progress.say(f"begins again: {self._path} is {error}")
+      return []
 
 
 def validation(recipe: dict, model: nn.Module, data: Source, mesh: Mesh) -> Callable | None:

@@ -8,6 +8,7 @@ what a value costs is checked against the size of the file before it is made.
 
 import dataclasses
 import io
+import itertools
 import math
 import mmap
 import os
@@ -226,22 +227,33 @@ def interpret(
   return stack[0]
 
 
+_OPCODES = {
+  opcode.code.encode("latin-1"): (opcode.name, opcode.arg and opcode.arg.reader)
+  for opcode in pickletools.opcodes
+}
+
+
 def _opcodes(stream):
   """`pickletools.genops`, but text of Python 2's first protocol may hold any byte."""
   name = ""
-  while name != "STOP":
-    code = stream.read(1).decode("latin-1")
-    if code not in pickletools.code2op:
-      raise ValueError(f"the opcode {code!r}" if code else "the end of the file in a pickle")
-    opcode = pickletools.code2op[code]
-    name = opcode.name
+  for count in itertools.count(1):
+    if name == "STOP":
+      return
+    code = stream.read(1)
+    if code not in _OPCODES:
+      wrong = f"the opcode {code.decode('latin-1')!r}"
+      raise ValueError(wrong if code else "the end of the file in a pickle")
+    name, reader = _OPCODES[code]
     if name == "STRING":
       line = stream.readline()
       if not re.fullmatch(rb"(?s)([\"']).*\1\n", line):
         raise ValueError("a text without quotes")
       argument = line[1:-2].decode("unicode_escape")
     else:
-      argument = opcode.arg and opcode.arg.reader(stream)
+      argument = reader and reader(stream)
+    if not count & 0xFFFF and isinstance(stream, mmap.mmap):
+      # What has been read need not stay in memory: its values are there already.
+      stream.madvise(mmap.MADV_DONTNEED, 0, stream.tell())
     yield name, argument
 
 

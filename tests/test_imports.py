@@ -20,6 +20,7 @@ ARROWS = {
     " jaxmg.data.batch jaxmg.data.embeddings jaxmg.data.readers"
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
   ),
+  "jaxmg.files": "",
   "jaxmg.pickles": "jaxmg.errors",
   "jaxmg.progress": "[tqdm]",
   "jaxmg.scores": "jaxmg.errors",
@@ -51,11 +52,11 @@ ARROWS = {
     " jaxmg.skeletons.sampling jaxmg.skeletons.topology"
   ),
   "jaxmg.data.prepared": (
-    "tensorflow_datasets jaxmg.errors jaxmg.progress jaxmg.data.readers jaxmg.data.shards"
-    " jaxmg.data.source jaxmg.skeletons.topology"
+    "tensorflow_datasets jaxmg.errors jaxmg.files jaxmg.progress jaxmg.data.readers"
+    " jaxmg.data.shards jaxmg.data.source jaxmg.skeletons.topology"
   ),
   "jaxmg.data.readers": "jaxmg.errors jaxmg.skeletons.topology [openpyxl] [scipy]",
-  "jaxmg.data.shards": "array_record tensorflow_datasets jaxmg.errors",
+  "jaxmg.data.shards": "array_record tensorflow_datasets jaxmg.errors jaxmg.files",
   "jaxmg.data.source": "tensorflow_datasets jaxmg.errors jaxmg.skeletons.topology",
   # Arrays and callables: no data set, no skeleton, no particular model.
   "jaxmg.training": "",
@@ -82,10 +83,10 @@ ARROWS = {
   "experiments.configs.agcn": "ml_collections",
   "experiments.configs.posec3d": "ml_collections",
   "experiments.doctor": (
-    "absl jaxmg.errors jaxmg.data.annotations jaxmg.data.readers jaxmg.data.source"
+    "absl jaxmg.errors jaxmg.progress jaxmg.data.annotations jaxmg.data.readers jaxmg.data.source"
     " experiments.launch"
   ),
-  "experiments.evaluate": "absl flax jax tqdm jaxmg experiments.launch experiments.plots",
+  "experiments.evaluate": "absl flax jax jaxmg experiments.launch experiments.plots",
   "experiments.fuse_scores": (
     "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics experiments.launch"
   ),

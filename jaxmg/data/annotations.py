@@ -23,6 +23,7 @@ of an array are scores if all are in [0, 1.2], else metres; its last frames of z
 
 import collections
 import dataclasses
+import functools
 import itertools
 import operator
 import pathlib
@@ -72,8 +73,9 @@ class Annotation:
 
   def nan(self) -> np.ndarray:
     """bool[T, M, V]: the joints that are absent because a number of theirs is NaN."""
-    nan = np.isnan(self.points).any(-1)
-    return nan if self.score is None else nan | np.isnan(self.score)
+    # An axis at a time: a reduction over an axis of two or three takes several times as long.
+    parts = [*np.moveaxis(self.points, -1, 0), *([] if self.score is None else [self.score])]
+    return functools.reduce(np.logical_or, map(np.isnan, parts))
 
   def clip(self, layout: readers.Layout, *, view: bool = True) -> readers.Clip:
     """The clip, cleaned. Of 3-D points, the key points are their `readers.depth_view`, or absent.

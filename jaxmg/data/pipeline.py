@@ -99,6 +99,7 @@ def test_batches(
   points: str = "keypoints",
   style: str = "mmaction2",
   batch_size: int,
+  first_batch: int = 0,
   process_index: int = 0,
   process_count: int = 1,
   num_threads: int = 2,
@@ -107,6 +108,7 @@ def test_batches(
 
   The last batch is filled with copies of the last clip whose mask is False: they are as finite as
   the rest, and whoever writes scores by row writes the same ones again. Processes as in training.
+  Batches before `first_batch` are left out.
 
   Raises:
     DataError: no rows; while iterating, a clip that cannot be used.
@@ -128,7 +130,8 @@ def test_batches(
     return clip | {"mask": np.bool_(position < len(rows))}
 
   clips = grain.MapDataset.source(padded.tolist()).map_with_index(load)
-  return _batches(clips, share, process_index, process_count, num_threads)
+  first = process_index + first_batch * process_count
+  return _batches(clips, share, first, process_count, num_threads)
 
 
 def fingerprint(

@@ -44,7 +44,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder
 
-from jaxmg import progress
+from jaxmg import files, progress
 from jaxmg.data import readers, shards, source
 from jaxmg.errors import ConfigError, DataError, LockedError
 from jaxmg.skeletons import topology
@@ -190,9 +190,10 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
       "num_frames": len(clip.keypoints),
       "frame_size": np.array(frame_size, np.int32),
     }
-    absent = [(0, 0), (0, self.num_persons - num_persons), (0, 0), (0, 0)]
+    absent = self.num_persons - num_persons
     for name in ("keypoints", "joints3d") if self.joints3d else ("keypoints",):
-      record[name] = np.pad(getattr(clip, name), absent)
+      points = getattr(clip, name)
+      record[name] = np.pad(points, [(0, 0), (0, absent), (0, 0), (0, 0)]) if absent else points
     return record
 
 
@@ -257,6 +258,7 @@ def write(
     for name in (shards.JOURNAL, LOCK):
       (part / name).unlink(missing_ok=True)
     part.rename(path)
+    files.sync(path.parent)
     (path / LOCK).unlink(missing_ok=True)  # of a process that came a moment ago, and found us
   return path
 
@@ -340,7 +342,8 @@ def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
   if not ids:
     raise DataError(made.raw, expected="at least one clip", got="none")
   writer.finish()
-  shards.replace(part / INDEX, json.dumps(_index(made, columns)))
+  with files.replace(part / INDEX) as index:
+    index.write_text(json.dumps(_index(made, columns)), encoding="utf-8")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -366,9 +369,9 @@ def _plan(made: Builder) -> tuple[list[_Recording], list[str]]:
 def _identities(made: Builder, plan: list[_Recording]) -> list[str]:
   """For each recording, a hash of what it and those before it are made of: files and code."""
   modules = {cls.__module__ for cls in type(made).__mro__} | {readers.__name__, __name__}
-  files = {getattr(sys.modules.get(name), "__file__", None) for name in modules} - {None}
-  files = [pathlib.Path(file) for file in sorted(files) if "tensorflow_datasets" not in file]
-  text = [file.read_text(encoding="utf-8") for file in files]
+  code = {getattr(sys.modules.get(name), "__file__", None) for name in modules} - {None}
+  code = [pathlib.Path(file) for file in sorted(code) if "tensorflow_datasets" not in file]
+  text = [file.read_text(encoding="utf-8") for file in code]
   text += [repr(made._skeleton), repr(made.info.features)]
   if made.is_format:
     text.append(_stamp(made.raw))
@@ -401,9 +404,9 @@ def _read(
 ) -> Iterator[tuple[_Recording, Any]]:
   """Each recording and what it holds, in their order; `jobs` processes read files ahead."""
   read = functools.partial(readers.read, layout=layout)
-  files = [one for one in plan if _is_file(one)]
-  size = sum(os.stat(file).st_size for one in files for file in _files(one.source))
-  if jobs == 1 or len(files) < 2 or size < BYTES_FOR_PROCESSES:
+  raw = [one for one in plan if _is_file(one)]
+  size = sum(os.stat(file).st_size for one in raw for file in _files(one.source))
+  if jobs == 1 or len(raw) < 2 or size < BYTES_FOR_PROCESSES:
     for one in plan:
       yield one, read(one.source) if _is_file(one) else one.source
     return

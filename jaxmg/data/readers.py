@@ -86,7 +86,8 @@ class Clip:
       place = _place("keypoints", wrong)
       raise DataError(place, expected="at most 1e9 pixels", got=f"{keypoints[wrong]:g}")
     np.minimum(score, 1, out=score)
-    keypoints[(score == 0) | ~keypoints[..., :2].any(-1)] = 0
+    x, y = keypoints[..., 0], keypoints[..., 1]
+    keypoints[(score == 0) | ((x == 0) & (y == 0))] = 0
     object.__setattr__(self, "keypoints", keypoints)
     if self.joints3d is not None:
       joints3d = _finite("joints3d", self.joints3d, num_joints)

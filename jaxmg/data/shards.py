@@ -14,11 +14,15 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer, naming
 
+from jaxmg import files
 from jaxmg.errors import StorageError
 
 SPLIT = "clips"  # `all` is TFDS's name for the union of splits
 JOURNAL = "journal.jsonl"
 SHARD_BYTES = 256 << 20
+# Each record by itself, for random access. Level 1 takes a third of the time of TFDS's level 3, and
+# 6 % more of the disk.
+OPTIONS = "group_size:1,zstd:1"
 
 
 class Writer:
@@ -54,7 +58,8 @@ class Writer:
       self.restored.append(line["state"])
     self.discarded = len(lines) - len(self.restored)
     keep = lines[: len(self.restored)]
-    replace(folder / JOURNAL, "".join(f"{json.dumps(line)}\n" for line in keep))
+    with files.replace(folder / JOURNAL) as journal:
+      journal.write_text("".join(f"{json.dumps(line)}\n" for line in keep), encoding="utf-8")
 
   @property
   def full(self) -> bool:
@@ -67,7 +72,7 @@ class Writer:
     with self._failing():
       if self._open is None:
         path = self._path(len(self._lengths))
-        self._open = [array_record_module.ArrayRecordWriter(path, "group_size:1"), 0, 0]
+        self._open = [array_record_module.ArrayRecordWriter(path, OPTIONS), 0, 0]
       self._open[0].write(data)
     self._open[1] += 1
     self._open[2] += len(data)
@@ -80,7 +85,7 @@ class Writer:
     path = self._path(len(self._lengths))
     with self._failing():
       writer.close()
-      _sync(path)
+      files.sync(path)
     self._lengths.append(records)
     self._num_bytes += size
     line = {"records": records, "bytes": size, "size": os.path.getsize(path), "state": state}
@@ -127,16 +132,3 @@ def read_journal(folder: pathlib.Path) -> list[Any]:
       except ValueError:  # the last one, where writing it was broken off
         break
   return lines
-
-
-def replace(path: pathlib.Path, text: str) -> None:
-  """Writes a file in one move: it is on the disk before it has its name."""
-  part = path.with_name(f"{path.name}.part")
-  part.write_text(text, encoding="utf-8")
-  _sync(part)
-  os.replace(part, path)
-
-
-def _sync(path: str | pathlib.Path) -> None:
-  with open(path, "rb") as file:
-    os.fsync(file.fileno())
