@@ -97,13 +97,15 @@ def report(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     "hardware": _hardware(),
     "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
   }
-  print(json.dumps(circumstances))
+  print(json.dumps(circumstances, default=str))
   cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
   widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
   for line in cells:
     print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
   if arguments.out:
-    arguments.out.write_text(json.dumps(circumstances | {"results": rows}, indent=2) + "\n")
+    arguments.out.write_text(
+      json.dumps(circumstances | {"results": rows}, indent=2, default=str) + "\n"
+    )
 
 
 def _cell(value: Any) -> str:
