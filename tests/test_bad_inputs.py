@@ -16,9 +16,9 @@ import sys
 
 import jaxtyping
 import numpy as np
-import openpyxl
 import pytest
 import scipy.io
+import xlsxwriter
 
 from experiments import evaluate, launch, posec3d, predict
 from jaxmg.data import prepared, readers
@@ -460,11 +460,10 @@ def huge_npy(folder):
 
 def xlsx(*lines):
   def make(folder):
-    book = openpyxl.Workbook(write_only=True)
-    sheet = book.create_sheet()
-    for line in lines:
-      sheet.append(line)
-    book.save(folder / "a.xlsx")
+    with xlsxwriter.Workbook(folder / "a.xlsx") as book:
+      sheet = book.add_worksheet()
+      for number, line in enumerate(lines):
+        sheet.write_row(number, 0, line)
     return folder / "a.xlsx"
 
   return make

@@ -55,9 +55,10 @@ ARROWS = {
     "tensorflow_datasets jaxmg.errors jaxmg.files jaxmg.progress jaxmg.data.readers"
     " jaxmg.data.shards jaxmg.data.source jaxmg.skeletons.topology"
   ),
-  "jaxmg.data.readers": "jaxmg.errors jaxmg.skeletons.topology [openpyxl] [scipy]",
+  "jaxmg.data.readers": "jaxmg.errors jaxmg.data.spreadsheets jaxmg.skeletons.topology [scipy]",
   "jaxmg.data.shards": "array_record tensorflow_datasets jaxmg.errors jaxmg.files",
   "jaxmg.data.source": "tensorflow_datasets jaxmg.errors jaxmg.skeletons.topology",
+  "jaxmg.data.spreadsheets": "[python_calamine]",
   # Arrays and callables: no data set, no skeleton, no particular model.
   "jaxmg.training": "",
   "jaxmg.training.checkpoints": "jax orbax jaxmg.errors",
@@ -131,7 +132,7 @@ ARROWS = {
     "jaxmg.errors jaxmg.data.annotations jaxmg.data.prepared jaxmg.data.readers"
   ),
   "datasets.smg.smg_dataset_builder": "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers",
-  "datasets.synthetic_imigue.generate": "openpyxl jaxmg.errors jaxmg.skeletons.topology",
+  "datasets.synthetic_imigue.generate": "xlsxwriter jaxmg.errors jaxmg.skeletons.topology",
   "datasets.synthetic_imigue.synthetic_imigue_dataset_builder": (
     "imigue.imigue_dataset_builder synthetic_imigue.generate jaxmg.data.prepared"
   ),

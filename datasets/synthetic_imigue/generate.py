@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import openpyxl
+import xlsxwriter
 
 from jaxmg import errors
 from jaxmg.skeletons import topology
@@ -537,11 +537,10 @@ def _write_csv(path: pathlib.Path, found: np.ndarray):
 
 
 def _write_xlsx(path: pathlib.Path, found: np.ndarray):
-  book = openpyxl.Workbook(write_only=True)
-  sheet = book.create_sheet()
-  for row in found.reshape(len(found), -1).round(3).tolist():
-    sheet.append(row)
-  book.save(path)
+  with xlsxwriter.Workbook(path, {"constant_memory": True}) as book:
+    sheet = book.add_worksheet()
+    for number, row in enumerate(found.reshape(len(found), -1).round(3).tolist()):
+      sheet.write_row(number, 0, row)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jaxmg.data import spreadsheets
 from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
 
@@ -234,18 +235,10 @@ def _from_smg(table: np.ndarray, layout: Layout | None) -> Clip:
 
 
 def _read_xlsx(path: pathlib.Path, layout: Layout | None) -> Clip:
-  import openpyxl
-
   rows = []
   with _damage("xlsx"):
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # of styles it does not know
-      book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    with contextlib.closing(book):
-      sheet = book.worksheets[0]
-      sheet.reset_dimensions()  # the size that the file declares may be wrong
-      for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
-        rows.append(_numbers(f"row {number}", row, counts=(len(rows[0]) if rows else len(row),)))
+    for number, row in enumerate(spreadsheets.rows(path), 1):
+      rows.append(_numbers(f"row {number}", row, counts=(len(rows[0]) if rows else len(row),)))
   return _from_table(np.array(rows), layout)
 
 
@@ -416,7 +409,7 @@ def _float32(field: str, values: object) -> np.ndarray:
 
 def _numbers(field: str, values: object, *, counts: tuple[int, ...]) -> np.ndarray:
   """float32[n] of a sequence of Python numbers, n in `counts`."""
-  plain = isinstance(values, (list, tuple)) and all(type(value) in (int, float) for value in values)
+  plain = isinstance(values, (list, tuple)) and {*map(type, values)} <= {int, float}
   if not plain or len(values) not in counts:
     expected = f"{' or '.join(map(str, counts))} numbers"
     raise DataError(field, expected=expected, got=len(values) if plain else "other things")
@@ -428,10 +421,12 @@ def _damage(kind: str) -> Iterator[None]:
   """A library raises whatever the damage of a file leads to: here it becomes a sentence."""
   try:
     yield
-  except (DataError, OSError):
+  except (DataError, ImportError, OSError):
     raise
   except Exception as error:
-    raise DataError(f"expected a whole {kind} file ({error or type(error).__name__})") from error
+    raise DataError(
+      f"expected a whole {kind} file ({str(error) or type(error).__name__})"
+    ) from error
 
 
 def _first(mask: np.ndarray) -> tuple[int, ...] | None:

@@ -5,9 +5,9 @@ import json
 import sys
 
 import numpy as np
-import openpyxl
 import pytest
 import scipy.io
+import xlsxwriter
 
 from jaxmg.data import readers
 from jaxmg.errors import DataError
@@ -29,11 +29,10 @@ def write_csv(path, table, *, header=False):
 
 
 def write_xlsx(path, rows):
-  book = openpyxl.Workbook(write_only=True)
-  sheet = book.create_sheet()
-  for row in rows:
-    sheet.append(row)
-  book.save(path)
+  with xlsxwriter.Workbook(path) as book:
+    sheet = book.add_worksheet()
+    for number, row in enumerate(rows):
+      sheet.write_row(number, 0, row)
   return path
 
 
@@ -224,8 +223,8 @@ def _bytes(path, content):
 
 
 def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "openpyxl", None)
-  with pytest.raises(DataError, match=r"needs openpyxl \(pip install 'jaxmg\[prepare\]'\)"):
+  monkeypatch.setitem(sys.modules, "python_calamine", None)
+  with pytest.raises(DataError, match=r"needs python_calamine \(pip install 'jaxmg\[prepare\]'\)"):
     readers.read(_bytes(tmp_path / "a.xlsx", b""))
 
 

@@ -5,8 +5,8 @@ import json
 import sys
 
 import numpy as np
-import openpyxl
 import pytest
+import xlsxwriter
 
 from jaxmg.data import prepared, source
 from jaxmg.errors import ConfigError, DataError
@@ -31,11 +31,10 @@ def write_csv(raw, video):
 
 
 def write_xlsx(raw, video):
-  book = openpyxl.Workbook(write_only=True)
-  sheet = book.create_sheet()
-  for row in pose(video).reshape(NUM_FRAMES, -1).tolist():
-    sheet.append(row)
-  book.save(raw / f"{video:04d}" / f"{video:04d}_2.xlsx")
+  with xlsxwriter.Workbook(raw / f"{video:04d}" / f"{video:04d}_2.xlsx") as book:
+    sheet = book.add_worksheet()
+    for number, row in enumerate(pose(video).reshape(NUM_FRAMES, -1).tolist()):
+      sheet.write_row(number, 0, row)
 
 
 @pytest.fixture
