@@ -118,6 +118,7 @@ ARROWS = {
     "jax benchmarks.loader benchmarks.timing experiments.launch experiments.posec3d"
     " jaxmg.data.prepared"
   ),
+  "benchmarks.scale": "benchmarks.timing jaxmg.data jaxmg.skeletons",
   "benchmarks.timing": "jax",
   "benchmarks.torch_agcn": "torch",
   "benchmarks.torch_posec3d": "torch",
