@@ -3,15 +3,18 @@
 import functools
 import json
 import pathlib
+import sys
 import time
 
 import numpy as np
 import pytest
 
-from benchmarks import agcn, compile, heatmaps, loader, peers, posec3d, prepare, recipe, timing
+from benchmarks import agcn, compile, heatmaps, loader, peers, posec3d, recipe, scale, timing
 from jaxmg import models
+from jaxmg.data import annotations, readers
 from jaxmg.pretrained import agcn as pretrained_agcn
 from jaxmg.pretrained import posec3d as pretrained_posec3d
+from jaxmg.skeletons import topology
 
 TINY = ["--variant=tiny", "--frames=4", "--size=8", "--joints=3"]
 
@@ -122,11 +125,41 @@ def test_loader_counts_clips(tmp_path, monkeypatch):
   assert all(row["clips per second"] > 0 for row in rows)
 
 
-def test_prepare_counts_clips(tmp_path, monkeypatch):
+def test_sets_of_real_sizes_are_made(tmp_path, monkeypatch):
   monkeypatch.setattr(timing, "in_new_process", lambda function, *arguments: function(*arguments))
-  monkeypatch.setattr(prepare.os, "sched_setaffinity", lambda *_: None)
-  (row,) = run(prepare, tmp_path, "--clips=120", "--frames=3", "--rounds=1")
-  assert row["clips per second"] > 0
+  (row,) = run(scale, tmp_path, "--set=bytes", f"--folder={tmp_path}", "--clips=20")
+  assert row["records, MB"] > 15
+  assert not (tmp_path / "data" / "bytes").exists()
+
+  scale.write_pickle(tmp_path / "ntu60.pkl", clips=120)
+  file = annotations.read(tmp_path / "ntu60.pkl")
+  assert {name: len(test) for name, (_, test) in file.protocols().items()} == {
+    "xsub_val": 60, "tenth_val": 6,
+  }  # fmt: skip
+
+  monkeypatch.setattr(scale, "FRAMES", 300)
+  monkeypatch.setattr(scale, "FILES", 2)
+  scale.write_imigue(tmp_path / "imigue", clips=359)
+  home = tmp_path / "imigue" / "mg_skeleton_only" / "0001"
+  whole, part = (
+    readers.read(path) for path in (home / "0001_2.xlsx", home / "0001_light_hand.csv")
+  )
+  joints = topology.get("imigue35").indices_in("openpose137")
+  np.testing.assert_array_equal(whole.keypoints[:, :, joints], part.keypoints)
+  assert whole.keypoints.shape == (300, 1, 137, 3)
+  assert len(list((tmp_path / "imigue").rglob("*.xlsx"))) == 359
+  labels = (tmp_path / "imigue" / "Label" / "labels_20200831.csv").read_text().splitlines()
+  assert len(labels) == 1 + 359
+
+
+def test_a_command_is_measured_with_its_children(tmp_path):
+  hold = "x = b'1' * 50_000_000; import time; time.sleep(0.3)"
+  code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+  seconds, memory = scale.measure([sys.executable, "-c", code], tmp_path / "log")
+  assert seconds > 0.3
+  assert 50 < memory < 200
+  with pytest.raises(RuntimeError, match="ended with 3"):
+    scale.measure([sys.executable, "-c", "exit(3)"], tmp_path / "log")
 
 
 def test_compile_times_every_job_without_and_with_cache(tmp_path):

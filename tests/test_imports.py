@@ -113,7 +113,6 @@ ARROWS = {
   "benchmarks.posec3d": (
     "jax benchmarks.peers jaxmg.models jaxmg.pretrained [benchmarks.torch_posec3d]"
   ),
-  "benchmarks.prepare": "benchmarks.timing jaxmg.data.prepared",
   "benchmarks.recipe": (
     "jax benchmarks.loader benchmarks.timing experiments.launch experiments.posec3d"
     " jaxmg.data.prepared"
