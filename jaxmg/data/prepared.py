@@ -217,7 +217,8 @@ def write(
   """Prepares a data set and returns its directory, `data_dir/<name>/<version>`.
 
   One that is there and whole is left as it is. `layout` says which of the layouts that a data set
-  comes in; `jobs` is the number of processes that read raw files, on which nothing else depends.
+  comes in; `jobs` is the number of processes that read raw files, on which nothing else depends (a
+  script that asks for several calls this under `if __name__ == "__main__":`).
 
   Raises:
     DataError: missing or faulty raw files, repeated ids, a clip or subject on both sides of a
@@ -236,6 +237,7 @@ def write(
   with _locked(part):
     if (path / INDEX).exists():  # made by another process meanwhile
       shutil.rmtree(part)
+      _check_whole(path, raw, layout)
       return path
     if not (part / INDEX).exists():
       try:
@@ -368,10 +370,11 @@ def _plan(made: Builder) -> tuple[list[_Recording], list[str]]:
 
 def _identities(made: Builder, plan: list[_Recording]) -> list[str]:
   """For each recording, a hash of what it and those before it are made of: files and code."""
-  modules = {cls.__module__ for cls in type(made).__mro__} | {readers.__name__, __name__}
-  code = {getattr(sys.modules.get(name), "__file__", None) for name in modules} - {None}
-  code = [pathlib.Path(file) for file in sorted(code) if "tensorflow_datasets" not in file]
-  text = [file.read_text(encoding="utf-8") for file in code]
+  builders = {cls.__module__ for cls in type(made).__mro__}
+  ours = {name for name in sys.modules if name.startswith(("jaxmg.data.", "jaxmg.skeletons."))}
+  theirs = {name for name in builders if name.startswith("tensorflow_datasets.")}
+  code = {getattr(sys.modules.get(name), "__file__", None) for name in ours | builders - theirs}
+  text = [pathlib.Path(file).read_text(encoding="utf-8") for file in sorted(code - {None})]
   text += [repr(made._skeleton), repr(made.info.features)]
   if made.is_format:
     text.append(_stamp(made.raw))
@@ -392,7 +395,9 @@ def _stamp(path: os.PathLike) -> str:
 
 def _files(path: os.PathLike) -> list[os.PathLike]:
   path = pathlib.Path(path)
-  return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+  if path.is_dir():
+    return sorted(file for file in path.iterdir() if file.is_file())
+  return [path] if path.exists() else []  # reading it will say that it is missing
 
 
 def _is_file(one: _Recording) -> bool:

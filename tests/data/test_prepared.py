@@ -339,6 +339,15 @@ def test_several_processes_read_the_same(raw, monkeypatch):
   assert not (raw.parent / "three" / "days").exists()
 
 
+def test_a_raw_file_that_is_missing_is_named(raw):
+  class Missing(Days):
+    def recordings(self):
+      yield self.raw / "9.csv", "9"
+
+  with pytest.raises(DataError, match=r"9\.csv: expected a file or a folder, got nothing"):
+    prepare(Missing, raw)
+
+
 def test_a_set_that_another_process_makes_is_left_alone(raw):
   part = raw.parent / "data" / "days" / "1.0.0.part"
   part.mkdir(parents=True)
