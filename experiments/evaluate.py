@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from absl import flags
 from flax import linen as nn
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from experiments import launch, plots
@@ -161,7 +162,10 @@ class Kept:
       hashed.update(np.asarray(leaf).tobytes() if array else f"{leaf!r};".encode())
     self._of = hashed.hexdigest()
     self.parts = self._load() if path.exists() else []
-    if self.parts:
+    if jax.process_count() > 1:  # all must go on after the same batch, whatever each could read
+      counts = multihost_utils.process_allgather(np.int32(len(self.parts)))
+      self.parts = self.parts if (counts == counts[0]).all() else []
+    if self.parts and jax.process_index() == 0:
       progress.say(f"goes on where it was stopped: {len(self.parts)} batches are there")
 
   def save(self, parts: Sequence[evaluation.Part]) -> None:

@@ -160,9 +160,18 @@ def test_two_processes_train_and_evaluate_as_one(runs, arguments, tmp_path):
 import json, sys
 from experiments import evaluate, launch, posec3d
 train, score = json.loads(sys.argv[1])
-sys.exit(launch.main(posec3d.run, train) or launch.command(evaluate.run, evaluate.define, score))
+assert launch.main(posec3d.run, train) == 0
+keep = evaluate.Kept.save
+def keep_one(self, parts):
+  self.SECONDS = 0.0
+  keep(self, parts)
+  raise KeyboardInterrupt
+evaluate.Kept.save = keep_one
+assert launch.command(evaluate.run, evaluate.define, score) == 130
+evaluate.Kept.save = keep
+sys.exit(launch.command(evaluate.run, evaluate.define, score))
 """
-  # The second command finds what the first one has started.
+  # The second command finds what the first one has started, the third what the second has kept.
   commands = [["--distributed", *arguments(workdir)], [f"--run={workdir}", "--step=latest"]]
   argv = [sys.executable, "-c", code, json.dumps(commands)]
   processes = start_two(argv)
