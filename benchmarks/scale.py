@@ -12,8 +12,8 @@ tenth of the test clips, the doctor. The values are random: nothing can be learn
             each; 12 of either are made, and stand under all 359 names
   bytes     20 GB of records, 2,000 recordings that are made in memory: prepare alone
 
-Seconds are wall clock; memory is the largest sum of the resident memory of a command and its
-children, sampled 20 times a second, in MB. The first step counts from the start of the process to
+Seconds are wall clock; memory is the most that a command and its children hold (Linux's Pss),
+sampled 20 times a second, in MB. The first step counts from the start of the process to
 its line in metrics.jsonl, with all compiled functions in the cache.
 """
 
@@ -119,7 +119,7 @@ def measure(
   def watch():
     nonlocal most
     while not ended.wait(0.05):
-      most = max(most, resident(process.pid))
+      most = max(most, memory_of(process.pid))
 
   thread = threading.Thread(target=watch)
   thread.start()
@@ -141,15 +141,15 @@ def measure(
   return seconds, most
 
 
-def resident(pid: int) -> float:
-  """MB of a process and its descendants."""
+def memory_of(pid: int) -> float:
+  """MB of a process and its descendants; a page that several of them share counts once."""
   try:
     children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
   except OSError:  # it has just ended
     return 0.0
-  own = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-  return own + sum(resident(int(child)) for child in children)
+  own = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
+  return own + sum(memory_of(int(child)) for child in children)
 
 
 def open_set(path: pathlib.Path) -> dict[str, float]:
@@ -176,7 +176,7 @@ def open_set(path: pathlib.Path) -> dict[str, float]:
   seconds = time.perf_counter() - start
   return {
     "open": opened,
-    "MB": resident(os.getpid()),
+    "MB": memory_of(os.getpid()),
     "loader": seconds,
     "clips per second": count / seconds,
   }
@@ -313,7 +313,7 @@ class Bytes(prepared.Builder):
       found[..., :2] *= 1000
       clip = readers.Clip(found.clip(0, None), self.skeleton)
       yield prepared.Example(f"{i}_{k}", 0, str(i % 100), clip)
-    self.seen.append((i, resident(os.getpid())))
+    self.seen.append((i, memory_of(os.getpid())))
 
 
 def prepare_bytes(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -3,11 +3,13 @@
 python_calamine reads the cells, and it believes what a file says: it takes room for all cells
 between the first and the last, however far they lie apart, for as many texts as are promised, and
 for as much as a zip unpacks to. So the sheet is measured while it is unpacked, and reaches the
-library in a new zip file, with its styles (which tell dates from numbers) and nothing else.
+library in a new zip file, with its styles (which tell dates from numbers) and nothing else: in
+parts, since the library takes 70 bytes for a cell.
 """
 
 import dataclasses
 import errno
+import itertools
 import pathlib
 import posixpath
 import re
@@ -16,12 +18,13 @@ import zipfile
 from collections.abc import Iterator
 from xml.parsers import expat
 
-_MAX_BYTES = 1 << 30  # of a sheet's XML: 50 minutes of 137 points, in 2.5 GB of memory
+_MAX_BYTES = 1 << 30  # of a sheet's XML: 50 minutes of 137 points
 _MAX_PART_BYTES = 16 << 20  # of any other XML
 _MAX_RATIO = 200  # of a part's size to its packed size; a table of zeros has 12
 _MAX_COLUMNS = 4096
 _SPARE_CELLS = 1 << 20  # of a table with holes, whose rows then tell what they lack
 _PIECE_BYTES = 1 << 18
+_SHEET_BYTES = 16 << 20  # of the XML that the library is given at a time
 
 # Tags as Excel and the common libraries write them; others are left to a slower parser.
 _TAG = re.compile(rb"<c ([^<>]*)>")
@@ -33,16 +36,14 @@ _ROW = re.compile(rb'<row r="([1-9][0-9]{0,6})"')
 _OTHER_TAG = re.compile(rb"<(?:c|row)[A-Za-z]")
 _PREFIXED = re.compile(rb":(?:c|row)[\s/>]")
 
+_RELATIONS = "<Relationships>{}</Relationships>"
 _RELATION = (
-  '<Relationships><Relationship Id="r1" Target="{}" Type="http://schemas.openxmlformats.org/'
-  'officeDocument/2006/relationships/{}"/></Relationships>'
+  '<Relationship Id="r{0}" Target="{1}" Type="http://schemas.openxmlformats.org/'
+  'officeDocument/2006/relationships/{2}"/>'
 )
-_PARTS = {
-  "[Content_Types].xml": "<Types/>",
-  "_rels/.rels": _RELATION.format("xl/workbook.xml", "officeDocument"),
-  "xl/_rels/workbook.xml.rels": _RELATION.format("worksheets/sheet1.xml", "worksheet"),
-  "xl/workbook.xml": '<workbook><sheets><sheet name="1" r:id="r1"/></sheets></workbook>',
-}
+# What stands around the rows of a sheet. Without merged cells at its head, the library looks for
+# them in all of it.
+_HEAD, _TAIL = b"<mergeCells></mergeCells>", b"</sheetData></worksheet>"
 
 
 def rows(path: pathlib.Path) -> Iterator[list]:
@@ -56,11 +57,15 @@ def rows(path: pathlib.Path) -> Iterator[list]:
   with tempfile.TemporaryDirectory() as folder:
     copy = pathlib.Path(folder) / "sheet.xlsx"  # the library goes by the suffix
     try:
-      extent = _copy(path, copy)
+      extent, sheets = _copy(path, copy)
       if not extent.cells:
         return
+      height = width = 0
       with python_calamine.CalamineWorkbook.from_path(copy) as book:
-        sheet = book.get_sheet_by_index(0)
+        for number in range(sheets):
+          for row in _rows(book.get_sheet_by_index(number), height):
+            height, width = height + 1, max(width, len(row))
+            yield row
     except OSError as error:
       if error.errno == errno.EINVAL:
         raise ValueError("it refers to a place outside itself") from error
@@ -69,21 +74,26 @@ def rows(path: pathlib.Path) -> Iterator[list]:
       if type(error).__name__ == "PanicException":  # Rust's, which is no Exception
         raise ValueError(f"python_calamine failed: {error}") from error
       raise
-  # The library leaves out what is empty at the left and below, and fills up at the right.
-  height = width = 0
-  if sheet.start is not None:
-    height = sheet.end[0] + 1
-    before = [""] * sheet.start[1]
-    for row in sheet.iter_rows():
-      while row and row[-1] == "":
-        row.pop()
-      row = before + row if row else row
-      width = max(width, len(row))
-      yield row
   if width < extent.columns:
     raise ValueError(f"the sheet: expected {extent.columns} columns of numbers, got {width}")
   for _ in range(extent.rows - height):
     yield []
+
+
+def _rows(sheet, height: int) -> Iterator[list]:
+  """The rows of a sheet after the first `height`, which came before."""
+  if sheet.start is None:
+    return
+  if sheet.start[0] < height:
+    raise ValueError(
+      f"row {sheet.start[0] + 1}: expected rows that rise, got it after row {height}"
+    )
+  # The library leaves out what is empty at the left and below, and fills up at the right.
+  before = [""] * sheet.start[1]
+  for row in itertools.islice(sheet.iter_rows(), height, None):
+    while row and row[-1] == "":
+      row.pop()
+    yield before + row if row else row
 
 
 @dataclasses.dataclass
@@ -105,32 +115,53 @@ class _Extent:
       )
 
 
-def _copy(path: pathlib.Path, copy: pathlib.Path) -> _Extent:
-  """Writes the first worksheet into a file of its own, once it is known to be small enough."""
+def _copy(path: pathlib.Path, copy: pathlib.Path) -> tuple[_Extent, int]:
+  """Writes the first worksheet into a file of its own, as so many, if it is small enough."""
   with open(path, "rb") as file:
     if file.read(4) == b"\xd0\xcf\x11\xe0":  # the mark of Microsoft's older container
       raise ValueError("it is encrypted, or an .xls file")
-  with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
-    workbook, sheet = _find(source)
-    for name, text in _PARTS.items():
-      target.writestr(name, text)
+  with zipfile.ZipFile(path) as source:
+    workbook, name = _find(source)
+    extent, sheets = _split(source, workbook, name, copy, _SHEET_BYTES)
+    if extent is None:
+      _, sheets = _split(source, workbook, name, copy, _MAX_BYTES)
+      with _open(source, name, _MAX_BYTES) as xml:
+        extent = _parse(xml)
+  extent.check()
+  return extent, sheets
+
+
+def _split(
+  source: zipfile.ZipFile, workbook: str, name: str, copy: pathlib.Path, size: int
+) -> tuple[_Extent | None, int]:
+  """Writes a worksheet as several of about `size` bytes; the extent is None for unusual XML."""
+  extent, usual, sheets = _Extent(), True, 0
+  with zipfile.ZipFile(copy, "w") as target, _open(source, name, _MAX_BYTES) as xml:
+    pieces = _pieces(xml)
+    piece = next(pieces, None)
+    while piece is not None:
+      sheets, written = sheets + 1, 0
+      with target.open(f"xl/worksheets/sheet{sheets}.xml", "w") as out:
+        out.write(_HEAD if sheets == 1 else _HEAD + b"<worksheet><sheetData>")
+        while piece is not None and (written < size or not piece.startswith(b"<row")):
+          out.write(piece.replace(b' t="s"', b' t="str"'))  # texts stay behind: none is a number
+          usual = usual and _measure(piece, extent)
+          written += len(piece)
+          piece = next(pieces, None)
+        if piece is not None:
+          out.write(_TAIL)
+    numbers = range(1, sheets + 1)
+    listed = "".join(f'<sheet name="{i}" r:id="r{i}"/>' for i in numbers)
+    links = "".join(_RELATION.format(i, f"worksheets/sheet{i}.xml", "worksheet") for i in numbers)
+    link = _RELATION.format(1, "xl/workbook.xml", "officeDocument")
+    target.writestr("[Content_Types].xml", "<Types/>")
+    target.writestr("_rels/.rels", _RELATIONS.format(link))
+    target.writestr("xl/workbook.xml", f"<workbook><sheets>{listed}</sheets></workbook>")
+    target.writestr("xl/_rels/workbook.xml.rels", _RELATIONS.format(links))
     styles = posixpath.join(posixpath.dirname(workbook), "styles.xml")
     if styles in source.NameToInfo:
       target.writestr("xl/styles.xml", _open(source, styles).read())
-    extent, usual = _Extent(), True
-    with (
-      _open(source, sheet, _MAX_BYTES) as xml,
-      target.open("xl/worksheets/sheet1.xml", "w") as out,
-    ):
-      out.write(b"<mergeCells></mergeCells>")  # or the library looks for them in the whole sheet
-      for piece in _pieces(xml):
-        out.write(piece.replace(b' t="s"', b' t="str"'))  # texts stay behind: none is a number
-        usual = usual and _measure(piece, extent)
-    if not usual:
-      with _open(source, sheet, _MAX_BYTES) as xml:
-        extent = _parse(xml)
-  extent.check()
-  return extent
+  return extent if usual else None, sheets
 
 
 def _open(source: zipfile.ZipFile, name: str, limit: int = _MAX_PART_BYTES) -> zipfile.ZipExtFile:

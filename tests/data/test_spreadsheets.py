@@ -13,7 +13,7 @@ import pytest
 import python_calamine
 import xlsxwriter
 
-from jaxmg.data import readers
+from jaxmg.data import readers, spreadsheets
 from jaxmg.errors import DataError
 
 HOSTILE = pathlib.Path(__file__).parents[1] / "hostile.py"
@@ -282,3 +282,29 @@ def test_hostile_files_are_refused_in_time_and_memory(tmp_path):
     assert outcome.isprintable(), name
     assert seconds < 1, (name, seconds)
     assert grown < 150 << 20, (name, grown)
+
+
+def test_a_long_sheet_is_read_in_parts(tmp_path, monkeypatch):
+  rng = np.random.default_rng(0)
+  values = rng.uniform(1, 700, (40, 51)).round(3)
+  values[:, 2::3] = 0.5
+  rows = [row(number, line.tolist()) for number, line in enumerate(values, 1)]
+  whole = read(tmp_path, sheet("".join(rows)))
+  np.testing.assert_array_equal(whole.reshape(40, 51), np.float32(values))
+  monkeypatch.setattr(spreadsheets, "_PIECE_BYTES", 3000)
+  monkeypatch.setattr(spreadsheets, "_SHEET_BYTES", 7000)
+  parts = []
+  original = spreadsheets._rows
+  monkeypatch.setattr(spreadsheets, "_rows", lambda *args: parts.append(1) or original(*args))
+  np.testing.assert_array_equal(read(tmp_path, sheet("".join(rows))), whole)
+  assert len(parts) > 5
+  for changed, message in (
+    (rows[:20] + rows[21:], "row 21: expected 51 numbers, got 0"),
+    ([*rows[:30], row(31, VALUES[:-1]), *rows[31:]], "row 31: expected 51 numbers, got 50"),
+    ([*rows, *rows[10:]], "row 11: expected rows that rise"),
+  ):
+    with pytest.raises(DataError, match=message):
+      read(tmp_path, sheet("".join(changed)))
+  # Where cells do not say where they are, the sheet stays in one piece.
+  unnamed = re.sub(r' r="[A-Z]*[0-9]*"', "", "".join(rows))
+  np.testing.assert_array_equal(read(tmp_path, sheet(unnamed)), whole)
