@@ -37,6 +37,7 @@ import os
 import pathlib
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -416,7 +417,7 @@ def _read(
       yield one, read(one.source) if _is_file(one) else one.source
     return
   spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-  with concurrent.futures.ProcessPoolExecutor(jobs, spawn) as pool:
+  with concurrent.futures.ProcessPoolExecutor(jobs, spawn, _end_with_parent) as pool:
     ahead, coming = collections.deque(), iter(plan)
     try:
       while True:
@@ -432,6 +433,16 @@ def _read(
       raise DataError(one.source, expected=expected, got=got) from error
     finally:
       pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+  """In a process that reads files: ends it when its parent dies, for which the pool would wait."""
+
+  def wait():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 def _array(shape: tuple[int | None, ...]) -> tfds.features.Tensor:

@@ -29,7 +29,7 @@ class Writer:
   """Writes records into a folder, in shards of about 256 MiB; holds none of them.
 
   Of a killed writer, those shards are kept that are whole and were closed with a state that still
-  `holds`. `restored` are their states; `discarded` counts the others, which are overwritten.
+  `holds`. `restored` are their states; `discarded` counts the others, which are removed.
   """
 
   def __init__(
@@ -60,6 +60,10 @@ class Writer:
     keep = lines[: len(self.restored)]
     with files.replace(folder / JOURNAL) as journal:
       journal.write_text("".join(f"{json.dumps(line)}\n" for line in keep), encoding="utf-8")
+    whole = {os.path.basename(self._path(shard)) for shard in range(len(keep))}
+    for path in folder.glob(f"{info.name}-{SPLIT}.*"):
+      if path.name not in whole:  # nor may any be written again: there may be fewer this time
+        path.unlink()
 
   @property
   def full(self) -> bool:

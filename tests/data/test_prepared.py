@@ -329,6 +329,18 @@ def test_what_has_changed_since_is_made_again(raw, capsys, changed):
   assert same(found, prepare(days(num_persons=again.num_persons), raw, "whole"))
 
 
+@pytest.mark.usefixtures("tiny_shards")
+def test_shards_of_raw_files_that_are_gone_are_removed(raw):
+  with pytest.raises(DataError):
+    prepare(days(broken="4"), raw)
+  write_day(raw, 0, seed=10)
+  for day in (2, 3, 4):
+    (raw / f"{day}.csv").unlink()
+  assert same(prepare(days(), raw), prepare(days(), raw, "whole"))
+  one, other = ((raw.parent / name / "days" / "1.0.0").iterdir() for name in ("data", "whole"))
+  assert {path.name for path in one} == {path.name for path in other}
+
+
 def test_several_processes_read_the_same(raw, monkeypatch):
   one = prepare(days(), raw, "one")
   monkeypatch.setattr(prepared, "BYTES_FOR_PROCESSES", 0)
