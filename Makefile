@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test lint wheel accelerators clean
 .DELETE_ON_ERROR:
 
 # From synthetic recordings to a trained, evaluated recogniser. Interrupted, it goes on.
@@ -24,6 +24,21 @@ lint: $(VENV)/installed
 
 wheel: $(VENV)/installed
 	$(RUN) -m build --wheel --no-isolation
+
+# Compiles the programs for an NVIDIA GPU and for a Cloud TPU, and needs neither (docs/accelerators.md).
+accelerators: $(VENV)-cuda/installed $(VENV)-tpu/installed
+	$(VENV)-cuda/bin/python -m benchmarks.compiled --platform=cuda
+	$(VENV)-tpu/bin/python -m benchmarks.compiled --platform=tpu
+
+# The JAX of the lock, with what it needs for the platform.
+$(VENV)-cuda/installed: EXTRA := cuda13
+$(VENV)-tpu/installed: EXTRA := tpu
+$(VENV)-cuda/installed $(VENV)-tpu/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(@D)/bin/pip install --quiet --disable-pip-version-check 'jax[$(EXTRA)]'
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "jaxmg needs Python 3.11 to 3.13: no $(PYTHON) here (apt install python3 python3-venv)" >&2; exit 1; }

@@ -61,7 +61,7 @@ def measure(cache: str, arguments: dict) -> dict[str, tuple[float, float]]:
   )
   batch = {"heatmaps": heatmaps, "label": integers, "clip": integers}
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  options = sharding.compiler_options()
+  options = sharding.compiler_options(sharding.data_mesh(jax.devices()[:1]))
   times = {}
   for job, function, inputs in (
     ("inference", model.apply, (variables, heatmaps)),

@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> None:
   points = np.random.default_rng(0).uniform((0, 0, 0.3), (*size[::-1], 1), shape)
   points = points.astype(np.float32)
   on_device = jax.device_put(points)
-  draw = functools.partial(jax.jit, compiler_options=sharding.compiler_options())
+  options = sharding.compiler_options(sharding.data_mesh(jax.devices()[:1]))
+  draw = functools.partial(jax.jit, compiler_options=options)
   joints = draw(functools.partial(heatmaps.render_joints, size=size, sigma=SIGMA))
   limbs = draw(
     functools.partial(heatmaps.render_limbs, limbs=skeleton.limbs, size=size, sigma=SIGMA)

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from benchmarks import timing
 from jaxmg.pretrained import convert
@@ -52,7 +53,9 @@ def compare(arguments: argparse.Namespace, jaxmg: Callable, torch: Callable) -> 
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave the peer some GPU memory
   builders = [torch] if importlib.util.find_spec("torch") else []
   builders.append(jaxmg)  # after the peer, whose weights it takes
-  memories = ("kept", "as it comes") if jax.default_backend() == "cpu" else ("on the device",)
+  memories = (
+    ("kept", "as it comes") if sharding.platform(one_device()) == "cpu" else ("on the device",)
+  )
   timers = {}  # (job, implementation, memory) -> timer
   rows = []
   with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as processes:
@@ -79,6 +82,11 @@ def compare(arguments: argparse.Namespace, jaxmg: Callable, torch: Callable) -> 
   timing.report(arguments, rows)
 
 
+def one_device() -> Mesh:
+  """What everything is timed on."""
+  return sharding.data_mesh(jax.devices()[:1])
+
+
 def start(keep_memory: bool, build: Callable, *arguments) -> dict:
   """What a process begins with."""
   if keep_memory:
@@ -94,7 +102,7 @@ def variables_of(
   Our own initial ones where the peer has left none.
   """
   if not (folder / "weights.npz").exists():
-    return jax.jit(model.init)(jax.random.key(0), x[:1])
+    return sharding.on_host(model.init, jax.random.key(0), x[:1])
   with np.load(folder / "weights.npz") as weights, np.load(folder / "logits.npz") as logits:
     return same_weights(dict(weights), logits["logits"], model, x[:1], table)
 
@@ -117,7 +125,7 @@ def calls(
   fold: Callable | None = None,
 ) -> dict[tuple[str, str], Callable]:
   """(job, implementation) -> a call that returns when its work is done."""
-  options = sharding.compiler_options()
+  options = sharding.compiler_options(one_device())
   optimizer = optimizers.optimizer("sgd", lambda count: 1e-3, weight_decay=3e-4)
   train_step = step.make_train_step(
     model, lambda keys, batch: batch["x"], losses.classification(), optimizer

@@ -18,12 +18,14 @@ import contextlib
 import datetime
 import difflib
 import fcntl
+import hashlib
 import io
 import json
 import math
 import operator
 import os
 import pathlib
+import platform
 import re
 import runpy
 import shlex
@@ -135,7 +137,7 @@ def main(
     config = read_config(values.config, overrides)
     if not devices:
       jax.config.update("jax_platforms", "cpu")
-    _start_jax(values.distributed)
+    _start_jax(values)
     with _work_directory(values.workdir, config) as workdir, _signals():
       run(config, workdir)
 
@@ -162,7 +164,7 @@ def command(
   def body():
     values, arguments = _parse(run, define, argv, positional)
     if devices:
-      _start_jax(values.distributed)
+      _start_jax(values)
     run(values, *arguments)
 
   return _exit_code(body, debug="--debug" in argv)
@@ -216,6 +218,9 @@ def _parse(run, define, argv, positional=None):
   flags.DEFINE_boolean("debug", False, "Print the traceback of every error.", flag_values=values)
   flags.DEFINE_boolean(
     "distributed", False, "One of several processes (TPU pod, Slurm).", flag_values=values
+  )
+  flags.DEFINE_boolean(
+    "compilation_cache", True, "Keep compiled programs in ~/.cache/jaxmg.", flag_values=values
   )
   define(values)
   if "--help" in argv:
@@ -275,21 +280,56 @@ def read_config(text: str, overrides: Sequence[str]) -> ConfigDict:
   return values.config
 
 
-def _start_jax(distributed):
+def _start_jax(values):
   logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error, at length, it raises as well
   sharding.reuse_memory()
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/jaxmg/jax"))
+  _keep_programs(values.compilation_cache)
+  asked = jax.config.jax_platforms or ""
+  devices_alone = asked and "cpu" not in asked.split(",")
   try:
-    if distributed:
+    if devices_alone:
+      jax.config.update("jax_platforms", f"{asked},cpu")  # where models are initialised
+    if values.distributed:
       jax.distributed.initialize()
+    if devices_alone and jax.devices()[0].platform == "cpu":
+      raise RuntimeError("there is no such device")
     jax.devices()
   except Exception as error:
-    platforms = os.environ.get("JAX_PLATFORMS", "")
     raise errors.ConfigError(
-      f"JAX cannot start (JAX_PLATFORMS={platforms!r}, --distributed={distributed}): "
+      f"JAX cannot start (JAX_PLATFORMS={asked!r}, --distributed={values.distributed}): "
       f"{type(error).__name__}: {error}"
     ) from error
+
+
+def _keep_programs(wanted):
+  """Sets where compiled programs are kept, if they are."""
+  if not wanted:
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of the commands that it starts
+    jax.config.update("jax_enable_compilation_cache", False)
+    return
+  folder = jax.config.jax_compilation_cache_dir
+  if not folder:
+    # XLA compiles for the very CPU, and a home may be shared by several.
+    cpu = hashlib.sha256(_cpu_features().encode()).hexdigest()[:8]
+    folder = os.path.expanduser(f"~/.cache/jaxmg/jax-{jax.__version__}-{cpu}")
+    jax.config.update("jax_compilation_cache_dir", folder)
+  if "://" in folder:  # a bucket
+    return
+  try:
+    os.makedirs(folder, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+  except OSError as error:
+    print(f"jaxmg: compiled programs are not kept: {folder}: {error.strerror}", file=sys.stderr)
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+def _cpu_features():
+  try:
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:  # not Linux
+    return platform.processor()
+  names = ("model name", "flags", "Features")  # the last on ARM
+  return "\n".join(sorted({line for line in lines if line.startswith(names)}))
 
 
 @contextlib.contextmanager

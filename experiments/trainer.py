@@ -94,7 +94,7 @@ def run(
     step.init_train_state, model, optimizer, ema=config.train.ema > 0, trainable=trainable
   )
   init_key, train_key = jax.random.split(jax.random.key(config.train.seed))
-  state = sharding.jit_once(init)(init_key, jnp.zeros(example.shape, example.dtype))
+  state = sharding.on_host(init, init_key, np.zeros(example.shape, example.dtype))
 
   parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   what = recipe["inputs"].get("kind") or recipe["inputs"]["stream"]

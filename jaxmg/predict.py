@@ -29,7 +29,8 @@ from jaxtyping import Float
 from jaxmg import errors, inputs, models
 from jaxmg.data import batch, embeddings, readers
 from jaxmg.skeletons import sampling, topology
-from jaxmg.training import checkpoints, sharding, step
+from jaxmg.training import checkpoints, sharding
+from jaxmg.training import step as steps
 
 LABELS = "label_embeddings.npy"
 _KEYS = {"model", "sampling", "inputs", "skeleton", "class_names", "frame_size", "data"}
@@ -90,7 +91,7 @@ def build_predict_step(
     views = functools.partial(inputs.graph_views, skeleton=skeleton, points=points, mirror=mirror)
     view = functools.partial(inputs.graph_view, **options)
     ready = dict
-  predict = step.make_predict_step(
+  predict = steps.make_predict_step(
     model, lambda batch: views(batch[points], batch["frame_size"]), view, output=output
   )
 
@@ -120,10 +121,10 @@ class Predictor:
       self.label_embeddings = embeddings.from_npy(run / LABELS, len(self.class_names))
     self._variables = checkpoints.restore_variables(run / "checkpoints", step)
     model = build_model(self.recipe)
+    mesh = sharding.data_mesh(jax.local_devices()[:1])
     self._predict = {
-      output: jax.jit(
-        build_predict_step(self.recipe, model, output=output),
-        compiler_options=sharding.compiler_options(),
+      output: steps.compile_predict_step(
+        build_predict_step(self.recipe, model, output=output), mesh
       )
       for output in ("probabilities", "embedding")
     }
@@ -163,4 +164,5 @@ class Predictor:
       points: sampling.sample_test(pose, **options)[None],
       "frame_size": np.array([frame_size], np.int32),
     }
-    return np.asarray(self._predict[output](**self._variables, batch=one)[0])
+    params, batch_stats = self._variables["params"], self._variables["batch_stats"]
+    return np.asarray(self._predict[output](params, batch_stats, one)[0])

@@ -107,7 +107,12 @@ ARROWS = {
     "jax benchmarks.peers jaxmg.models jaxmg.pretrained jaxmg.skeletons [benchmarks.torch_agcn]"
   ),
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
+  "benchmarks.compiled": (
+    "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.launch experiments.posec3d"
+    " experiments.trainer jaxmg.data.readers jaxmg.predict jaxmg.skeletons jaxmg.training"
+  ),
   "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",
+  "benchmarks.hlo": "",
   "benchmarks.loader": "benchmarks.timing jaxmg.data jaxmg.skeletons",
   "benchmarks.peers": "flax jax benchmarks.timing jaxmg.pretrained jaxmg.training [torch]",
   "benchmarks.posec3d": (

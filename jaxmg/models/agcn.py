@@ -65,7 +65,7 @@ def temporal_conv(
 ) -> Float[Array, "n v t2 o"]:
   """Convolves over time, with zero padding of size // 2, for sizes 1 and 9 and strides 1 and 2."""
   if kernel.shape[0] == 1:
-    return layers.dot(x[:, :, ::stride], kernel[0])
+    return layers.dot(layers.every(stride, x, axis=2), kernel[0])
   if stride == 2:
     # Over blocks of two frames the stride is 1: gradients of strided convolutions are slow on CPUs.
     # The middle of the kernel is the first frame of its block.

@@ -37,17 +37,33 @@ class Conv(nn.Module):
       )
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param("kernel", he_fan_out, shape, jnp.float32).astype(self.dtype)
-    x = x.astype(self.dtype)[:, :: self.strides[0]]
+    x = every(self.strides[0], x.astype(self.dtype), axis=1)
     if height > 1:
       return _spatial_conv(x, kernel[0], self.strides[1])
     if time > 1:
       return _temporal_conv(x, kernel[:, 0, 0])
-    return dot(x[:, :, :: self.strides[1], :: self.strides[1]], kernel[0, 0, 0])
+    for axis in (2, 3):
+      x = every(self.strides[1], x, axis=axis)
+    return dot(x, kernel[0, 0, 0])
 
 
 def dot(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*b o"]:
   """The product as one of matrices: with more axes, XLA copies transposes for the gradient."""
   return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def every(stride: int, x: Array, *, axis: int) -> Array:
+  """Every first, or every second, element along an axis: `x[::stride]`, as the first of each pair.
+
+  XLA can abort the process where it compiles a product of a strided slice for a GPU.
+  """
+  if stride == 1:
+    return x
+  if stride != 2:
+    raise ValueError(f"stride: expected 1 or 2, got {stride}")
+  x = jnp.pad(x, [(0, x.shape[axis] % 2 if i == axis else 0) for i in range(x.ndim)])
+  x = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+  return jax.lax.index_in_dim(x, 0, axis + 1, keepdims=False)
 
 
 def _temporal_conv(x, kernel):  # B T H W I, k I O

@@ -41,7 +41,11 @@ def evaluate(
     if stop():
       return None
     batch = sharding.shard_batch(mesh, dict(batch))
-    probabilities = predict_step(variables["params"], variables["batch_stats"], batch)
+    inputs = (variables["params"], variables["batch_stats"], batch)
+    if not parts:
+      with sharding.compiling("the prediction step", mesh):
+        predict_step.lower(*inputs).compile()  # which the calls then find
+    probabilities = predict_step(*inputs)
     part = (batch["mask"], batch["clip"], probabilities, batch["label"])
     mask, *values = multihost_utils.process_allgather(part, tiled=True)
     parts.append(tuple(value[mask] for value in values))

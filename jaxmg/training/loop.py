@@ -158,6 +158,9 @@ def train(
     previous, since = None, time.perf_counter()
     for step in range(start + 1, steps + 1):
       batch = sharding.shard_batch(mesh, next(batches))
+      if step == start + 1:
+        with sharding.compiling("the training step", mesh):
+          train_step.lower(state, batch, key).compile()  # which the calls then find
       state, metrics = train_step(state, batch, key)
       history.append(metrics)
       # One step runs and one waits: enough to keep the devices busy, and no stop is far away.

@@ -1,9 +1,11 @@
 """Data parallelism: one mesh axis, "data", over all devices of all processes."""
 
+import contextlib
 import ctypes
 import functools
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,12 +13,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxmg import errors
 
-# By default XLA gives convolutions with small kernels to YNNPACK, which runs them on one thread.
-# This leaves it the products and the sums, and sends all convolutions to Eigen, on all threads.
-_CPU_OPTIONS = {
-  "xla_cpu_experimental_ynn_fusion_type": (
-    "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-  )
+_OPTIONS = {  # for XLA, by platform
+  # By default convolutions with small kernels go to YNNPACK, which runs them on one thread. This
+  # leaves it the products and the sums, and sends all convolutions to Eigen, on all threads.
+  "cpu": {
+    "xla_cpu_experimental_ynn_fusion_type": (
+      "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    )
+  },
+  # Fusing what makes the operand of a product into it can abort the process while it compiles, as
+  # with every other pixel or frame. Without, our steps are faster, and compile sooner.
+  "gpu": {"xla_gpu_enable_triton_gemm": False},
 }
 
 
@@ -58,22 +65,66 @@ def check_batch_size(mesh: Mesh, batch_size: int, *, where: str = "batch size") 
     raise errors.ConfigError(where, expected=expected, got=batch_size, hint=f"nearest: {nearest}")
 
 
-def jit_once(function: Callable) -> Callable:
-  """Jits what runs once, such as an initialisation: not worth the compiler's time on a CPU."""
-  options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-  return jax.jit(function, compiler_options=options)
+def on_host(function: Callable, *arguments: Any) -> Any:
+  """Calls what runs once, such as an initialisation, on a CPU; returns its arrays as NumPy's.
+
+  Never on the mesh: a random generator for each parameter makes a program that compiles for minutes
+  there, and other numbers on every platform. On the CPU it is not optimised either.
+
+  Raises:
+    ConfigError: JAX was started without its CPU backend.
+  """
+  try:
+    cpu = jax.local_devices(backend="cpu")[0]
+  except RuntimeError as error:
+    asked = jax.config.jax_platforms
+    expected = f"a CPU beside the devices (JAX_PLATFORMS={asked},cpu)"
+    raise errors.ConfigError("JAX_PLATFORMS", expected=expected, got=asked) from error
+  options = {"xla_backend_optimization_level": 0}
+  with jax.default_device(cpu):
+    return jax.device_get(jax.jit(function, compiler_options=options)(*arguments))
+
+
+@contextlib.contextmanager
+def compiling(what: str, mesh: Mesh, *, patience: float = 5.0) -> Iterator[None]:
+  """Says on the first process what is being waited for, if it takes longer than `patience` s."""
+  text = f"compiling {what} for {mesh.size} x {mesh.devices.flat[0].device_kind} ..."
+  timer = threading.Timer(patience, print, [text], {"flush": True})
+  if jax.process_index() == 0:
+    timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+
+
+def platform(mesh: Mesh) -> str:
+  """Returns what the devices of a mesh are: "cpu", "gpu" or "tpu"."""
+  return mesh.devices.flat[0].platform
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
-  """Returns the options for `jax.jit` that make our models faster, where this XLA has them."""
-  if jax.default_backend() != "cpu":
-    return {}
+def compiler_options(mesh: Mesh) -> dict[str, Any]:
+  """Returns the options for `jax.jit` that our models need, or run faster with, on these devices.
+
+  Without those that this XLA does not have: they are experimental, and may go.
+  """
+  return {
+    name: value
+    for name, value in _OPTIONS.get(platform(mesh), {}).items()
+    if _has_option(mesh, name, value)
+  }
+
+
+def _has_option(mesh, name, value):
+  constant = jax.jit(lambda: 0, out_shardings=replicated(mesh), compiler_options={name: value})
   try:
-    jax.jit(lambda: 0, compiler_options=_CPU_OPTIONS).lower().compile()
-  except (jax.errors.JaxRuntimeError, ValueError):  # the option is experimental: it may go
-    return {}
-  return _CPU_OPTIONS
+    constant.lower().compile()
+  except (jax.errors.JaxRuntimeError, ValueError) as error:
+    if name in str(error):
+      return False
+    raise
+  return True
 
 
 def reuse_memory() -> None:

@@ -163,8 +163,12 @@ def _accumulate(gradient_of, batch_stats, batch, parts):
   shapes = jax.eval_shape(gradient_of, batch_stats, jax.tree.map(lambda x: x[0], batch))
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1])
   # In a loop, XLA runs the gradients of convolutions on CPUs many times as long.
-  unroll = jax.default_backend() == "cpu"
-  (batch_stats, total), metrics = jax.lax.scan(add, (batch_stats, zeros), batch, unroll=unroll)
+  (batch_stats, total), metrics = jax.lax.platform_dependent(
+    (batch_stats, zeros),
+    batch,
+    cpu=functools.partial(jax.lax.scan, add, unroll=True),
+    default=functools.partial(jax.lax.scan, add),
+  )
   mean = functools.partial(jnp.mean, axis=0)
   return batch_stats, jax.tree.map(lambda x: x / parts, total), jax.tree.map(mean, metrics)
 
@@ -200,7 +204,7 @@ def compile_train_step(train_step: Callable, mesh: Mesh) -> Callable:
     in_shardings=(everywhere, sharding.by_row(mesh), everywhere),
     out_shardings=everywhere,
     donate_argnums=0,
-    compiler_options=sharding.compiler_options(),
+    compiler_options=sharding.compiler_options(mesh),
   )
 
 
@@ -211,5 +215,5 @@ def compile_predict_step(predict_step: Callable, mesh: Mesh) -> Callable:
     predict_step,
     in_shardings=(everywhere, everywhere, by_row),
     out_shardings=by_row,
-    compiler_options=sharding.compiler_options(),
+    compiler_options=sharding.compiler_options(mesh),
   )

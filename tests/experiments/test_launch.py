@@ -40,9 +40,11 @@ def _in_a_folder_with_a_config(tmp_path, monkeypatch):
   (tmp_path / "file").touch()
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv("HOME", str(tmp_path / "home"))
-  before = jax.config.jax_compilation_cache_dir
+  names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
+  before = {name: getattr(jax.config, name) for name in names}
   yield
-  jax.config.update("jax_compilation_cache_dir", before)
+  for name, value in before.items():
+    jax.config.update(name, value)
 
 
 def _main(*argv, run=lambda config, workdir: None):
@@ -278,13 +280,15 @@ def test_the_second_interrupt_ends_the_process_while_c_code_runs():
     assert child.wait(20) == 130
 
 
-def test_a_platform_that_is_absent_is_one_line():
+@pytest.mark.parametrize("platform", ["nonsense", "cuda"])
+def test_a_platform_that_is_absent_is_one_line(platform):
   code = "from experiments import launch; launch.main(lambda *_: None)"
   argv = [sys.executable, "-c", code, "--config=c.py", "--workdir=run"]
-  environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "nonsense"}
+  environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": platform}
+  environment |= {"CUDA_VISIBLE_DEVICES": ""}
   done = subprocess.run(argv, capture_output=True, text=True, env=environment)
   assert done.returncode == 2
-  assert re.fullmatch(r"jaxmg: error: JAX cannot start .*'nonsense'.*\n", done.stderr)
+  assert re.fullmatch(rf"jaxmg: error: JAX cannot start .*'{platform}'.*\n", done.stderr)
   assert not os.path.exists("run")
 
 
@@ -326,10 +330,38 @@ def test_a_command_may_take_arguments_that_are_no_flags(capsys):
 def test_the_compilation_cache_is_on_and_an_own_choice_is_kept(tmp_path):
   jax.config.update("jax_compilation_cache_dir", None)
   assert _main() == 0
-  assert jax.config.jax_compilation_cache_dir == str(tmp_path / "home/.cache/jaxmg/jax")
+  found = pathlib.Path(jax.config.jax_compilation_cache_dir)
+  assert found.parent == tmp_path / "home/.cache/jaxmg"
+  assert re.fullmatch(rf"jax-{re.escape(jax.__version__)}-[0-9a-f]{{8}}", found.name)
+  assert found.is_dir()
   jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
   assert _main() == 0
   assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
+
+
+def test_another_cpu_has_another_compilation_cache(monkeypatch):
+  found = set()
+  for features in ("avx2", "avx512f"):
+    monkeypatch.setattr(launch, "_cpu_features", lambda features=features: features)
+    jax.config.update("jax_compilation_cache_dir", None)
+    assert _main() == 0
+    found.add(jax.config.jax_compilation_cache_dir)
+  assert len(found) == 2
+
+
+def test_the_compilation_cache_can_be_turned_off(monkeypatch):
+  monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "true")  # and back, when this is done
+  assert _main("--nocompilation_cache") == 0
+  assert not jax.config.jax_enable_compilation_cache
+  assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+
+
+def test_a_compilation_cache_that_cannot_be_written_is_named_in_one_line(tmp_path, capsys):
+  jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file" / "cache"))
+  assert _main() == 0
+  assert not jax.config.jax_enable_compilation_cache
+  expected = f"jaxmg: compiled programs are not kept: {tmp_path}/file/cache: Not a directory\n"
+  assert capsys.readouterr().err == expected
 
 
 def test_check_takes_a_config_without_the_ranged_settings():

@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,23 @@ def test_convolution_and_its_gradients_are_those_of_a_3d_convolution(kernel_size
   (dx, dparams), (plain_dx, plain_dkernel) = pullback(gradient), plain_pullback(gradient)
   np.testing.assert_allclose(dx, plain_dx, atol=1e-4)
   np.testing.assert_allclose(dparams["params"]["kernel"], plain_dkernel, atol=1e-3)
+
+
+def test_no_product_of_a_strided_slice_is_left_for_xla_to_abort_on():
+  conv, x = layers.Conv(4, (1, 1, 1), (2, 2)), jnp.zeros((2, 5, 7, 8, 3))
+  params = conv.init(jax.random.key(0), x)
+  gradient = jax.jit(jax.value_and_grad(lambda p, x: conv.apply(p, x).sum(), (0, 1)))
+  text = gradient.trace(params, x).lower(lowering_platforms=("cuda",)).as_text()
+  assert "stablehlo.dot_general" in text
+  assert not re.search(r"stablehlo\.slice .*\d+:\d+:\d+", text)
+
+
+def test_every_second_element_is_that_of_a_slice():
+  x = jnp.arange(2 * 7 * 3).reshape(2, 7, 3)
+  for stride in (1, 2):
+    np.testing.assert_array_equal(layers.every(stride, x, axis=1), x[:, ::stride])
+  with pytest.raises(ValueError, match="1 or 2, got 3"):
+    layers.every(3, x, axis=1)
 
 
 def test_a_convolution_without_a_fast_form_is_refused():

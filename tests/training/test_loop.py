@@ -1,3 +1,4 @@
+import contextlib
 import json
 import pathlib
 
@@ -90,6 +91,27 @@ def test_stopped_and_resumed_run_ends_as_if_it_had_not_been(make_run):
   assert [line["step"] for line in whole.lines()] == [4, 8, 12]
   assert [line["step"] for line in stopped.lines()] == [3, 4, 8, 12]
   assert whole.lines()[-1]["loss"] == stopped.lines()[-1]["loss"]
+
+
+def test_training_step_is_compiled_once_before_it_is_called(toy, make_run, monkeypatch):
+  @contextlib.contextmanager
+  def compiling(what, mesh):
+    events.append(f"begin {what}")
+    yield
+    events.append("end")
+
+  def compiled(event, seconds, fun_name="", **_):
+    if event.endswith("backend_compile_duration") and "train_step" in fun_name:
+      events.append("compiled")
+
+  events, run = [], make_run()
+  train_step = steps.make_train_step(toy.model, toy.preprocess, losses.classification(), OPTIMIZER)
+  run.train_step = steps.compile_train_step(train_step, run.mesh)
+  monkeypatch.setattr(sharding, "compiling", compiling)
+  jax.monitoring.register_event_duration_secs_listener(compiled)
+  run()
+  jax.monitoring.unregister_event_duration_listener(compiled)
+  assert events == ["begin the training step", "compiled", "end"]
 
 
 def test_run_that_broke_off_goes_on_from_its_last_checkpoint(make_run):

@@ -1,11 +1,12 @@
 import resource
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxmg import errors
 from jaxmg.training import sharding
@@ -39,15 +40,60 @@ def test_batch_size_that_divides_is_taken():
   sharding.check_batch_size(sharding.data_mesh(), 24)
 
 
-def test_compiler_options_are_known_to_this_compiler():
-  options = sharding.compiler_options()
-  assert bool(options) == (jax.default_backend() == "cpu")
+def test_compiler_options_are_those_of_the_mesh_and_known_to_this_compiler():
+  mesh = sharding.data_mesh(jax.devices("cpu")[:1])
+  options = sharding.compiler_options(mesh)
+  assert options == sharding._OPTIONS["cpu"]
   assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
 
 
 def test_option_that_this_compiler_lacks_is_left_out(monkeypatch):
-  monkeypatch.setattr(sharding, "_CPU_OPTIONS", {"xla_cpu_no_such_option": "1"})
-  assert sharding.compiler_options.__wrapped__() == {}
+  known = sharding._OPTIONS["cpu"]
+  monkeypatch.setitem(sharding._OPTIONS, "cpu", known | {"xla_cpu_no_such_option": "1"})
+  mesh = sharding.data_mesh(jax.devices("cpu")[:1])
+  assert sharding.compiler_options.__wrapped__(mesh) == known
+
+
+def test_a_mesh_of_gpus_gets_the_options_of_gpus(monkeypatch):
+  class GPU:
+    platform = "gpu"
+
+  monkeypatch.setattr(sharding, "_has_option", lambda mesh, name, value: True)
+  gpus = Mesh(np.array([GPU(), GPU()]), ("data",))
+  found = sharding.compiler_options.__wrapped__(gpus)
+  assert list(found) == ["xla_gpu_enable_triton_gemm"]
+
+
+def test_what_is_called_on_the_host_is_compiled_for_its_cpu_alone():
+  def draw(key):
+    places.append(jax.config.jax_default_device)
+    return {"normal": jax.random.normal(key, (3,))}
+
+  places, key = [], jax.random.key(0)
+  with jax.default_device(jax.devices()[3]):
+    found = sharding.on_host(draw, key)
+  assert places == [jax.local_devices(backend="cpu")[0]]
+  assert isinstance(found["normal"], np.ndarray)
+  np.testing.assert_array_equal(found["normal"], draw(key)["normal"])
+
+
+def test_host_without_a_cpu_backend_says_how_to_have_one(monkeypatch):
+  def local_devices(backend):
+    raise RuntimeError(f"Unknown backend {backend}")
+
+  monkeypatch.setattr(jax, "local_devices", local_devices)
+  with pytest.raises(errors.ConfigError, match=r"JAX_PLATFORMS.*,cpu"):
+    sharding.on_host(lambda: 0)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.0, False), (0.3, True)])
+def test_compiling_for_long_is_said(seconds, said, capsys):
+  mesh = sharding.data_mesh(jax.devices()[:2])
+  with sharding.compiling("the training step", mesh, patience=0.1):
+    time.sleep(seconds)
+  time.sleep(0.2)
+  line = "compiling the training step for 2 x cpu ...\n"
+  assert capsys.readouterr().out == (line if said else "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc")

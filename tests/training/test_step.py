@@ -126,6 +126,19 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(toy, parts):
   assert_close(*ends)
 
 
+def test_parts_are_written_out_for_cpus_alone(toy):
+  mesh, loops = sharding.data_mesh(jax.devices()[:1]), {}
+  for accumulate in (1, 4):
+    state, train_step = make(toy, SGD, accumulate=accumulate)
+    step = steps.compile_train_step(train_step, mesh)
+    traced = step.trace(state, next(toy.Batches()), toy.key)
+    for platform in ("cpu", "cuda", "tpu"):  # from this process, which has CPUs
+      text = traced.lower(lowering_platforms=(platform,)).as_text()
+      loops[platform, accumulate] = text.count("stablehlo.while")
+  added = {platform: loops[platform, 4] - loops[platform, 1] for platform, _ in loops}
+  assert added == {"cpu": 0, "cuda": 1, "tpu": 1}
+
+
 def test_parts_of_a_batch_need_the_memory_of_one(toy):
   wide, batch = Wide(), next(toy.Batches(size=64))
   needed = {}

@@ -1,0 +1,263 @@
+"""Compiles what the commands run on a GPU or a Cloud TPU, without having one.
+
+  python -m benchmarks.compiled --platform=cuda              # needs pip install 'jax[cuda13]'
+  python -m benchmarks.compiled --platform=tpu --size=full   # needs pip install libtpu
+
+For one NVIDIA H200, or for four chips of a TPU v5e. Each program is compiled in a process of its
+own, because XLA can abort the process where it fails. "GB a clip" is what a run of the program
+moves through memory, divided by its clips: for a GPU `benchmarks.hlo` of the compiled program, for
+a TPU what the compiler says of a chip. Exit code 1 if a program does not compile.
+
+On a GPU the compiler would also try out its algorithms, which here are the default ones.
+"""
+
+import concurrent.futures.process
+import functools
+import os
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from benchmarks import hlo, timing
+from experiments import agcn, launch, posec3d, trainer
+from jaxmg import predict, skeletons
+from jaxmg.data import readers
+from jaxmg.training import sharding, step
+
+CONFIGS = "experiments/configs/"
+MODELS = {"posec3d": posec3d, "agcn": agcn}
+
+
+class Program(NamedTuple):
+  """One jitted function of a command: `job` is train, evaluate, predict or nearest."""
+
+  config: str
+  job: str
+  settings: tuple[str, ...] = ()
+
+  def __str__(self):
+    return " ".join((self.config, self.job, *self.settings))
+
+
+BFLOAT16 = "train.dtype=bfloat16"
+CLASSIFIER = ("stage=classifier", "init_from=a_run")
+# 2s-AGCN as published for NTU RGB+D: two persons, 25 joints, 300 frames.
+NTU = ("skeleton=kinect25", "sampling.points=joints3d", "sampling.num_persons=2")
+
+PROGRAMS = (
+  Program("posec3d.py:imigue,joint", "train"),
+  Program("posec3d.py:imigue,joint", "train", (BFLOAT16,)),
+  Program("posec3d.py:imigue,joint", "train", ("train.accumulate=2", "train.ema=0.99")),
+  Program("posec3d.py:imigue,joint", "train", (BFLOAT16, "train.accumulate=2")),
+  Program("posec3d.py:imigue,joint", "train", CLASSIFIER),
+  Program("posec3d.py:imigue,joint", "evaluate"),
+  Program("posec3d.py:imigue,joint", "predict"),
+  Program("posec3d.py:imigue,limb", "train", (BFLOAT16, "train.ema=0.99")),
+  Program("posec3d.py:imigue,limb", "evaluate"),
+  Program(
+    "posec3d.py:imigue,joint,small", "train", ("augment.rotation=10.0", "augment.jitter=1.0")
+  ),
+  Program("posec3d.py:imigue,joint,small", "evaluate"),
+  Program("posec3d.py:utd_mhad,joint,small", "train"),
+  Program("posec3d.py:utd_mhad,limb,small", "train", (BFLOAT16, "augment.joint_dropout=0.1")),
+  Program("posec3d.py:utd_mhad,joint,small", "predict"),
+  Program("posec3d.py:synthetic_imigue,recipe_a", "train", (BFLOAT16,)),
+  Program("posec3d.py:imigue,recipe_a", "train", (BFLOAT16, "skeleton=openpose137")),
+  Program("posec3d.py:imigue,recipe_a", "train", ("semantic.loss=contrastive",)),
+  Program("posec3d.py:imigue,recipe_a", "nearest", ("skeleton=openpose137",)),
+  Program("agcn.py:imigue,joint", "train"),
+  Program("agcn.py:imigue,bone", "train", (BFLOAT16, "train.accumulate=2", "train.ema=0.99")),
+  Program("agcn.py:imigue,joint", "evaluate"),
+  Program("agcn.py:utd_mhad,bone_motion", "train"),
+  Program("agcn.py:utd_mhad,joint", "train", CLASSIFIER),
+  Program("agcn.py:utd_mhad,joint,small", "predict"),
+  Program("agcn.py:ntu,joint,paper", "train", NTU),
+  Program("agcn.py:ntu,joint,paper", "train", (*NTU, BFLOAT16)),
+  Program("agcn.py:ntu,bone,paper", "evaluate", NTU),
+)
+
+# Small enough to compile in seconds, and with every kind of layer.
+TINY = {
+  "posec3d": {"sampling.num_frames": 8, "sampling.test_size": 16, "inputs.size": 16},
+  "agcn": {"sampling.num_frames": 17},
+}
+
+# What XLA has to know of an NVIDIA H200.
+H200 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 4800000000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 151397597184 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 patch: 0 }
+device_description_str: "NVIDIA H200 141GB HBM3e"
+"""
+# libtpu asks the machine, unless it is told what it is on.
+TPU_SETTINGS = {
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "TPU_WORKER_ID": "0",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+  parser = timing.parser(__doc__)
+  parser.add_argument("--platform", required=True, choices=("cuda", "tpu"))
+  parser.add_argument("--size", default="tiny", choices=("tiny", "full"))
+  parser.add_argument("--only", default="", help="the programs in whose names this text is")
+  arguments = parser.parse_args(argv)
+  os.environ |= {"JAX_PLATFORMS": "cpu"} | TPU_SETTINGS  # of the processes that compile
+  jax.config.update("jax_platforms", "cpu")
+  rows = []
+  for program in PROGRAMS:
+    if arguments.only not in str(program):
+      continue
+    try:
+      found = timing.in_new_process(measure, arguments.platform, arguments.size, program)
+    except concurrent.futures.process.BrokenProcessPool:
+      found = {"outcome": "aborted"}
+    except Exception as error:
+      found = {"outcome": f"{type(error).__name__}: {str(error)[:200]!r}"}
+    row = dict.fromkeys(("seconds", "temporary GB", "GB a clip", "kernels"))
+    rows.append({"program": str(program)} | row | {"outcome": "compiled"} | found)
+    print(f"{rows[-1]['outcome']}: {program}", flush=True)
+  if not rows:
+    parser.error(f"--only={arguments.only}: no program of that name")
+  timing.report(arguments, rows)
+  if any(row["outcome"] != "compiled" for row in rows):
+    raise SystemExit(1)
+
+
+def target(platform: str) -> Mesh:
+  """The mesh over devices that are not there."""
+  if platform == "cuda":
+    options = {"topology_name": "h200", "topology": "1x1x1", "target_config": H200}
+  else:
+    options = {"topology_name": "v5e:2x2"}
+  return sharding.data_mesh(topologies.get_topology_desc(platform=platform, **options).devices)
+
+
+def measure(platform: str, size: str, program: Program) -> dict[str, float]:
+  """Compiles a program for the target and says what that took, and what it will take."""
+  mesh = target(platform)
+  jitted, inputs, clips = build(program, size, mesh)
+  start = time.perf_counter()
+  compiled = jitted.lower(*inputs).compile()
+  seconds = time.perf_counter() - start
+  found = hlo.traffic(compiled.as_text())
+  moved, devices = found.bytes, 1
+  if platform == "tpu":
+    moved, devices = compiled.cost_analysis()["bytes accessed"], mesh.size
+  return {
+    "seconds": seconds,
+    "temporary GB": compiled.memory_analysis().temp_size_in_bytes / 1e9,
+    "GB a clip": moved * devices / clips / 1e9,
+    "kernels": found.kernels,
+  }
+
+
+class Clips:
+  """What the commands ask of a prepared set before they read it: one clip with 3-D joints."""
+
+  name, version, directory, synthetic = "clips", "1.0.0", pathlib.Path("clips"), True
+  frame_size = (720, 1280)
+  num_persons, joints3d, mirror = 1, True, True
+  class_names = class_short_names = tuple(f"class {k}" for k in range(32))
+  class_groups = ("all",) * 32
+
+  def __len__(self):
+    return 1
+
+  def __getitem__(self, row):
+    pose = np.random.default_rng(row).normal((0, 0, 3), 0.1, (8, 1, 25, 3)).astype(np.float32)
+    return {"joints3d": pose, "keypoints": readers.depth_view(pose)}
+
+  def fingerprint(self):
+    return ""
+
+
+def build(program: Program, size: str, mesh: Mesh) -> tuple:
+  """The function of a command, jitted for the mesh; its arguments as shapes; its clips."""
+  model_name = program.config.partition(".")[0]
+  overrides = [f"--config.{setting}" for setting in program.settings]
+  config = launch.read_config(CONFIGS + program.config, overrides)
+  config.train.batch_size = 32
+  if size == "tiny":
+    config.update_from_flattened_dict(TINY[model_name])
+    config.train.batch_size = 4 * mesh.size
+    if config.model.variant in ("slowonly-r50", "agcn"):
+      config.model.variant = "tiny"
+  experiment, data = MODELS[model_name], Clips()
+  skeleton = skeletons.get(config.skeleton)
+  recipe = trainer.make_recipe(config, data, skeleton)
+  recipe |= experiment.describe(config, data, skeleton)
+  table = trainer.label_embeddings(config, data)
+  if table is not None:
+    recipe["model"]["embedding_size"] = table.shape[1]
+  model = predict.build_model(recipe, dtype=jnp.dtype(config.train.dtype))
+  points = recipe["sampling"]["points"]
+  if program.job == "train" and model_name == "posec3d":
+    points = posec3d.train_points(config)
+  augment = experiment.augment(config, recipe, skeleton)
+  example = jax.eval_shape(
+    augment, jax.random.split(jax.random.key(0), 1), trainer.one_row(recipe, skeleton, points)
+  )
+  optimizer, _, _ = trainer.make_optimizer(config, 100)
+  trainable = ("head",) if config.stage == "classifier" else None
+  init = functools.partial(
+    step.init_train_state, model, optimizer, ema=config.train.ema > 0, trainable=trainable
+  )
+  state = jax.eval_shape(init, jax.random.key(0), example)
+  if program.job == "train":
+    train_step = step.make_train_step(
+      model,
+      augment,
+      trainer.make_loss(config, np.ones(len(data.class_names)), None if trainable else table),
+      optimizer,
+      accumulate=config.train.accumulate,
+      ema_decay=config.train.ema,
+      trainable=trainable,
+    )
+    batch = shapes(recipe, skeleton, points, (config.train.batch_size,))
+    inputs = (state, batch, jax.eval_shape(jax.random.key, 0))
+    return step.compile_train_step(train_step, mesh), inputs, config.train.batch_size
+
+  output = "embedding" if program.job == "nearest" else "probabilities"
+  predict_step = predict.build_predict_step(recipe, predict.build_model(recipe), output=output)
+  # experiments.evaluate takes 16 clips at a time, jaxmg.predict one, on one device.
+  clips = 16 if program.job == "evaluate" else 1
+  if clips == 1:
+    mesh = sharding.data_mesh(list(mesh.devices.flat)[:1])
+  batch = shapes(recipe, skeleton, points, (clips, recipe["sampling"]["num_clips"]))
+  inputs = (state.params, state.batch_stats, batch)
+  return step.compile_predict_step(predict_step, mesh), inputs, clips
+
+
+def shapes(recipe: dict, skeleton, points: str, leading: Sequence[int]) -> dict:
+  """A batch as shapes; see `jaxmg.data.batch`."""
+  row = trainer.one_row(recipe, skeleton, points)[points]
+  integers = jax.ShapeDtypeStruct(leading[:1], jnp.int32)
+  return {
+    points: jax.ShapeDtypeStruct((*leading, *row.shape[1:]), row.dtype),
+    "frame_size": jax.ShapeDtypeStruct((leading[0], 2), jnp.int32),
+    "num_frames": integers,
+    "label": integers,
+    "clip": integers,
+    "mask": jax.ShapeDtypeStruct(leading[:1], jnp.bool_),
+  }
+
+
+if __name__ == "__main__":
+  main()
