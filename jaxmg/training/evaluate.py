@@ -42,7 +42,7 @@ def evaluate(
       return None
     batch = sharding.shard_batch(mesh, dict(batch))
     inputs = (variables["params"], variables["batch_stats"], batch)
-    if not parts:
+    if len(parts) == len(done):
       with sharding.compiling("the prediction step", mesh):
         predict_step.lower(*inputs).compile()  # which the calls then find
     probabilities = predict_step(*inputs)
