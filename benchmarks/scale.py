@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--set", choices=[*CLIPS, "imigue", "bytes"], required=True)
   parser.add_argument("--folder", type=pathlib.Path, required=True, help="for 1 to 30 GB")
   parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-  parser.add_argument("--clips", type=int, help="another number of clips, to try it out")
+  parser.add_argument("--clips", type=int, help="another number, to try it out in its own folder")
   arguments = parser.parse_args(argv)
   arguments.folder.mkdir(parents=True, exist_ok=True)
   measured = prepare_bytes if arguments.set == "bytes" else commands
@@ -92,7 +92,7 @@ def commands(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
   protocol = {} if name == "imigue" else {"data.protocol": "tenth_val"}
   settings = {"data.name": name, "data.dir": data, "train.log_every": 1} | protocol
-  config = f"experiments/configs/posec3d.py:{'imigue' if name == 'imigue' else name},joint,small"
+  config = f"experiments/configs/posec3d.py:{name},joint,small"
   train = ["-m", "experiments.posec3d", f"--config={config}", f"--workdir={run}"]
   train += [f"--config.{key}={value}" for key, value in settings.items()]
   metrics = run / "metrics.jsonl"

@@ -91,7 +91,10 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--layout", help="of the joints: one of ours, or a JSON file of your own")
   parser.add_argument("--name", help="of the prepared set, where the usual one will not do")
   parser.add_argument(
-    "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes that read raw files"
+    "--jobs",
+    type=int,
+    default=len(os.sched_getaffinity(0)),
+    help="processes that read raw files, where these are 64 MB or more",
   )
   try:
     args = parser.parse_args(argv)
@@ -118,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"jaxmg: error: {error}", file=sys.stderr)
     return errors.StorageError.exit_code
   except KeyboardInterrupt:
-    print("jaxmg: error: interrupted: the same command goes on from what is whole", file=sys.stderr)
+    print("jaxmg: error: interrupted", file=sys.stderr)
     return errors.Interrupted.exit_code
   return 0
 

@@ -23,6 +23,7 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+import jaxmg
 from experiments import launch, plots
 from jaxmg import errors, files, predict, progress, scores
 from jaxmg.data import pipeline
@@ -149,17 +150,20 @@ def scorer(
 class Kept:
   """The scores of the batches so far, on the disk: a killed evaluation goes on after them.
 
-  `of` is all that they depend on: where anything of it is another, they are not taken.
+  `of` is what they depend on, but for the code: where anything of it has changed, none is taken.
   """
 
   SECONDS = 10.0  # between two savings
 
   def __init__(self, path: pathlib.Path, of: Any):
     self._path, self._saved = path, time.monotonic()
-    hashed = hashlib.sha256(jax.__version__.encode())
-    for leaf in jax.tree.leaves(of):
-      array = isinstance(leaf, np.ndarray | jax.Array)
-      hashed.update(np.asarray(leaf).tobytes() if array else f"{leaf!r};".encode())
+    hashed = hashlib.sha256(f"{jax.__version__} {jaxmg.__version__}".encode())
+    for place, leaf in jax.tree.leaves_with_path(of, is_leaf=lambda leaf: leaf is None):
+      array = np.asarray(leaf) if isinstance(leaf, np.ndarray | jax.Array) else None
+      text = repr(leaf) if array is None else f"{array.dtype}{array.shape}"
+      hashed.update(f"{jax.tree_util.keystr(place)}: {text};".encode())
+      if array is not None:
+        hashed.update(array.tobytes())
     self._of = hashed.hexdigest()
     self.parts = self._load() if path.exists() else []
     if jax.process_count() > 1:  # all must go on after the same batch, whatever each could read
@@ -173,8 +177,11 @@ class Kept:
       return
     lengths = [len(rows) for rows, _, _ in parts]
     columns = dict(zip(COLUMNS, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-    with files.replace(self._path) as path:
-      np.savez(path, of=self._of, lengths=lengths, **columns)
+    try:
+      with files.replace(self._path) as path:
+        np.savez(path, of=self._of, lengths=lengths, **columns)
+    except OSError as error:  # it can do without
+      progress.say(f"not kept: {self._path}: {error.strerror}")
     self._saved = time.monotonic()
 
   def remove(self) -> None:
@@ -188,8 +195,9 @@ class Kept:
         ends = np.cumsum(file["lengths"])[:-1]
         columns = [np.split(file[name], ends) for name in COLUMNS]
         return list(zip(*columns, strict=True))
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
-      progress.say(f"begins again: {self._path} is {error}")
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+      if jax.process_index() == 0:
+        progress.say(f"begins again: {self._path}: {error}")
       return []
 
 

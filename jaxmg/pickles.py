@@ -8,7 +8,6 @@ what a value costs is checked against the size of the file before it is made.
 
 import dataclasses
 import io
-import itertools
 import math
 import mmap
 import os
@@ -235,10 +234,9 @@ _OPCODES = {
 
 def _opcodes(stream):
   """`pickletools.genops`, but text of Python 2's first protocol may hold any byte."""
-  name = ""
-  for count in itertools.count(1):
-    if name == "STOP":
-      return
+  name, count = "", 0
+  while name != "STOP":
+    count += 1
     code = stream.read(1)
     if code not in _OPCODES:
       wrong = f"the opcode {code.decode('latin-1')!r}"

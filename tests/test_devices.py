@@ -177,6 +177,7 @@ sys.exit(launch.command(evaluate.run, evaluate.define, score))
   processes = start_two(argv)
   printed = [process.communicate(timeout=300)[0] for process in processes]
   assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
+  assert "goes on where it was stopped: 1 batches" in printed[0]
 
   assert_same_training(runs[1], workdir, tolerance=1e-4)
   assert launch.command(evaluate.run, evaluate.define, [f"--run={runs[1]}", "--step=latest"]) == 0

@@ -36,6 +36,7 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -117,12 +118,15 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     super().__init__(data_dir=data_dir, file_format="array_record")
 
   def recordings(self) -> Iterable[tuple[Any, Any]]:
-    """Yields what is read by itself, in the order of the rows; by default a single None.
+    """Yields what is read by itself, in the order of the rows.
 
-    Each is a pair: a file (or folder) for `readers.read`, or any other thing; and what `clips` has
-    to know of it. Both are given to `clips`, the file as the `readers.Clip` that it holds. Files
-    may be read in other processes, and those of a killed `write` are not read again: nothing but
-    this pair may decide what comes of a recording.
+    Each is a pair: the `pathlib.Path` of a file or folder for `readers.read`, or any other thing;
+    and what `clips` has to know of it. Both are given to `clips`, the file as the `readers.Clip`
+    that it holds. Files may be read in other processes, and those in whole shards of a killed
+    `write` are not read again: nothing but this pair may decide what comes of a recording, and its
+    second part must show all that it holds in its `repr`, by which a change is noticed.
+
+    By default it is one pair of Nones, for a builder whose `clips` reads `self.raw` itself.
     """
     yield None, None
 
@@ -232,6 +236,8 @@ def write(
   raw = pathlib.Path(raw)
   if (path / INDEX).exists():
     _check_whole(path, raw, layout)
+    for name in (shards.JOURNAL, LOCK):  # of one that was killed a moment before its end
+      (path / name).unlink(missing_ok=True)
     return path
   if not (raw.is_dir() or (builder.is_format and raw.is_file())):
     raise DataError(raw, expected="the folder of the raw files", got="no such folder")
@@ -240,15 +246,14 @@ def write(
       shutil.rmtree(part)
       _check_whole(path, raw, layout)
       return path
-    if not (part / INDEX).exists():
-      try:
-        _fill(builder(raw=raw, data_dir=data_dir, layout=layout), part, jobs)
-      except BaseException:
-        if shards.read_journal(part):
-          progress.say(f"{part} holds what is whole: the same command goes on from there")
-        else:
-          _remove(part)
-        raise
+    try:
+      _fill(builder(raw=raw, data_dir=data_dir, layout=layout), part, jobs)
+    except BaseException:
+      if shards.read_journal(part):
+        progress.say(f"{part} holds what is whole: the same command goes on from there")
+      else:
+        _remove(part)
+      raise
     try:
       made = source.Source(part)
       for protocol in made.protocols:
@@ -258,11 +263,11 @@ def write(
       raise
     if path.exists():
       shutil.rmtree(path)  # without an index: half made by an earlier version
-    for name in (shards.JOURNAL, LOCK):
-      (part / name).unlink(missing_ok=True)
     part.rename(path)
     files.sync(path.parent)
-    (path / LOCK).unlink(missing_ok=True)  # of a process that came a moment ago, and found us
+    # Not before: whoever comes in between finds the lock, and its folder gone.
+    for name in (shards.JOURNAL, LOCK):
+      (path / name).unlink(missing_ok=True)
   return path
 
 
@@ -311,7 +316,8 @@ def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
   columns = {name: [] for name in COLUMNS}
   first = 0  # the recording to go on with
   for state in writer.restored:
-    first, made.notes = state["recordings"], state["notes"]
+    first = state["recordings"]
+    made.notes += state["notes"]
     for name, values in state["columns"].items():
       columns[name] += values
   if writer.restored:
@@ -322,7 +328,8 @@ def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
     progress.say(f"{made.name}: makes {writer.discarded} shards again: {because}")
 
   ids = set(columns["id"])
-  new = {name: [] for name in COLUMNS}  # of the open shard
+  new = {name: [] for name in COLUMNS}  # of the open shard, as its notes
+  noted = len(made.notes)
   readings = _read(plan[first:], made.skeleton, jobs)
   readings = progress.track(readings, made.name, total=len(plan), unit="recordings", done=first)
   for count, (one, recording) in enumerate(readings, first + 1):
@@ -337,10 +344,10 @@ def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
         new[name].append(source.digest(record) if name == "digest" else record[name])
     if writer.full or count == len(plan):
       state = {"recordings": count, "made of": made_of[count - 1]}
-      writer.close_shard(state | {"columns": new, "notes": made.notes})
+      writer.close_shard(state | {"columns": new, "notes": made.notes[noted:]})
       for name in COLUMNS:
         columns[name] += new[name]
-      new = {name: [] for name in COLUMNS}
+      new, noted = {name: [] for name in COLUMNS}, len(made.notes)
   made.notes += last_notes
   if not ids:
     raise DataError(made.raw, expected="at least one clip", got="none")
@@ -362,6 +369,8 @@ def _plan(made: Builder) -> tuple[list[_Recording], list[str]]:
   """All recordings; and the notes made after the last one."""
   plan, before = [], len(made.notes)
   for recording, known in made.recordings():
+    if isinstance(recording, str):
+      raise DataError(f"{made.name}: a recording", expected="a pathlib.Path", got="text")
     plan.append(_Recording(recording, known, made.notes[before:]))
     del made.notes[before:]
   last = made.notes[before:]
@@ -372,7 +381,8 @@ def _plan(made: Builder) -> tuple[list[_Recording], list[str]]:
 def _identities(made: Builder, plan: list[_Recording]) -> list[str]:
   """For each recording, a hash of what it and those before it are made of: files and code."""
   builders = {cls.__module__ for cls in type(made).__mro__}
-  ours = {name for name in sys.modules if name.startswith(("jaxmg.data.", "jaxmg.skeletons."))}
+  parts = ("jaxmg.data.", "jaxmg.skeletons.", "jaxmg.pickles")
+  ours = {name for name in sys.modules if name.startswith(parts)}
   theirs = {name for name in builders if name.startswith("tensorflow_datasets.")}
   code = {getattr(sys.modules.get(name), "__file__", None) for name in ours | builders - theirs}
   text = [pathlib.Path(file).read_text(encoding="utf-8") for file in sorted(code - {None})]
@@ -428,15 +438,19 @@ def _read(
         one, future = ahead.popleft()
         yield one, one.source if future is None else future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
-      expected = "a file that can be read"
-      got = "a process that died of it, or of too little memory"
-      raise DataError(one.source, expected=expected, got=got) from error
+      names = " or ".join(
+        os.fspath(one.source) for one, future in [(one, future), *ahead] if future
+      )
+      raise DataError(
+        names, expected="a file that can be read", got="a process that died"
+      ) from error
     finally:
       pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-  """In a process that reads files: ends it when its parent dies, for which the pool would wait."""
+  """In a process that reads files: ends it when its parent dies, and not by Ctrl-C before."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
 
   def wait():
     multiprocessing.parent_process().join()

@@ -47,7 +47,8 @@ class Writer:
     )
     self._lengths: list[int] = []  # records of each whole shard
     self._num_bytes = 0  # of all records
-    self._open = None  # the writer of the shard that is not whole, its records and bytes
+    self._shard = None  # that is not whole: its writer, and what is in it
+    self._records = self._bytes = 0
     self.restored: list[Any] = []
     lines = read_journal(folder)
     for line in lines:
@@ -68,33 +69,33 @@ class Writer:
   @property
   def full(self) -> bool:
     """Whether the open shard is large enough to be closed."""
-    return self._open is not None and self._open[2] >= SHARD_BYTES
+    return self._bytes >= SHARD_BYTES
 
   def write(self, record: Mapping[str, Any]) -> None:
     """Appends a record of the features of `info`."""
     data = self._serializer.serialize_example(self._info.features.encode_example(record))
     with self._failing():
-      if self._open is None:
+      if self._shard is None:
         path = self._path(len(self._lengths))
-        self._open = [array_record_module.ArrayRecordWriter(path, OPTIONS), 0, 0]
-      self._open[0].write(data)
-    self._open[1] += 1
-    self._open[2] += len(data)
+        self._shard = array_record_module.ArrayRecordWriter(path, OPTIONS)
+      self._shard.write(data)
+    self._records += 1
+    self._bytes += len(data)
 
   def close_shard(self, state: Any) -> None:
     """Makes the open shard whole, and keeps a state of the caller's with it."""
-    if self._open is None:
+    if self._shard is None:
       return
-    (writer, records, size), self._open = self._open, None
     path = self._path(len(self._lengths))
     with self._failing():
-      writer.close()
+      self._shard.close()
       files.sync(path)
-    self._lengths.append(records)
-    self._num_bytes += size
-    line = {"records": records, "bytes": size, "size": os.path.getsize(path), "state": state}
+    line = {"records": self._records, "bytes": self._bytes, "size": os.path.getsize(path)}
+    self._lengths.append(self._records)
+    self._num_bytes += self._bytes
+    self._shard, self._records, self._bytes = None, 0, 0
     with open(self._folder / JOURNAL, "a", encoding="utf-8") as journal:
-      print(json.dumps(line), file=journal, flush=True)
+      print(json.dumps(line | {"state": state}), file=journal, flush=True)
       os.fsync(journal.fileno())
 
   def finish(self) -> None:
@@ -107,6 +108,8 @@ class Writer:
     )
     self._info.set_splits(tfds.core.splits.SplitDict([split]))
     self._info.write_to_directory(self._folder)
+    for name in ("dataset_info.json", "features.json"):
+      files.sync(self._folder / name)
 
   def _path(self, shard: int) -> str:
     return os.fspath(self._names.sharded_filepath(shard_index=shard, num_shards=None))
@@ -122,7 +125,7 @@ class Writer:
       yield
     except Exception as error:
       path = self._path(len(self._lengths))
-      raise StorageError(f"{path}: {str(error).splitlines()[0]}") from error
+      raise StorageError(f"{path}: {str(error).partition(chr(10))[0]}") from error
 
 
 def read_journal(folder: pathlib.Path) -> list[Any]:

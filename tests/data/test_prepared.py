@@ -1,5 +1,6 @@
 """The writer's side of a prepared directory."""
 
+import concurrent.futures
 import dataclasses
 import fcntl
 import json
@@ -306,8 +307,8 @@ def test_a_set_that_failed_goes_on_after_its_last_whole_shard(raw, capsys):
 
 
 @pytest.mark.usefixtures("tiny_shards")
-@pytest.mark.parametrize("changed", ["raw file", "record", "journal", "layout of the features"])
-def test_what_has_changed_since_is_made_again(raw, capsys, changed):
+@pytest.mark.parametrize("changed", ["raw file", "record", "journal", "features", "code"])
+def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed):
   with pytest.raises(DataError):
     prepare(days(broken="4"), raw)
   part = raw.parent / "data" / "days" / "1.0.0.part"
@@ -321,10 +322,16 @@ def test_what_has_changed_since_is_made_again(raw, capsys, changed):
   elif changed == "journal":  # a kill in the middle of its second line
     first, second, *_ = (part / "journal.jsonl").read_text().splitlines()
     (part / "journal.jsonl").write_text(f"{first}\n{second[:-10]}")
+  elif changed == "code":
+    monkeypatch.setattr(topology, "__file__", __file__)
+    made_again = ["0", *made_again]
   else:
     again, made_again = days(num_persons=2), ["0", *made_again]
   found = prepare(again, raw)
   assert again.days_cut == made_again
+  names = {path.name for path in part.with_name("1.0.0").iterdir()}
+  records = {f"days-clips.array_record-{i:05d}" for i in range(5)}
+  assert names == records | {"dataset_info.json", "features.json", "index.json"}
   assert ("shards again" in capsys.readouterr().err) == (changed != "journal")
   assert same(found, prepare(days(num_persons=again.num_persons), raw, "whole"))
 
@@ -360,6 +367,29 @@ def test_a_raw_file_that_is_missing_is_named(raw):
     prepare(Missing, raw)
 
 
+def test_a_recording_is_no_text(raw):
+  class Text(Days):
+    def recordings(self):
+      yield f"{self.raw}/1.csv", "1"
+
+  with pytest.raises(DataError, match=r"a recording: expected a pathlib\.Path, got text"):
+    prepare(Text, raw)
+
+
+def test_a_process_that_dies_names_the_files_it_may_have_been(raw, monkeypatch):
+  def died(pool, *args):
+    future = concurrent.futures.Future()
+    future.set_exception(concurrent.futures.process.BrokenProcessPool())
+    return future
+
+  monkeypatch.setattr(prepared, "BYTES_FOR_PROCESSES", 0)
+  monkeypatch.setattr(concurrent.futures.ProcessPoolExecutor, "submit", died)
+  with pytest.raises(
+    DataError, match=r"0\.csv or .*3\.csv: expected a file that can be read, got a"
+  ):
+    prepare(days(), raw, jobs=2)
+
+
 def test_a_set_that_another_process_makes_is_left_alone(raw):
   part = raw.parent / "data" / "days" / "1.0.0.part"
   part.mkdir(parents=True)
@@ -371,15 +401,44 @@ def test_a_set_that_another_process_makes_is_left_alone(raw):
   prepare(days(), raw)
 
 
-@pytest.mark.usefixtures("tiny_shards")
-def test_a_set_that_was_whole_but_for_its_name_gets_it(raw, monkeypatch):
-  monkeypatch.setattr(pathlib.Path, "rename", lambda *args: (_ for _ in ()).throw(OSError("full")))
-  with pytest.raises(OSError, match="full"):
-    prepare(days(), raw)
-  monkeypatch.undo()
+@pytest.fixture
+def unnamed(raw, monkeypatch, tiny_shards):
+  """A set that was stopped when it was whole but for its name."""
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, "rename", lambda *args: (_ for _ in ()).throw(OSError("stopped")))
+    with pytest.raises(OSError, match="stopped"):
+      prepare(days(), raw)
+
+
+@pytest.mark.usefixtures("unnamed")
+def test_a_set_that_was_whole_but_for_its_name_gets_it(raw):
   again = days()
   assert prepare(again, raw)[0]["clips"]["id"][0] == "0_0"
   assert again.days_cut == []
+  assert [path.name for path in (raw.parent / "data" / "days").iterdir()] == ["1.0.0"]
+
+
+@pytest.mark.usefixtures("unnamed")
+def test_a_set_that_was_whole_but_for_its_name_is_checked_against_its_files(raw):
+  write_day(raw, 5, seed=5)
+  assert same(prepare(days(), raw), prepare(days(), raw, "whole"))
+
+
+@pytest.mark.parametrize("when", [shards.JOURNAL, "lock"])
+def test_a_process_that_comes_at_the_very_end_does_no_harm(raw, monkeypatch, when):
+  unlink, path = pathlib.Path.unlink, raw.parent / "data" / "days" / "1.0.0"
+
+  def and_another(self, **options):
+    if self.name == when and self.parent == path:
+      monkeypatch.setattr(pathlib.Path, "unlink", unlink)
+      assert prepared.write(days(), raw=raw, data_dir=raw.parent / "data") == path
+    unlink(self, **options)
+
+  monkeypatch.setattr(pathlib.Path, "unlink", and_another)
+  assert len(prepare(days(), raw)[1]) == 10
+  assert {file.name for file in path.iterdir()} == {
+    "dataset_info.json", "days-clips.array_record-00000", "features.json", "index.json",
+  }  # fmt: skip
 
 
 def test_an_error_of_the_disk_names_the_shard(raw, monkeypatch):
