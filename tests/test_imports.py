@@ -23,7 +23,7 @@ ARROWS = {
   "jaxmg.files": "",
   "jaxmg.pickles": "jaxmg.errors",
   "jaxmg.progress": "[tqdm]",
-  "jaxmg.scores": "jaxmg.errors",
+  "jaxmg.scores": "jaxmg.errors jaxmg.files",
   "jaxmg.shapes": "",
   # What a pose is: arrays and no files; frames are chosen on the host.
   "jaxmg.skeletons": "jaxmg.skeletons",
@@ -91,7 +91,9 @@ ARROWS = {
     "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics experiments.launch"
   ),
   "experiments.import_weights": "absl jax jaxmg experiments.launch experiments.trainer",
-  "experiments.launch": "absl jax ml_collections jaxmg.errors jaxmg.training.sharding",
+  "experiments.launch": (
+    "absl jax ml_collections jaxmg.errors jaxmg.files jaxmg.training.sharding"
+  ),
   "experiments.plots": (
     "jax jaxmg.inputs jaxmg.predict jaxmg.skeletons jaxmg.data.pipeline [matplotlib]"
   ),
