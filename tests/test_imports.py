@@ -123,8 +123,8 @@ ARROWS = {
   "benchmarks.torch_agcn": "torch",
   "benchmarks.torch_posec3d": "torch",
   "benchmarks.soak": (
-    "jax experiments.launch experiments.posec3d"
-    " jaxmg.data.prepared jaxmg.data.readers jaxmg.training.loop"
+    "jax jaxmg.data.prepared jaxmg.data.readers jaxmg.data.shards jaxmg.data.source"
+    " [experiments] [jaxmg.training.loop]"
   ),
   # Raw files to prepared data; imported by nothing. These folders are on the path as packages.
   "datasets.prepare": "etils jaxmg.errors jaxmg.data.prepared",
