@@ -185,7 +185,7 @@ class Kept:
     self._saved = time.monotonic()
 
   def remove(self) -> None:
-    self._path.unlink(missing_ok=True)
+    files.remove(self._path)
 
   def _load(self) -> list[evaluation.Part]:
     try:

@@ -45,7 +45,7 @@ from absl import flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
-from jaxmg import errors
+from jaxmg import errors, files
 from jaxmg.training import sharding
 
 # Settings that a run may be continued with after a change.
@@ -389,9 +389,8 @@ def _settle_config(path, config):
 
 def write(path: pathlib.Path, tree: Any) -> None:
   """Writes JSON in one move: whoever reads the file finds all of it or none."""
-  temporary = path.with_suffix(f".{os.getpid()}.tmp")
-  temporary.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-  temporary.replace(path)
+  with files.replace(path) as part:
+    part.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

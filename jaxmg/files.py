@@ -13,8 +13,7 @@ def replace(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   It is on the disk before that: neither a kill nor a power failure leaves half a file of this name.
   One process at a time.
   """
-  path = pathlib.Path(path)
-  part = path.with_name(f".part.{path.name}")
+  path, part = pathlib.Path(path), _part(path)
   try:
     yield part
     sync(part)
@@ -23,6 +22,17 @@ def replace(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     part.unlink(missing_ok=True)
     raise
   sync(path.parent)
+
+
+def remove(path: str | os.PathLike) -> None:
+  """Removes a file, if it is there, and what a killed `replace` left of it."""
+  for left in (pathlib.Path(path), _part(path)):
+    left.unlink(missing_ok=True)
+
+
+def _part(path: str | os.PathLike) -> pathlib.Path:
+  path = pathlib.Path(path)
+  return path.parent / f".part.{path.name}"
 
 
 def sync(path: str | os.PathLike) -> None:

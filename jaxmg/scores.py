@@ -10,13 +10,12 @@ import itertools
 import json
 import math
 import os
-import pathlib
 import zipfile
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxmg import errors
+from jaxmg import errors, files
 
 # name: kind of numbers and of dimensions
 _ARRAYS = {
@@ -77,16 +76,10 @@ class Scores:
 
 def save(path: str | os.PathLike, scores: Scores) -> None:
   """Writes a score file in one move."""
-  path = pathlib.Path(path)
   arrays = {field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)}
   arrays["checksum"] = _checksum(scores.ids)
-  temporary = path.parent / f".{path.name}.{os.getpid()}.tmp.npz"
-  try:
-    np.savez(temporary, **{name: np.asarray(array) for name, array in arrays.items()})
-    temporary.replace(path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
+  with files.replace(path) as part, open(part, "wb") as stream:
+    np.savez(stream, **{name: np.asarray(array) for name, array in arrays.items()})
 
 
 def load(path: str | os.PathLike) -> Scores:

@@ -23,7 +23,7 @@ ARROWS = {
   "jaxmg.files": "",
   "jaxmg.pickles": "jaxmg.errors",
   "jaxmg.progress": "[tqdm]",
-  "jaxmg.scores": "jaxmg.errors",
+  "jaxmg.scores": "jaxmg.errors jaxmg.files",
   "jaxmg.shapes": "",
   # What a pose is: arrays and no files; frames are chosen on the host.
   "jaxmg.skeletons": "jaxmg.skeletons",
@@ -92,7 +92,9 @@ ARROWS = {
     "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics experiments.launch"
   ),
   "experiments.import_weights": "absl jax jaxmg experiments.launch experiments.trainer",
-  "experiments.launch": "absl jax ml_collections jaxmg.errors jaxmg.training.sharding",
+  "experiments.launch": (
+    "absl jax ml_collections jaxmg.errors jaxmg.files jaxmg.training.sharding"
+  ),
   "experiments.plots": (
     "jax jaxmg.inputs jaxmg.predict jaxmg.skeletons jaxmg.data.pipeline [matplotlib]"
   ),
@@ -127,8 +129,8 @@ ARROWS = {
   "benchmarks.torch_agcn": "torch",
   "benchmarks.torch_posec3d": "torch",
   "benchmarks.soak": (
-    "jax experiments.launch experiments.posec3d"
-    " jaxmg.data.prepared jaxmg.data.readers jaxmg.training.loop"
+    "jax jaxmg.data.prepared jaxmg.data.readers jaxmg.data.shards jaxmg.data.source"
+    " [experiments] [jaxmg.training.loop]"
   ),
   # Raw files to prepared data; imported by nothing. These folders are on the path as packages.
   "datasets.prepare": "etils jaxmg.errors jaxmg.data.prepared",

@@ -166,9 +166,15 @@ def test_ids_in_another_order_than_they_were_saved_are_refused(tmp_path):
   )
 
 
+def test_what_a_killed_save_left_is_gone_after_the_next(tmp_path):
+  (tmp_path / ".part.test.npz").write_bytes(b"half")
+  scores.save(tmp_path / "test.npz", some_scores())
+  assert os.listdir(tmp_path) == ["test.npz"]
+
+
 def test_a_failing_save_leaves_no_file(tmp_path, monkeypatch):
   def full(file, **arrays):
-    file.write_bytes(b"half")
+    file.write(b"half")
     raise OSError(28, "No space left on device")
 
   monkeypatch.setattr(np, "savez", full)

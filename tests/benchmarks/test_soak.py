@@ -1,5 +1,6 @@
 """Runs that are killed or stopped: real processes, started again with the same command."""
 
+import shutil
 import signal
 import time
 
@@ -13,13 +14,18 @@ EPOCHS = 16
 
 
 @pytest.fixture(scope="module")
-def make_run(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("soak")
-  data = soak.make_data(folder)
+def _environment():
   with pytest.MonkeyPatch.context() as patch:
     patch.delenv("XLA_FLAGS")  # one device
     patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
-    yield lambda name: soak.Run(folder / name, data, epochs=EPOCHS)
+    yield
+
+
+@pytest.fixture(scope="module")
+def make_run(tmp_path_factory, _environment):
+  folder = tmp_path_factory.mktemp("soak")
+  data = soak.make_data(folder)
+  return lambda name: soak.Run(folder / name, data, epochs=EPOCHS)
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +65,18 @@ def test_run_that_is_stopped_in_compilation_and_evaluation_has_saved(make_run, w
 
   assert run.start().wait() == 0, run.log()
   assert run.outcome() == whole
+
+
+def test_set_whose_preparation_is_killed_is_as_if_it_had_not_been(tmp_path):
+  command = soak.Preparation(tmp_path, soak.make_recordings(tmp_path, 12))
+  said, different = soak.soak(command, 2, np.random.default_rng(0))
+  assert said.startswith("2 kills")
+  assert different == []
+
+
+@pytest.mark.usefixtures("_environment")
+def test_scores_of_an_evaluation_that_is_killed_are_as_if_it_had_not_been(run, tmp_path):
+  shutil.copytree(run, tmp_path / "run")
+  said, different = soak.soak(soak.Evaluation(tmp_path / "run"), 2, np.random.default_rng(0))
+  assert said.startswith("2 kills")
+  assert different == []

@@ -75,6 +75,13 @@ def test_scores_of_other_batches_are_not_gone_on_with(run, score, monkeypatch, c
   assert not path.exists()
 
 
+def test_half_a_save_of_a_killed_evaluation_is_removed(tmp_path):
+  path = tmp_path / ".part.unfinished.npz"
+  path.write_bytes(b"half")
+  evaluate.Kept(tmp_path / "unfinished.npz", []).remove()
+  assert not path.exists()
+
+
 def test_every_kept_part_is_what_its_batch_gave(tmp_path):
   parts = [(np.arange(n), np.full((n, 3), n / 7, np.float32), np.arange(n) % 3) for n in (4, 4, 1)]
   of = {"weights": np.ones(3), "recipe": "a"}
