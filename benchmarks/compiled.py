@@ -6,7 +6,8 @@
 For one NVIDIA H200, or for four chips of a TPU v5e. Each program is compiled in a process of its
 own, because XLA can abort the process where it fails. "GB a clip" is what a run of the program
 moves through memory, divided by its clips: for a GPU `benchmarks.hlo` of the compiled program, for
-a TPU what the compiler says of a chip. Exit code 1 if a program does not compile.
+a TPU what the compiler says of a chip, in which a loop is one turn. Exit code 1 if a program does
+not compile.
 
 On a GPU the compiler would also try out its algorithms, which here are the default ones.
 """
@@ -109,6 +110,7 @@ TPU_SETTINGS = {
   "TPU_ACCELERATOR_TYPE": "v5litepod-4",
   "TPU_WORKER_HOSTNAMES": "localhost",
   "TPU_WORKER_ID": "0",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no TPU that only one process may have
 }
 
 

@@ -36,6 +36,7 @@ class Instruction(NamedTuple):
   shape: str
   operation: str
   operands: list[str]
+  text: str  # of the operands: the value of a constant
   attributes: str
 
 
@@ -62,7 +63,7 @@ def _of(computations, name):
       inner = [_of(computations, name) for name in names]
       if operation == "conditional":
         inner = [max(inner)]
-      times = _trips(instruction) if operation == "while" else 1
+      times = _trips(instruction, computations) if operation == "while" else 1
       total += times * sum(found.bytes for found in inner)
       kernels += times * sum(found.kernels for found in inner)
       continue
@@ -81,11 +82,18 @@ def _of(computations, name):
   return Traffic(total, kernels)
 
 
-def _trips(instruction):
-  found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', instruction.attributes)
-  if not found:
-    raise ValueError(f"{instruction.name}: how often this loop runs is not known")
-  return int(found[1])
+def _trips(instruction, computations):
+  if found := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', instruction.attributes):
+    return int(found[1])
+  # A TPU's compiler does not say. The loops of lax.scan and lax.map count from 0 to a constant.
+  condition = computations[re.search(r"condition=%?([\w.-]+)", instruction.attributes)[1]]
+  ends = {x.name: x.text for x in condition if x.operation == "constant"}
+  *_, last = condition
+  if last.operation == "compare" and "direction=LT" in last.attributes and len(ends) == 1:
+    (name, text), (_, bound) = *ends.items(), last.operands
+    if name == bound and text.isdecimal():
+      return int(text)
+  raise ValueError(f"{instruction.name}: how often this loop runs is not known")
 
 
 def _size(shape):
@@ -120,9 +128,10 @@ def _instruction(line):
   right = right[len(shape) + 1 :]
   operation, rest = right.split("(", 1)
   end = _closing("(" + rest) - 1
-  operands = re.findall(r"%([\w.-]+)", rest[: end - 1])
+  text = rest[: end - 1]
+  operands = re.findall(r"%([\w.-]+)", text)
   name = left.removeprefix("  ").removeprefix("ROOT ").removeprefix("%")
-  return Instruction(name, shape, operation, operands, rest[end:])
+  return Instruction(name, shape, operation, operands, text, rest[end:])
 
 
 def _closing(text):

@@ -136,7 +136,7 @@ class GraphConv(nn.Module):
     y = norm(y, train=train, shift=sum(bias for _, bias in value))
     if x.shape != y.shape:
       x = ConvNorm(self.features, dtype=self.dtype, name="down")(x, train=train)
-    return nn.relu(x + y)
+    return layers.relu_of_sum(x + y)
 
 
 def _attention(theta, phi):  # N V T C -> N W V
@@ -168,7 +168,7 @@ class Block(nn.Module):
       y += x
     elif self.residual:
       y += ConvNorm(self.features, 1, self.stride, self.dtype, name="residual")(x, train=train)
-    return nn.relu(y)
+    return layers.relu_of_sum(y)
 
 
 class AGCN(nn.Module):

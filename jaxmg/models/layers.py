@@ -4,6 +4,7 @@ All arrays are channels last: B T H W C. Convolution kernels are stored as (T, H
 form computes them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -66,7 +67,31 @@ def every(stride: int, x: Array, *, axis: int) -> Array:
   return jax.lax.index_in_dim(x, 0, axis + 1, keepdims=False)
 
 
-def _temporal_conv(x, kernel):  # B T H W I, k I O
+def _by_platform(cpu: Callable, accelerator: Callable) -> Callable:
+  """The same bilinear function of two arrays in two forms, by what the program is lowered for.
+
+  Its gradients, too, are those of the one form or of the other.
+  """
+
+  @jax.custom_vjp
+  def apply(x, kernel):
+    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=accelerator)
+
+  def forward(x, kernel):
+    return apply(x, kernel), (x, kernel)
+
+  def backward(saved, gradient):
+    def pullback(form):
+      return lambda x, kernel, gradient: jax.vjp(form, x, kernel)[1](gradient)
+
+    forms = {"cpu": pullback(cpu), "default": pullback(accelerator)}
+    return jax.lax.platform_dependent(*saved, gradient, **forms)
+
+  apply.defvjp(forward, backward)
+  return apply
+
+
+def _temporal_conv_by_dot(x, kernel):  # B T H W I, k I O
   """One wide dot to k x O channels, then a sum of k shifts in time."""
   size, inputs, features = kernel.shape
   taps = dot(x, kernel.transpose(1, 0, 2).reshape(inputs, size * features))
@@ -79,11 +104,30 @@ def _temporal_conv(x, kernel):  # B T H W I, k I O
   return total
 
 
+def _temporal_conv_in_2d(x, kernel):  # B T H W I, k I O
+  """A convolution of images of T rows and H * W columns: k x O channels are never in memory."""
+  b, t, h, w, _ = x.shape
+  half = kernel.shape[0] // 2
+  y = jax.lax.conv_general_dilated(
+    x.reshape(b, t, h * w, -1),
+    kernel[:, None],
+    (1, 1),
+    [(half, half), (0, 0)],
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+  return y.reshape(b, t, h, w, -1)
+
+
+_temporal_conv = _by_platform(cpu=_temporal_conv_by_dot, accelerator=_temporal_conv_in_2d)
+
+
 def _spatial_conv(x, kernel, stride):  # B T H W I, k k I O
   b, t, *_ = x.shape
   x = x.reshape(b * t, *x.shape[2:])
   if stride == 2 and kernel.shape[0] == 3:
     y = _conv_3x3_stride_2(x, kernel)
+  elif stride == 1 and kernel.shape[0] == 7:
+    y = _conv_7x7(x, kernel)
   else:
     y = _conv_2d(x, kernel, stride)
   return y.reshape(b, t, *y.shape[1:])
@@ -94,6 +138,36 @@ def _conv_2d(x, kernel, stride):  # N H W I, k k I O
   return jax.lax.conv_general_dilated(
     x, kernel, (stride, stride), [(half, half)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
   )
+
+
+def _conv_7x7_plain(x, kernel):  # N H W I, k k I O
+  return _conv_2d(x, kernel, 1)
+
+
+def _conv_7x7_folded(x, kernel):  # N H W I, k k I O
+  """The same sums with 4 neighbouring pixels of a row as channels (2 of more than 32 channels).
+
+  The few channels of heatmaps leave most of an accelerator's lanes empty.
+  """
+  n, height, width, inputs = x.shape
+  size, _, _, features = kernel.shape
+  half, fold = size // 2, 4 if inputs <= 32 else 2
+  reach = -(-half // fold)  # blocks of pixels to either side
+  x = jnp.pad(x, ((0, 0), (0, 0), (0, -width % fold), (0, 0)))
+  x = x.reshape(n, height, -1, fold * inputs)
+  before, after = fold * reach - half, fold * (reach + 1) - half - 1
+  kernel = jnp.stack(  # of the output's pixel i in its block: moved by i
+    [jnp.pad(kernel, ((0, 0), (before + i, after - i), (0, 0), (0, 0))) for i in range(fold)],
+    axis=3,
+  )
+  kernel = kernel.reshape(size, 2 * reach + 1, fold * inputs, fold * features)
+  y = jax.lax.conv_general_dilated(
+    x, kernel, (1, 1), [(half, half), (reach, reach)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+  return y.reshape(n, height, -1, features)[:, :, :width]
+
+
+_conv_7x7 = _by_platform(cpu=_conv_7x7_plain, accelerator=_conv_7x7_folded)
 
 
 @jax.custom_vjp
@@ -179,6 +253,19 @@ def batch_norm_affine(params, stats) -> tuple[Array, Array]:
   return scale, params["bias"] - stats["mean"] * scale
 
 
+@jax.custom_jvp
+def relu_of_sum(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+  """ReLU whose gradient takes the signs from its output, which what comes next keeps anyway.
+
+  `nn.relu` takes them from its input, a sum of two branches that would be kept beside. The barrier
+  stops XLA from keeping the sum all the same, to take the maximum again where it is needed.
+  """
+  return jax.lax.optimization_barrier(jnp.maximum(x, 0))
+
+
+relu_of_sum.defjvps(lambda gradient, y, x: jnp.where(y > 0, gradient, 0))
+
+
 def max_pool_3x3(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
   """The maximum over 3 x 3 pixels, stride 1; the gradient goes to the first of equal values.
 
@@ -186,6 +273,10 @@ def max_pool_3x3(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
   sharing the gradient among equals, as `jnp.maximum` does, would be another gradient, and XLA's own
   for pooling (select-and-scatter) is slow and not deterministic on GPUs.
   """
+  return jax.lax.platform_dependent(x, cpu=_max_pool_by_axes, default=_max_pool_by_place)
+
+
+def _max_pool_by_axes(x):
   for axis in (-2, -3):  # W before H: the first row that holds the maximum, its first pixel
     size = x.shape[axis]
     pad = [(0, 0)] * x.ndim
@@ -196,6 +287,40 @@ def max_pool_3x3(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
     x = jnp.where(before >= x, before, x)
     x = jnp.where(after > x, after, x)  # in this form a pixel that is NaN stays NaN
   return x
+
+
+@jax.custom_vjp
+def _max_pool_by_place(x):
+  """In one pass, which leaves a byte for the gradient: the place of the maximum in its window."""
+  return _max_pool_by_place_forward(x)[0]
+
+
+def _windows(x, fill):
+  """The 9 pixels around each, rows first."""
+  h, w, _ = x.shape[-3:]
+  pads = [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)]
+  x = jnp.pad(x, pads, constant_values=fill)
+  return [x[..., i : i + h, j : j + w, :] for i in range(3) for j in range(3)]
+
+
+def _max_pool_by_place_forward(x):
+  largest, *others = _windows(x, -jnp.inf)
+  place = jnp.zeros(x.shape, jnp.uint8)
+  for i, other in enumerate(others, 1):
+    place = jnp.where(other > largest, jnp.uint8(i), place)
+    largest = jnp.maximum(largest, other)  # a NaN stays
+  # Without the barrier, XLA takes the maxima again for each reader.
+  return jax.lax.optimization_barrier((largest, place))
+
+
+def _max_pool_by_place_backward(place, gradient):
+  # A pixel is the first of the window whose centre is after it, and the last of the one before it.
+  pairs = zip(_windows(gradient, 0), _windows(place, 9), strict=True)
+  parts = (jnp.where(place == 8 - i, gradient, 0) for i, (gradient, place) in enumerate(pairs))
+  return (sum(parts),)
+
+
+_max_pool_by_place.defvjp(_max_pool_by_place_forward, _max_pool_by_place_backward)
 
 
 class Dropout(nn.Module):

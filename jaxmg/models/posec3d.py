@@ -69,7 +69,7 @@ class Bottleneck(nn.Module):
       x = ConvNorm(
         4 * self.planes, strides=self.strides, relu=False, dtype=self.dtype, name="downsample"
       )(x, train=train)
-    return nn.relu(x + y)
+    return layers.relu_of_sum(x + y)
 
 
 class Stage(nn.Module):

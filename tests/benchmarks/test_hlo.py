@@ -95,9 +95,17 @@ def test_fusion_counts_from_outside_and_no_library_scratch():
   assert found == (fusion + 5 * turn + largest + product, 1 + 5 * 3 + 1 + 1)
 
 
+def test_end_of_a_loop_is_found_in_its_condition():
+  said = PROGRAM.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"5"}}')
+  assert hlo.traffic(PROGRAM.replace(", TRIPS", "")) == hlo.traffic(said)
+
+
 def test_loop_without_a_known_end_is_refused():
+  program = PROGRAM.replace(", TRIPS", "").replace(
+    "%end = s32[] constant(5)", "%end = s32[] copy(%i.1)"
+  )
   with pytest.raises(ValueError, match=r"while: how often"):
-    hlo.traffic(PROGRAM.replace(", TRIPS", ""))
+    hlo.traffic(program)
 
 
 def test_text_that_is_no_module_is_refused():

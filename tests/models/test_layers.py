@@ -49,6 +49,43 @@ def test_convolution_and_its_gradients_are_those_of_a_3d_convolution(kernel_size
   np.testing.assert_allclose(dparams["params"]["kernel"], plain_dkernel, atol=1e-3)
 
 
+FORMS_OF_PLATFORMS = [  # the form for CPUs and the other, and the shapes of what they take
+  (layers._temporal_conv_by_dot, layers._temporal_conv_in_2d, (2, 5, 4, 6, 3), (3, 3, 4)),
+  (layers._temporal_conv_by_dot, layers._temporal_conv_in_2d, (2, 4, 4, 6, 3), (5, 3, 4)),
+  (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 9, 8, 17), (7, 7, 17, 4)),
+  (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 6, 11, 3), (7, 7, 3, 4)),
+  (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 6, 7, 41), (7, 7, 41, 4)),
+]
+
+
+@pytest.mark.parametrize(("cpu", "accelerator", "x_shape", "kernel_shape"), FORMS_OF_PLATFORMS)
+def test_forms_for_cpus_and_for_accelerators_are_equal(cpu, accelerator, x_shape, kernel_shape):
+  x = jax.random.normal(jax.random.key(0), x_shape)
+  kernel = jax.random.normal(jax.random.key(1), kernel_shape)
+  gradient = jax.random.normal(jax.random.key(2), cpu(x, kernel).shape)
+  found, expected = (
+    (form(x, kernel), *jax.vjp(form, x, kernel)[1](gradient)) for form in (accelerator, cpu)
+  )
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("kernel_size", [(3, 1, 1), (1, 7, 7)])
+def test_a_program_has_the_form_of_its_platform_and_no_other(kernel_size):
+  conv, x = layers.Conv(4, kernel_size), jnp.zeros((2, 5, 8, 8, 3))
+  params = conv.init(jax.random.key(0), x)
+  step = jax.jit(jax.value_and_grad(lambda p, x: conv.apply(p, x).sum(), (0, 1)))
+  traced, shapes = step.trace(params, x), {}
+  for platform in ("cpu", "cuda", "tpu"):
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    operations = "stablehlo.(?:dot_general|convolution).* : "
+    shapes[platform] = {
+      re.findall(r"tensor<([\dx]+)xf32>", line)[1] for line in re.findall(operations + ".*", text)
+    }
+  assert shapes["cuda"] == shapes["tpu"]
+  assert not shapes["cpu"] & shapes["cuda"]
+
+
 def test_no_product_of_a_strided_slice_is_left_for_xla_to_abort_on():
   conv, x = layers.Conv(4, (1, 1, 1), (2, 2)), jnp.zeros((2, 5, 7, 8, 3))
   params = conv.init(jax.random.key(0), x)
@@ -110,6 +147,30 @@ def test_max_pool_is_the_maximum_of_the_window():
     x, -jnp.inf, jax.lax.max, (1, 1, 3, 3, 1), (1,) * 5, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)]
   )
   np.testing.assert_array_equal(layers.max_pool_3x3(x), expected)
+
+
+def test_max_pool_forms_are_equal_where_values_tie():
+  x = jax.random.randint(jax.random.key(0), (2, 3, 6, 5, 4), 0, 3).astype(jnp.float32)
+  gradient = jax.random.normal(jax.random.key(1), x.shape)
+  (y, pullback), (expected, plain_pullback) = (
+    jax.vjp(form, x) for form in (layers._max_pool_by_place, layers._max_pool_by_axes)
+  )
+  np.testing.assert_array_equal(y, expected)
+  np.testing.assert_allclose(pullback(gradient)[0], plain_pullback(gradient)[0], atol=1e-5)
+
+
+def test_max_pool_for_accelerators_keeps_a_pixel_that_is_nan():
+  x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(jnp.nan)
+  assert jnp.isnan(layers._max_pool_by_place(x)).all()
+  assert jnp.isnan(layers._max_pool_by_axes(x)[0, 1, 1, 0])
+
+
+def test_relu_of_a_sum_and_its_gradient_are_those_of_relu():
+  x = jnp.array([-1.0, -0.0, 0.0, 2.0, jnp.nan])
+  y, pullback = jax.vjp(layers.relu_of_sum, x)
+  expected, plain_pullback = jax.vjp(nn.relu, x)
+  np.testing.assert_array_equal(y, expected)
+  np.testing.assert_array_equal(pullback(jnp.ones(5))[0], plain_pullback(jnp.ones(5))[0])
 
 
 def test_max_pool_gradient_is_that_of_finite_differences_without_ties():
