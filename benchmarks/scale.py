@@ -22,6 +22,7 @@ import json
 import os
 import pathlib
 import pickle
+import resource
 import shutil
 import signal
 import string
@@ -41,7 +42,7 @@ from jaxmg.skeletons import topology
 
 ROOT = pathlib.Path(__file__).parents[1]
 CLIPS = {"ntu60": 56_880, "ntu120": 114_480}
-RECORDINGS, FILES, FRAMES, IMIGUE_CLIPS, CLIP_FRAMES = 359, 12, 8_775, 18_499, 62
+FILES, FRAMES, IMIGUE_CLIPS, CLIP_FRAMES = 12, 8_775, 18_499, 62
 SUBJECTS = ROOT / "datasets" / "imigue" / "imigue_video_to_subject.json"
 
 
@@ -65,6 +66,9 @@ def commands(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     raw = folder / "imigue"
     write_imigue(raw, clips=arguments.clips or IMIGUE_CLIPS)
     command = ["imigue"]
+    seconds, memory = timing.in_new_process(read_xlsx, next(raw.rglob("*.xlsx")))
+    rate = f"{FRAMES / seconds:,.0f} frames/s"
+    yield {"what": "an xlsx, CPU seconds", "seconds": seconds, "MB": memory, "rate": rate}
   else:
     raw = folder / f"{name}.pkl"
     write_pickle(raw, clips=arguments.clips or CLIPS[name])
@@ -150,6 +154,16 @@ def memory_of(pid: int) -> float:
     return 0.0
   own = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
   return own + sum(memory_of(int(child)) for child in children)
+
+
+def read_xlsx(path: pathlib.Path) -> tuple[float, float]:
+  """CPU seconds to read a recording, and by how many MB the process has grown at most."""
+  readers.read(path)  # imports what it needs
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  start = time.process_time()
+  readers.read(path)
+  seconds = time.process_time() - start
+  return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
 
 
 def open_set(path: pathlib.Path) -> dict[str, float]:

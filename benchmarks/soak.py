@@ -36,7 +36,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmg.data import prepared, readers, shards, source
+from jaxmg.data import prepared, readers, recordings, shards, source
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS_PER_EPOCH = 2
@@ -262,7 +262,7 @@ def prepare_child() -> None:
   moments, raw, data_dir, jobs = sys.argv[1:]
   write_moments(moments, os.path.dirname(raw))
   shards.SHARD_BYTES = 4000
-  prepared.BYTES_FOR_PROCESSES = 0
+  recordings.BYTES_FOR_PROCESSES = 0
   prepared.write(Days, raw=raw, data_dir=data_dir, jobs=int(jobs))
 
 

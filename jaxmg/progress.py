@@ -15,12 +15,10 @@ def track(items: Iterable[T], what: str, *, total: int, unit: str, done: int = 0
 
   `done` of them were done before: they do not count for the speed.
   """
-  if sys.stderr.isatty():
+  if sys.stderr is not None and sys.stderr.isatty():
     import tqdm
 
-    yield from tqdm.tqdm(
-      items, what, total=total, initial=done, unit=f" {unit}", leave=False, smoothing=0.1
-    )
+    yield from tqdm.tqdm(items, what, total=total, initial=done, unit=f" {unit}", leave=False)
     return
   start = said = time.monotonic()
   for count, item in enumerate(items):
@@ -33,8 +31,9 @@ def track(items: Iterable[T], what: str, *, total: int, unit: str, done: int = 0
 
 
 def say(text: str) -> None:
-  """A line on stderr, whose place is not the command's output."""
-  print(text, file=sys.stderr, flush=True)
+  """A line on stderr, if there is one: its place is not the command's output."""
+  if sys.stderr is not None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:

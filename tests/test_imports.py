@@ -53,9 +53,10 @@ ARROWS = {
   ),
   "jaxmg.data.prepared": (
     "tensorflow_datasets jaxmg.errors jaxmg.files jaxmg.progress jaxmg.data.readers"
-    " jaxmg.data.shards jaxmg.data.source jaxmg.skeletons.topology"
+    " jaxmg.data.recordings jaxmg.data.shards jaxmg.data.source jaxmg.skeletons.topology"
   ),
   "jaxmg.data.readers": "jaxmg.errors jaxmg.data.spreadsheets jaxmg.skeletons.topology [scipy]",
+  "jaxmg.data.recordings": "jaxmg.errors jaxmg.data.readers",
   "jaxmg.data.shards": "array_record tensorflow_datasets jaxmg.errors jaxmg.files",
   "jaxmg.data.source": "tensorflow_datasets jaxmg.errors jaxmg.skeletons.topology",
   "jaxmg.data.spreadsheets": "[python_calamine]",
@@ -129,16 +130,16 @@ ARROWS = {
   "benchmarks.torch_agcn": "torch",
   "benchmarks.torch_posec3d": "torch",
   "benchmarks.soak": (
-    "jax jaxmg.data.prepared jaxmg.data.readers jaxmg.data.shards jaxmg.data.source"
-    " [experiments] [jaxmg.training.loop]"
+    "jax jaxmg.data.prepared jaxmg.data.readers jaxmg.data.recordings jaxmg.data.shards"
+    " jaxmg.data.source [experiments] [jaxmg.training.loop]"
   ),
   # Raw files to prepared data; imported by nothing. These folders are on the path as packages.
   "datasets.prepare": "etils jaxmg.errors jaxmg.data.prepared",
-  "datasets.imigue.imigue_dataset_builder": "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers",
+  "datasets.imigue.imigue_dataset_builder": "jaxmg.errors jaxmg.data.prepared",
   "datasets.pyskl_pickle.pyskl_pickle_dataset_builder": (
     "jaxmg.errors jaxmg.data.annotations jaxmg.data.prepared jaxmg.data.readers"
   ),
-  "datasets.smg.smg_dataset_builder": "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers",
+  "datasets.smg.smg_dataset_builder": "jaxmg.errors jaxmg.data.prepared",
   "datasets.synthetic_imigue.generate": "xlsxwriter jaxmg.errors jaxmg.skeletons.topology",
   "datasets.synthetic_imigue.synthetic_imigue_dataset_builder": (
     "imigue.imigue_dataset_builder synthetic_imigue.generate jaxmg.data.prepared"

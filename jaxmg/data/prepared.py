@@ -24,21 +24,16 @@ called `1.0.0.part`; a `write` that was killed goes on there after its last whol
 
 import abc
 import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
 import functools
 import hashlib
-import itertools
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -47,15 +42,13 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder
 
 from jaxmg import files, progress
-from jaxmg.data import readers, shards, source
+from jaxmg.data import readers, recordings, shards, source
 from jaxmg.errors import ConfigError, DataError, LockedError
 from jaxmg.skeletons import topology
 
 INDEX = "index.json"
 LOCK = "lock"
 COLUMNS = ("id", "subject", "video", "label", "num_frames", "digest")  # of the index
-# Starting processes takes some seconds: files of fewer bytes are read by this one.
-BYTES_FOR_PROCESSES = 64 << 20
 
 # A clip's columns of the index (id, label, subject, video, num_frames) -> "train", "test" or None.
 Protocol = Callable[[Mapping[str, Any]], str | None]
@@ -156,6 +149,7 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     )
 
   def _download_and_prepare(self, dl_manager, download_config=None):
+    # TFDS wants one, and calls it in a folder that has a new name each time: no place to go on in.
     raise NotImplementedError("jaxmg.data.prepared.write does it")
 
   def record(self, example: Example) -> dict[str, Any]:
@@ -330,7 +324,7 @@ def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
   ids = set(columns["id"])
   new = {name: [] for name in COLUMNS}  # of the open shard, as its notes
   noted = len(made.notes)
-  readings = _read(plan[first:], made.skeleton, jobs)
+  readings = recordings.read(plan[first:], made.skeleton, jobs)
   readings = progress.track(readings, made.name, total=len(plan), unit="recordings", done=first)
   for count, (one, recording) in enumerate(readings, first + 1):
     made.notes += one.notes
@@ -356,29 +350,20 @@ def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
     index.write_text(json.dumps(_index(made, columns)), encoding="utf-8")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Recording:
-  """A pair of `Builder.recordings`, and the notes that were made before it."""
-
-  source: Any
-  known: Any
-  notes: list[str]
-
-
-def _plan(made: Builder) -> tuple[list[_Recording], list[str]]:
+def _plan(made: Builder) -> tuple[list[recordings.Recording], list[str]]:
   """All recordings; and the notes made after the last one."""
   plan, before = [], len(made.notes)
   for recording, known in made.recordings():
     if isinstance(recording, str):
       raise DataError(f"{made.name}: a recording", expected="a pathlib.Path", got="text")
-    plan.append(_Recording(recording, known, made.notes[before:]))
+    plan.append(recordings.Recording(recording, known, made.notes[before:]))
     del made.notes[before:]
   last = made.notes[before:]
   del made.notes[before:]
   return plan, last
 
 
-def _identities(made: Builder, plan: list[_Recording]) -> list[str]:
+def _identities(made: Builder, plan: list[recordings.Recording]) -> list[str]:
   """For each recording, a hash of what it and those before it are made of: files and code."""
   builders = {cls.__module__ for cls in type(made).__mro__}
   parts = ("jaxmg.data.", "jaxmg.skeletons.", "jaxmg.pickles")
@@ -388,75 +373,13 @@ def _identities(made: Builder, plan: list[_Recording]) -> list[str]:
   text = [pathlib.Path(file).read_text(encoding="utf-8") for file in sorted(code - {None})]
   text += [repr(made._skeleton), repr(made.info.features)]
   if made.is_format:
-    text.append(_stamp(made.raw))
+    text.append(recordings.stamp(made.raw))
   running = hashlib.sha256("\n".join(text).encode())
   found = []
   for one in plan:
-    stamp = _stamp(one.source) if _is_file(one) else ""
-    running.update(f"{stamp}\n{one.known!r}\n".encode())
+    running.update(f"{one.stamp()}\n{one.known!r}\n".encode())
     found.append(running.hexdigest())
   return found
-
-
-def _stamp(path: os.PathLike) -> str:
-  """What tells a file, or the files of a folder, from another version of it."""
-  stats = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, _files(path))]
-  return f"{os.fspath(path)} {stats}"
-
-
-def _files(path: os.PathLike) -> list[os.PathLike]:
-  path = pathlib.Path(path)
-  if path.is_dir():
-    return sorted(file for file in path.iterdir() if file.is_file())
-  return [path] if path.exists() else []  # reading it will say that it is missing
-
-
-def _is_file(one: _Recording) -> bool:
-  return isinstance(one.source, os.PathLike)
-
-
-def _read(
-  plan: list[_Recording], layout: readers.Layout, jobs: int
-) -> Iterator[tuple[_Recording, Any]]:
-  """Each recording and what it holds, in their order; `jobs` processes read files ahead."""
-  read = functools.partial(readers.read, layout=layout)
-  raw = [one for one in plan if _is_file(one)]
-  size = sum(os.stat(file).st_size for one in raw for file in _files(one.source))
-  if jobs == 1 or len(raw) < 2 or size < BYTES_FOR_PROCESSES:
-    for one in plan:
-      yield one, read(one.source) if _is_file(one) else one.source
-    return
-  spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-  with concurrent.futures.ProcessPoolExecutor(jobs, spawn, _end_with_parent) as pool:
-    ahead, coming = collections.deque(), iter(plan)
-    try:
-      while True:
-        for one in itertools.islice(coming, 2 * jobs - len(ahead)):
-          ahead.append((one, pool.submit(read, one.source) if _is_file(one) else None))
-        if not ahead:
-          return
-        one, future = ahead.popleft()
-        yield one, one.source if future is None else future.result()
-    except concurrent.futures.process.BrokenProcessPool as error:
-      names = " or ".join(
-        os.fspath(one.source) for one, future in [(one, future), *ahead] if future
-      )
-      raise DataError(
-        names, expected="a file that can be read", got="a process that died"
-      ) from error
-    finally:
-      pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-  """In a process that reads files: ends it when its parent dies, and not by Ctrl-C before."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-  def wait():
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-  threading.Thread(target=wait, daemon=True).start()
 
 
 def _array(shape: tuple[int | None, ...]) -> tfds.features.Tensor:

@@ -1,9 +1,11 @@
 """Records on the disk: ArrayRecord shards, written as records come, in TFDS's format.
 
-A journal beside them has a line for each shard that is whole, so that a killed writer goes on.
+A journal beside them has a line for each shard that is whole, so that a killed writer goes on. A
+line begins with its SHA-256 and holds that of the shard: what is damaged is not gone on with.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -52,7 +54,7 @@ class Writer:
     self.restored: list[Any] = []
     lines = read_journal(folder)
     for line in lines:
-      if self._size(len(self._lengths)) != line["size"] or not holds(line["state"]):
+      if self._digest(len(self._lengths)) != line["sha256"] or not holds(line["state"]):
         break
       self._lengths.append(line["records"])
       self._num_bytes += line["bytes"]
@@ -60,7 +62,7 @@ class Writer:
     self.discarded = len(lines) - len(self.restored)
     keep = lines[: len(self.restored)]
     with files.replace(folder / JOURNAL) as journal:
-      journal.write_text("".join(f"{json.dumps(line)}\n" for line in keep), encoding="utf-8")
+      journal.write_text("".join(map(_line, keep)), encoding="utf-8")
     whole = {os.path.basename(self._path(shard)) for shard in range(len(keep))}
     for path in folder.glob(f"{info.name}-{SPLIT}.*"):
       if path.name not in whole:  # nor may any be written again: there may be fewer this time
@@ -90,12 +92,14 @@ class Writer:
     with self._failing():
       self._shard.close()
       files.sync(path)
-    line = {"records": self._records, "bytes": self._bytes, "size": os.path.getsize(path)}
+    line = {"records": self._records, "bytes": self._bytes, "state": state}
+    line["sha256"] = self._digest(len(self._lengths))
     self._lengths.append(self._records)
     self._num_bytes += self._bytes
     self._shard, self._records, self._bytes = None, 0, 0
     with open(self._folder / JOURNAL, "a", encoding="utf-8") as journal:
-      print(json.dumps(line | {"state": state}), file=journal, flush=True)
+      journal.write(_line(line))
+      journal.flush()
       os.fsync(journal.fileno())
 
   def finish(self) -> None:
@@ -114,9 +118,12 @@ class Writer:
   def _path(self, shard: int) -> str:
     return os.fspath(self._names.sharded_filepath(shard_index=shard, num_shards=None))
 
-  def _size(self, shard: int) -> int | None:
+  def _digest(self, shard: int) -> str | None:
     path = self._path(shard)
-    return os.path.getsize(path) if os.path.exists(path) else None
+    if not os.path.exists(path):
+      return None
+    with open(path, "rb") as file:
+      return hashlib.file_digest(file, "sha256").hexdigest()
 
   @contextlib.contextmanager
   def _failing(self) -> Iterator[None]:
@@ -129,13 +136,21 @@ class Writer:
 
 
 def read_journal(folder: pathlib.Path) -> list[Any]:
-  """The lines of the shards that are whole."""
+  """The lines of the shards that are whole, up to the first that is damaged or half written."""
   path = folder / JOURNAL
   lines = []
   if path.exists():
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-      try:
-        lines.append(json.loads(line))
-      except ValueError:  # the last one, where writing it was broken off
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+      _, _, text = line.rstrip("\n").partition(" ")
+      if line != _checked(text):
         break
+      lines.append(json.loads(text))
   return lines
+
+
+def _line(content: Any) -> str:
+  return _checked(json.dumps(content))
+
+
+def _checked(text: str) -> str:
+  return f"{hashlib.sha256(text.encode()).hexdigest()} {text}\n"

@@ -9,7 +9,6 @@ parts, since the library takes 70 bytes for a cell.
 
 import dataclasses
 import errno
-import itertools
 import pathlib
 import posixpath
 import re
@@ -88,9 +87,11 @@ def _rows(sheet, height: int) -> Iterator[list]:
     raise ValueError(
       f"row {sheet.start[0] + 1}: expected rows that rise, got it after row {height}"
     )
-  # The library leaves out what is empty at the left and below, and fills up at the right.
+  for _ in range(sheet.start[0] - height):
+    yield []
+  # The library leaves out what is empty around the cells, and fills up at the right.
   before = [""] * sheet.start[1]
-  for row in itertools.islice(sheet.iter_rows(), height, None):
+  for row in sheet.to_python(skip_empty_area=True):
     while row and row[-1] == "":
       row.pop()
     yield before + row if row else row
@@ -116,7 +117,7 @@ class _Extent:
 
 
 def _copy(path: pathlib.Path, copy: pathlib.Path) -> tuple[_Extent, int]:
-  """Writes the first worksheet into a file of its own, as so many, if it is small enough."""
+  """Copies the first worksheet, split into several, if it is small enough; says how many."""
   with open(path, "rb") as file:
     if file.read(4) == b"\xd0\xcf\x11\xe0":  # the mark of Microsoft's older container
       raise ValueError("it is encrypted, or an .xls file")

@@ -76,7 +76,8 @@ def test_set_whose_preparation_is_killed_is_as_if_it_had_not_been(tmp_path):
 
 @pytest.mark.usefixtures("_environment")
 def test_scores_of_an_evaluation_that_is_killed_are_as_if_it_had_not_been(run, tmp_path):
-  shutil.copytree(run, tmp_path / "run")
+  evaluated = shutil.ignore_patterns("train", "test")  # by other tests
+  shutil.copytree(run, tmp_path / "run", ignore=evaluated)
   said, different = soak.soak(soak.Evaluation(tmp_path / "run"), 2, np.random.default_rng(0))
   assert said.startswith("2 kills")
   assert different == []

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import fcntl
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from tensorflow_datasets.core import shuffle
 
 from jaxmg import progress
-from jaxmg.data import prepared, readers, shards, source
+from jaxmg.data import prepared, readers, recordings, shards, source
 from jaxmg.errors import ConfigError, DataError, LockedError, StorageError
 from jaxmg.skeletons import topology
 
@@ -240,13 +241,15 @@ def raw(tmp_path):
   folder.mkdir()
   for day in range(5):
     write_day(folder, day, seed=day)
+  for day in (1, 2):
+    os.utime(folder / f"{day}.csv", ns=(0, 0))
   return folder
 
 
 def write_day(folder, day, *, seed):
   table = np.random.default_rng(seed).uniform(1, 700, (4, 17, 3))
   table[..., 2] = 1
-  np.savetxt(folder / f"{day}.csv", table.reshape(4, -1), delimiter=",", fmt="%.3f")
+  np.savetxt(folder / f"{day}.csv", table.reshape(4, -1), delimiter=",", fmt="%07.3f")
 
 
 @pytest.fixture
@@ -307,7 +310,10 @@ def test_a_set_that_failed_goes_on_after_its_last_whole_shard(raw, capsys):
 
 
 @pytest.mark.usefixtures("tiny_shards")
-@pytest.mark.parametrize("changed", ["raw file", "record", "journal", "features", "code"])
+@pytest.mark.parametrize(
+  "changed",
+  ["raw file", "swapped files", "record", "journal", "line", "features", "code"],
+)
 def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed):
   with pytest.raises(DataError):
     prepare(days(broken="4"), raw)
@@ -316,9 +322,20 @@ def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed)
   again = days()
   if changed == "raw file":
     write_day(raw, 1, seed=10)
-  elif changed == "record":  # of the disk, after a power failure
+  elif changed == "swapped files":  # of one size and one time of change
+    one, other = ((raw / name).stat() for name in ("1.csv", "2.csv"))
+    assert (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+    for old, new in (("1", "x"), ("2", "1"), ("x", "2")):
+      (raw / f"{old}.csv").rename(raw / f"{new}.csv")
+  elif changed == "record":  # a bit of the disk
     path = part / "days-clips.array_record-00001"
-    path.write_bytes(path.read_bytes()[:-100])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 100] ^= 1
+    path.write_bytes(content)
+  elif changed == "line":
+    path = part / "journal.jsonl"
+    first, _, *more = path.read_text().splitlines()
+    path.write_text("\n".join([first, "null", *more, ""]))
   elif changed == "journal":  # a kill in the middle of its second line
     first, second, *_ = (part / "journal.jsonl").read_text().splitlines()
     (part / "journal.jsonl").write_text(f"{first}\n{second[:-10]}")
@@ -332,7 +349,7 @@ def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed)
   names = {path.name for path in part.with_name("1.0.0").iterdir()}
   records = {f"days-clips.array_record-{i:05d}" for i in range(5)}
   assert names == records | {"dataset_info.json", "features.json", "index.json"}
-  assert ("shards again" in capsys.readouterr().err) == (changed != "journal")
+  assert ("shards again" in capsys.readouterr().err) == (changed not in ("journal", "line"))
   assert same(found, prepare(days(num_persons=again.num_persons), raw, "whole"))
 
 
@@ -350,7 +367,7 @@ def test_shards_of_raw_files_that_are_gone_are_removed(raw):
 
 def test_several_processes_read_the_same(raw, monkeypatch):
   one = prepare(days(), raw, "one")
-  monkeypatch.setattr(prepared, "BYTES_FOR_PROCESSES", 0)
+  monkeypatch.setattr(recordings, "BYTES_FOR_PROCESSES", 0)
   assert same(prepare(days(), raw, "two", jobs=2), one)
   (raw / "3.csv").write_text("1,2,3\n1,b,3\n")
   with pytest.raises(DataError, match=r"3\.csv: could not convert string 'b'"):
@@ -382,7 +399,7 @@ def test_a_process_that_dies_names_the_files_it_may_have_been(raw, monkeypatch):
     future.set_exception(concurrent.futures.process.BrokenProcessPool())
     return future
 
-  monkeypatch.setattr(prepared, "BYTES_FOR_PROCESSES", 0)
+  monkeypatch.setattr(recordings, "BYTES_FOR_PROCESSES", 0)
   monkeypatch.setattr(concurrent.futures.ProcessPoolExecutor, "submit", died)
   with pytest.raises(
     DataError, match=r"0\.csv or .*3\.csv: expected a file that can be read, got a"
@@ -451,6 +468,12 @@ def test_an_error_of_the_disk_names_the_shard(raw, monkeypatch):
   monkeypatch.setattr(shards.array_record_module, "ArrayRecordWriter", Full)
   with pytest.raises(StorageError, match="array_record-00000: no space left"):
     prepare(days(), raw)
+
+
+def test_progress_needs_no_stderr(monkeypatch):
+  monkeypatch.setattr(progress.sys, "stderr", None)
+  progress.say("nobody hears it")
+  assert list(progress.track("ab", "work", total=2, unit="things")) == ["a", "b"]
 
 
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(capsys, monkeypatch):
