@@ -318,7 +318,7 @@ def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
     done = f"{len(columns['id']):,} clips of {first:,} of {len(plan):,} recordings are there"
     progress.say(f"{made.name}: goes on where it was stopped: {done}")
   if writer.discarded:
-    because = "the raw files, the layout or the code changed"
+    because = "they are damaged, or the raw files, the layout or the code changed"
     progress.say(f"{made.name}: makes {writer.discarded} shards again: {because}")
 
   ids = set(columns["id"])
