@@ -96,7 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     default=len(os.sched_getaffinity(0)),
     help="processes that read raw files, where these are 64 MB or more",
   )
-  try:
+
+  def body():
     args = parser.parse_args(argv)
     if args.jobs < 1:
       raise errors.ConfigError("--jobs", expected="at least 1", got=args.jobs)
@@ -109,21 +110,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     seconds = time.perf_counter() - start
     print(
-      f"{path} is already whole: to prepare it again, remove it"
+      f"{path} is whole, and left as it is; after a change in raw files or builder, remove it first"
       if whole
       else f"{path} made in {seconds:.0f} s"
     )
     print(summary(json.loads((path / prepared.INDEX).read_text(encoding="utf-8"))))
-  except errors.Error as error:
-    print(f"jaxmg: error: {error}", file=sys.stderr)
-    return error.exit_code
-  except OSError as error:
-    print(f"jaxmg: error: {error}", file=sys.stderr)
-    return errors.StorageError.exit_code
-  except KeyboardInterrupt:
-    print("jaxmg: error: interrupted", file=sys.stderr)
-    return errors.Interrupted.exit_code
-  return 0
+
+  return errors.exit_code(body)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ def run(values: flags.FlagValues, path: str, *more: str) -> None:
 
 
 def find(path: pathlib.Path, layout: readers.Layout | None) -> Found:
-  if (path / "index.json").exists() or any(path.glob("*/index.json")):
+  prepared = ("index.json", "*/index.json", "*.part")  # the last is not whole, and Source says so
+  if path.suffix == ".part" or any(any(path.glob(pattern)) for pattern in prepared):
     return _prepared(source.Source(path))
   if annotations.is_annotations(path):
     return _annotations(path, layout)

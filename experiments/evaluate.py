@@ -6,12 +6,13 @@ writes RUN/<split>/: metrics.json, scores.npz (probabilities by clip id), confus
 Interrupted, the same command goes on; its scores are those of one left alone, to the bit.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -74,21 +75,26 @@ def run(values: flags.FlagValues) -> None:
   folder = directory / values.split
   folder.mkdir(exist_ok=True)
   machine = [mesh.size, jax.process_count(), jax.devices()[0].device_kind, os.cpu_count()]
-  kept = Kept(folder / "unfinished.npz", [recipe, variables, batch_size, machine])
-  rows, probabilities, labels = score(variables, done=kept.parts, keep=kept.save)
-  if jax.process_index() > 0:
-    return
+  first = jax.process_index() == 0
+  with files.locked(folder) if first else contextlib.nullcontext():
+    kept = Kept(folder / "unfinished.npz", [recipe, variables, batch_size, machine])
+    with kept.interruptible():
+      scored = score(variables, done=kept.parts, keep=kept.save)
+    if first:
+      _write(values, folder, recipe, data, *scored)
+      kept.remove()
 
+
+def _write(values, folder, recipe, data, rows, probabilities, labels):
   found = scores.Scores(
     ids=tuple(data.ids[row] for row in rows),
     probabilities=probabilities,
     labels=labels,
     class_names=data.class_names,
     split=values.split,
-    run=directory.resolve().name,
+    run=folder.parent.resolve().name,
   )
   scores.save(folder / "scores.npz", found)
-  kept.remove()
   print(f"{len(rows)} clips of {values.split}: scores by id in {folder / 'scores.npz'}")
   if (labels < 0).any():
     print("their labels are hidden: no metrics")
@@ -170,6 +176,16 @@ class Kept:
     if self.parts and jax.process_index() == 0:
       progress.say(f"goes on where it was stopped: {len(self.parts)} batches are there")
 
+  @contextlib.contextmanager
+  def interruptible(self) -> Iterator[None]:
+    """Says on Ctrl-C whether the same command goes on."""
+    try:
+      yield
+    except KeyboardInterrupt:
+      if jax.process_index() == 0 and self._path.exists():
+        progress.say(f"{self._path} holds the scores so far: the same command goes on from there")
+      raise
+
   def save(self, parts: Sequence[evaluation.Part]) -> None:
     if time.monotonic() - self._saved < self.SECONDS or jax.process_index() > 0:
       return
@@ -228,6 +244,7 @@ def report(recipe: dict, split: str, summary: dict, intervals: dict) -> str:
   figures = (
     f"{title} {summary[name]:.1%} [{100 * intervals[name][0]:.1f}, {100 * intervals[name][1]:.1f}]"
     for name, title in metrics.TITLES.items()
+    if name != "top5" or len(recipe["class_names"]) > 5  # else it says nothing
   )
   return (
     f"{synthetic}{recipe['data']['name']}, {split}, {summary['num_clips']} clips:\n"

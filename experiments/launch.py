@@ -15,11 +15,8 @@ Ctrl-C, 1 a fault of jaxmg's own.
 """
 
 import contextlib
-import datetime
 import difflib
-import fcntl
 import hashlib
-import io
 import json
 import math
 import operator
@@ -31,11 +28,9 @@ import runpy
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -141,7 +136,7 @@ def main(
     with _work_directory(values.workdir, config) as workdir, _signals():
       run(config, workdir)
 
-  return _exit_code(body, debug="--debug" in argv)
+  return errors.exit_code(body, debug="--debug" in argv)
 
 
 def command(
@@ -167,7 +162,7 @@ def command(
       _start_jax(values)
     run(values, *arguments)
 
-  return _exit_code(body, debug="--debug" in argv)
+  return errors.exit_code(body, debug="--debug" in argv)
 
 
 def stop_reason() -> str | None:
@@ -344,23 +339,14 @@ def _work_directory(text, config) -> Iterator[pathlib.Path]:
     yield workdir
     return
   tempfile.TemporaryFile(dir=workdir).close()  # fails now rather than at the first checkpoint
-  with open(workdir / "lock", "a+") as lock:
-    try:
-      # The kernel releases it when the process dies, however it dies.
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      lock.seek(0)
-      raise errors.LockedError(f"{workdir} is in use by {lock.read().strip()}") from None
-    lock.truncate(0)
-    now = datetime.datetime.now().isoformat(" ", "seconds")
-    print(f"pid {os.getpid()} on {socket.gethostname()} since {now}", file=lock, flush=True)
+  with files.locked(workdir):
     _settle_config(workdir / "config.json", config)
     print(f"work directory: {workdir}")
     print(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}", flush=True)
     try:
       yield workdir
     except BaseException:
-      if made and {path.name for path in workdir.iterdir()} <= {"lock", "config.json"}:
+      if made and {path.name for path in workdir.iterdir()} <= {files.LOCK, "config.json"}:
         shutil.rmtree(workdir)  # it came to nothing
       raise
 
@@ -439,31 +425,3 @@ def _watch(reader):
     interrupted |= number[0] == signal.SIGINT
     name = signal.Signals(number[0]).name
     os.write(2, f"\njaxmg: {name}: saving after this step, Ctrl-C to stop at once\n".encode())
-
-
-def _exit_code(body, *, debug):
-  if isinstance(sys.stdout, io.TextIOWrapper):
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
-  try:
-    body()
-    sys.stdout.flush()
-    return 0
-  except BrokenPipeError:  # `| head` has seen enough
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
-  except (errors.Error, OSError, KeyboardInterrupt) as error:
-    if debug:
-      traceback.print_exc()
-    message, code = str(error), getattr(error, "exit_code", None)
-    if isinstance(error, OSError):
-      code = errors.StorageError.exit_code
-      message = f"{error.filename}: {error.strerror}" if error.filename else message
-    elif isinstance(error, KeyboardInterrupt):
-      code, message = errors.Interrupted.exit_code, "interrupted"
-    first, *more = message.splitlines() or [type(error).__name__]
-    line = f"{first} {'; '.join(map(str.strip, more))}".rstrip()
-    print(f"jaxmg: error: {line}", file=sys.stderr)
-    return code
-  except Exception:
-    traceback.print_exc()
-    return 1

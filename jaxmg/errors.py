@@ -1,5 +1,13 @@
 """The errors that a command reports in one line, each with a stable exit code."""
 
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
 
 class Error(Exception):
   """A fault outside jaxmg: `<where>: expected <expected>, got <got> (<hint>)`, or one sentence."""
@@ -56,3 +64,35 @@ class Interrupted(Error):
   """Ctrl-C: training has saved."""
 
   exit_code = 130
+
+
+def exit_code(body: Callable[[], Any], *, debug: bool = False) -> int:
+  """Calls `body`, says what went wrong in one line on stderr, and returns the process's exit code.
+
+  `debug` prints the traceback of every error; those of our own faults are always printed.
+  """
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
+  try:
+    body()
+    sys.stdout.flush()
+    return 0
+  except BrokenPipeError:  # `| head` has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+  except (Error, OSError, KeyboardInterrupt) as error:
+    if debug:
+      traceback.print_exc()
+    message, code = str(error), getattr(error, "exit_code", None)
+    if isinstance(error, OSError):
+      code = StorageError.exit_code
+      message = f"{error.filename}: {error.strerror}" if error.filename else message
+    elif isinstance(error, KeyboardInterrupt):
+      code, message = Interrupted.exit_code, "interrupted"
+    first, *more = message.splitlines() or [type(error).__name__]
+    line = f"{first} {'; '.join(map(str.strip, more))}".rstrip()
+    print(f"jaxmg: error: {line}", file=sys.stderr)
+    return code
+  except Exception:
+    traceback.print_exc()
+    return 1

@@ -1,9 +1,16 @@
-"""A file is whole when it has its name."""
+"""Files of which others find all or nothing, and folders that one process writes at a time."""
 
 import contextlib
+import datetime
+import fcntl
 import os
 import pathlib
+import socket
 from collections.abc import Iterator
+
+from jaxmg.errors import LockedError
+
+LOCK = "lock"
 
 
 @contextlib.contextmanager
@@ -15,13 +22,25 @@ def replace(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """
   path, part = pathlib.Path(path), _part(path)
   try:
-    yield part
-    sync(part)
-    os.replace(part, path)
+    with naming(path):
+      yield part
+      sync(part)
+      os.replace(part, path)
   except BaseException:
     part.unlink(missing_ok=True)
     raise
   sync(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+  """Gives an OSError of a file that is open, which names none, the name of it."""
+  try:
+    yield
+  except OSError as error:
+    if error.filename is None:
+      error.filename = os.fspath(path)
+    raise
 
 
 def remove(path: str | os.PathLike) -> None:
@@ -42,3 +61,29 @@ def sync(path: str | os.PathLike) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+  """Makes a folder and holds its lock, a file that says who does; LockedError if another does."""
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    who = "another process"
+    try:
+      lock = stack.enter_context(open(folder / LOCK, "a+"))
+      # The kernel releases it when the process dies, however it dies.
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      ours = os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / LOCK))
+    except BlockingIOError:
+      lock.seek(0)
+      ours, who = False, lock.read().strip() or who
+    except FileNotFoundError:  # another process has just ended, and removed or moved it
+      ours = False
+    if not ours:
+      raise LockedError(f"{folder} is in use by {who}")
+    lock.truncate(0)
+    now = datetime.datetime.now().isoformat(" ", "seconds")
+    print(f"pid {os.getpid()} on {socket.gethostname()} since {now}", file=lock, flush=True)
+    stack.callback((folder / LOCK).unlink, missing_ok=True)  # while it is held
+    yield

@@ -120,7 +120,7 @@ class Builder(prepared.Builder):
         continue
       if stop > num_frames:
         self.notes.append(f"clip {id} ends {stop - num_frames} frames after its file")
-      clip = dataclasses.replace(recording, keypoints=recording.keypoints[start:stop])
+      clip = recording.cut(start, min(stop, num_frames) - 1)
       yield prepared.Example(id, label.label, subject, clip, f"{video:04d}")
 
   def _labels(self):

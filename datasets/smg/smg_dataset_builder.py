@@ -95,16 +95,14 @@ class Builder(prepared.Builder):
     for k, label in enumerate(labels):
       id = f"{sample:04d}_{k}"
       start, stop = label.start - FIRST_FRAME, label.end - FIRST_FRAME + 1
-      rows = slice(max(start, 0), min(stop, num_frames))
-      if rows.start >= rows.stop:
+      first, last = max(start, 0), min(stop, num_frames) - 1
+      if first > last:
         self.notes.append(f"clip {id} lies outside its file and is left out")
         continue
-      if rows != slice(start, stop):
-        left = rows.stop - rows.start
+      if (first, last) != (start, stop - 1):
+        left = last - first + 1
         self.notes.append(f"clip {id} is cut to {left} of {stop - start} frames by its file")
-      clip = dataclasses.replace(
-        recording, keypoints=recording.keypoints[rows], joints3d=recording.joints3d[rows]
-      )
+      clip = recording.cut(first, last)
       yield prepared.Example(id, label.label, str(sample), clip, f"{sample:04d}")
 
   def _files(self, kind: str) -> dict[int, pathlib.Path]:

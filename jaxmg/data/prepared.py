@@ -26,12 +26,12 @@ import abc
 import collections
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -43,11 +43,11 @@ from tensorflow_datasets.core import dataset_builder
 
 from jaxmg import files, progress
 from jaxmg.data import readers, recordings, shards, source
-from jaxmg.errors import ConfigError, DataError, LockedError
+from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
 
 INDEX = "index.json"
-LOCK = "lock"
+_MOVE = "move it away, or prepare elsewhere"
 COLUMNS = ("id", "subject", "video", "label", "num_frames", "digest")  # of the index
 
 # A clip's columns of the index (id, label, subject, video, num_frames) -> "train", "test" or None.
@@ -230,37 +230,41 @@ def write(
   raw = pathlib.Path(raw)
   if (path / INDEX).exists():
     _check_whole(path, raw, layout)
-    for name in (shards.JOURNAL, LOCK):  # of one that was killed a moment before its end
+    for name in (shards.JOURNAL, files.LOCK):  # of one that was killed a moment before its end
       (path / name).unlink(missing_ok=True)
     return path
   if not (raw.is_dir() or (builder.is_format and raw.is_file())):
-    raise DataError(raw, expected="the folder of the raw files", got="no such folder")
-  with _locked(part):
+    got = "a file" if raw.exists() else "no such folder"
+    raise DataError(raw, expected="the folder of the raw files", got=got)
+  _check_place(path, part)
+  with files.locked(part):
     if (path / INDEX).exists():  # made by another process meanwhile
       shutil.rmtree(part)
       _check_whole(path, raw, layout)
       return path
+    _check_part(builder, part)
     try:
-      _fill(builder(raw=raw, data_dir=data_dir, layout=layout), part, jobs)
-    except BaseException:
+      made = builder(raw=raw, data_dir=data_dir, layout=layout)
+      _fill(made, part, jobs)
+    except BaseException as error:
       if shards.read_journal(part):
         progress.say(f"{part} holds what is whole: the same command goes on from there")
       else:
         _remove(part)
+        if isinstance(error, KeyboardInterrupt):
+          progress.say(f"{made.name}: nothing is kept, as no shard was whole")
       raise
     try:
-      made = source.Source(part)
-      for protocol in made.protocols:
-        made.rows("train", protocol=protocol)  # checks it
+      found = source.Source(part)
+      for protocol in found.protocols:
+        found.rows("train", protocol=protocol)  # checks it
     except DataError:
       _remove(part)
       raise
-    if path.exists():
-      shutil.rmtree(path)  # without an index: half made by an earlier version
     part.rename(path)
     files.sync(path.parent)
     # Not before: whoever comes in between finds the lock, and its folder gone.
-    for name in (shards.JOURNAL, LOCK):
+    for name in (shards.JOURNAL, files.LOCK):
       (path / name).unlink(missing_ok=True)
   return path
 
@@ -275,27 +279,35 @@ def _check_whole(path: pathlib.Path, raw: pathlib.Path, layout: str | None) -> N
     raise ConfigError(path, expected=now, got=then, hint="remove it, or take another --name")
 
 
+def _check_place(path: pathlib.Path, part: pathlib.Path) -> None:
+  """Raises ConfigError where something lies in the way that was not made here."""
+  try:
+    os.fspath(path).encode()
+  except UnicodeEncodeError:
+    raise ConfigError(repr(os.fspath(path)), expected="a path in UTF-8", got="another") from None
+  for folder in (path.parent.parent, path.parent):
+    if folder.exists() and not folder.is_dir():
+      raise ConfigError(folder, expected="a folder", got="a file")
+  if os.path.lexists(path) and not (path / INDEX).exists():
+    got = f"no {INDEX} in it"
+    raise ConfigError(path, expected="a prepared set, or nothing", got=got, hint=_MOVE)
+  if part.is_symlink() or (part.exists() and not part.is_dir()):
+    raise ConfigError(part, expected="a folder", got="a link or a file", hint=_MOVE)
+
+
+def _check_part(builder: type[Builder], part: pathlib.Path) -> None:
+  """Raises ConfigError for a file in an unfinished set that was not made here."""
+  ours = {INDEX, shards.JOURNAL, files.LOCK, *shards.INFO}
+  shard = re.compile(rf"\.part\..*|{builder.name}-{shards.SPLIT}\..*")
+  for other in sorted(part.iterdir()):
+    if other.name not in ours and not shard.fullmatch(other.name):
+      raise ConfigError(part, expected="parts of the set alone", got=other.name, hint=_MOVE)
+
+
 def _remove(part: pathlib.Path) -> None:
   shutil.rmtree(part)
   with contextlib.suppress(OSError):
     part.parent.rmdir()  # unless it holds another version
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-  """Makes a folder and holds its lock, or raises LockedError."""
-  folder.mkdir(parents=True, exist_ok=True)
-  with contextlib.ExitStack() as stack:
-    try:
-      lock = stack.enter_context(open(folder / LOCK, "a"))
-      # The kernel releases it when the process dies, however it dies.
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      ours = os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / LOCK))
-    except (BlockingIOError, FileNotFoundError):
-      ours = False
-    if not ours:  # another process holds it, or has just finished and moved the folder away
-      raise LockedError(f"{folder} is in use by another process")
-    yield
 
 
 def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
@@ -321,18 +333,19 @@ def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
     because = "they are damaged, or the raw files, the layout or the code changed"
     progress.say(f"{made.name}: makes {writer.discarded} shards again: {because}")
 
-  ids = set(columns["id"])
+  videos = dict(zip(columns["id"], columns["video"], strict=True))
   new = {name: [] for name in COLUMNS}  # of the open shard, as its notes
   noted = len(made.notes)
   readings = recordings.read(plan[first:], made.skeleton, jobs)
   readings = progress.track(readings, made.name, total=len(plan), unit="recordings", done=first)
   for count, (one, recording) in enumerate(readings, first + 1):
     made.notes += one.notes
-    for example in made.clips(recording, one.known):
+    for example in _cut(made, one, recording):
       record = made.record(example)
-      if example.id in ids:
-        raise DataError(f"{made.name}: clip {example.id!r}", expected="an id of its own", got="two")
-      ids.add(example.id)
+      if example.id in videos:
+        got = f"one of video {videos[example.id]} and one of {record['video']}"
+        raise DataError(f"{made.name}: clip {example.id!r}", expected="an id of its own", got=got)
+      videos[example.id] = record["video"]
       writer.write(record)
       for name in COLUMNS:
         new[name].append(source.digest(record) if name == "digest" else record[name])
@@ -343,11 +356,24 @@ def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
         columns[name] += new[name]
       new, noted = {name: [] for name in COLUMNS}, len(made.notes)
   made.notes += last_notes
-  if not ids:
+  if not videos:
     raise DataError(made.raw, expected="at least one clip", got="none")
   writer.finish()
   with files.replace(part / INDEX) as index:
     index.write_text(json.dumps(_index(made, columns)), encoding="utf-8")
+
+
+def _cut(made: Builder, one: recordings.Recording, recording: Any) -> Iterator[Example]:
+  """The clips of a recording; an error in them says of which."""
+  try:
+    yield from made.clips(recording, one.known)
+  except DataError as error:
+    if one.is_file and os.fspath(one.source) not in str(error):
+      raise DataError(f"{one.source}: {error}") from error
+    raise
+  except Exception as error:
+    error.add_note(f"in `clips` of {made.name}, called with {one.source} and {one.known!r}")
+    raise
 
 
 def _plan(made: Builder) -> tuple[list[recordings.Recording], list[str]]:
@@ -365,19 +391,21 @@ def _plan(made: Builder) -> tuple[list[recordings.Recording], list[str]]:
 
 def _identities(made: Builder, plan: list[recordings.Recording]) -> list[str]:
   """For each recording, a hash of what it and those before it are made of: files and code."""
-  builders = {cls.__module__ for cls in type(made).__mro__}
+  code = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
   parts = ("jaxmg.data.", "jaxmg.skeletons.", "jaxmg.pickles")
-  ours = {name for name in sys.modules if name.startswith(parts)}
-  theirs = {name for name in builders if name.startswith("tensorflow_datasets.")}
-  code = {getattr(sys.modules.get(name), "__file__", None) for name in ours | builders - theirs}
-  text = [pathlib.Path(file).read_text(encoding="utf-8") for file in sorted(code - {None})]
-  text += [repr(made._skeleton), repr(made.info.features)]
+  used = {file for name, file in code.items() if file and name.startswith(parts)}
+  builders = {cls.__module__ for cls in type(made).__mro__ if issubclass(cls, Builder)}
+  folders = {os.path.dirname(code[name]) for name in builders if code.get(name)}
+  # A builder, and what it imports from beside it.
+  used |= {file for file in code.values() if file and os.path.dirname(file) in folders}
+  text = [pathlib.Path(file).read_text(encoding="utf-8") for file in sorted(used)]
+  text += [repr(made._skeleton), repr(made.info.features), repr(_declared(made))]
   if made.is_format:
     text.append(recordings.stamp(made.raw))
   running = hashlib.sha256("\n".join(text).encode())
   found = []
   for one in plan:
-    running.update(f"{one.stamp()}\n{one.known!r}\n".encode())
+    running.update(f"{one.stamp()}\n{one.known!r}\n{one.notes}\n".encode())
     found.append(running.hexdigest())
   return found
 
@@ -398,6 +426,18 @@ def _index(builder: Builder, clips: Mapping[str, list]) -> dict[str, Any]:
   if copies := sum(count for count in counts.values() if count > 1):
     builder.notes.append(f"{copies} clips have the key points of another one")
   return {
+    **_declared(builder),
+    "made_of": _made_of(builder.raw) if builder.is_format else None,
+    "notes": builder.notes,
+    "clips": clips,
+    "shared_subjects": list(builder.shared_subjects),
+    "protocols": {name: _rows(protocol, clips) for name, protocol in builder.protocols.items()},
+  }
+
+
+def _declared(builder: Builder) -> dict[str, Any]:
+  """What a builder says of its set before any clip is read."""
+  return {
     "name": builder.name,
     "version": str(builder.version),
     "skeleton": str(builder.skeleton),
@@ -411,11 +451,6 @@ def _index(builder: Builder, clips: Mapping[str, list]) -> dict[str, Any]:
     "frame_size": builder.frame_size,
     "fps": builder.fps,
     "synthetic": builder.synthetic,
-    "made_of": _made_of(builder.raw) if builder.is_format else None,
-    "notes": builder.notes,
-    "clips": clips,
-    "shared_subjects": list(builder.shared_subjects),
-    "protocols": {name: _rows(protocol, clips) for name, protocol in builder.protocols.items()},
   }
 
 

@@ -98,6 +98,19 @@ class Clip:
     if self.frame_size is not None and not all(side > 0 for side in self.frame_size):
       raise DataError("frame_size", expected="height and width above 0", got=self.frame_size)
 
+  def cut(self, first: int, last: int) -> "Clip":
+    """The frames from `first` to `last`, both counted from 0, and both in the part.
+
+    Raises DataError where the clip does not have them.
+    """
+    num_frames = len(self.keypoints)
+    if not 0 <= first <= last < num_frames:
+      expected = f"a first and a last one from 0 to {num_frames - 1}"
+      raise DataError("frames", expected=expected, got=f"{first} to {last}")
+    frames = slice(first, last + 1)
+    joints3d = None if self.joints3d is None else self.joints3d[frames]
+    return dataclasses.replace(self, keypoints=self.keypoints[frames], joints3d=joints3d)
+
 
 def read(
   path: str | pathlib.Path,
@@ -114,8 +127,9 @@ def read(
   path = pathlib.Path(path)
   if layout is not None:
     layout = find_layout(layout)
-  if not path.exists():
-    raise DataError(path, expected="a file or a folder", got="nothing")
+  if not (path.is_file() or path.is_dir()):
+    got = "a pipe or a device" if path.exists() else "nothing"
+    raise DataError(path, expected="a file or a folder", got=got)
   reader = _READERS.get("folder" if path.is_dir() else path.suffix.lower())
   if reader is None:
     expected = ", ".join(suffix for suffix in _READERS if suffix != "folder")
@@ -208,13 +222,9 @@ def depth_view(joints3d: Float[np.ndarray, "t m v 3"]) -> Float[np.ndarray, "t m
 
 def _read_csv(path: pathlib.Path, layout: Layout | None) -> Clip:
   with open(path, encoding="utf-8-sig") as file:
-    # A header begins with a name, or numbers its columns, as pandas does. Any other first line is
-    # data, of which a cell may be damaged.
     cells = [cell.strip() for cell in file.readline().split(",")]
-    columns = [str(i) for i in range(len(cells))]
-    named = cells[0][:1].isalpha() and not _is_number(cells[0])
     smg = len(cells) == 25 * 11  # which has no header
-    header = not smg and (named or cells[1:] in (columns[:-1], columns[1:]))
+    header = not smg and _is_header(cells)
     if not header:
       file.seek(0)
     with warnings.catch_warnings():
@@ -222,7 +232,10 @@ def _read_csv(path: pathlib.Path, layout: Layout | None) -> Clip:
       try:
         table = np.loadtxt(file, delimiter=",", comments=None, ndmin=2)
       except ValueError as error:
-        raise DataError(str(error).split(";")[0]) from error  # what follows is advice on loadtxt
+        text = str(error).split(";")[0]  # what follows is advice on loadtxt
+        # In some of its messages the first row is row 0, though the first column is column 1.
+        text = re.sub(r"row (\d+), column", lambda match: f"row {int(match[1]) + 1}, column", text)
+        raise DataError(text + " (not counting the header)" * header) from error
   return _from_smg(table, layout) if smg else _from_table(table, layout)
 
 
@@ -238,6 +251,11 @@ def _read_xlsx(path: pathlib.Path, layout: Layout | None) -> Clip:
   rows = []
   with _damage("xlsx"):
     for number, row in enumerate(spreadsheets.rows(path), 1):
+      if number == 1 and row:
+        # What a text says is not known here: a whole row of them is names.
+        named = all(isinstance(cell, str) for cell in row)
+        if named or _is_header([f"{cell:g}" if isinstance(cell, float) else "" for cell in row]):
+          continue
       rows.append(_numbers(f"row {number}", row, counts=(len(rows[0]) if rows else len(row),)))
   return _from_table(np.array(rows), layout)
 
@@ -283,7 +301,12 @@ def _read_openpose(path: pathlib.Path, layout: Layout | None) -> Clip:
     names.add(match[1])
     files[int(match[2])] = file
   if not files:
-    raise DataError("the folder", expected="OpenPose's *_keypoints.json", got="none")
+    raise DataError(
+      "the folder",
+      expected="OpenPose's *_keypoints.json, of one recording",
+      got="none",
+      hint="of other files, name one",
+    )
   if len(names) > 1:
     raise DataError(
       "the folder", expected="one recording", got=", ".join(map(repr, sorted(names)[:5]))
@@ -436,6 +459,16 @@ def _first(mask: np.ndarray) -> tuple[int, ...] | None:
 def _place(field: str, index: tuple[int, ...]) -> str:
   names = ("frame", "person", "joint", "axis") if len(index) > 1 else ("number",)
   return f"{field}: " + ", ".join(f"{name} {i}" for name, i in zip(names, index, strict=False))
+
+
+def _is_header(cells: list[str]) -> bool:
+  """Whether a first row has names, or numbers its columns, as pandas does.
+
+  Any other one is data, of which a cell may be damaged.
+  """
+  columns = [str(i) for i in range(len(cells))]
+  named = cells[0][:1].isalpha() and not _is_number(cells[0])
+  return named or (len(cells) > 1 and cells[1:] in (columns[:-1], columns[1:]))
 
 
 def _is_number(text: str) -> bool:

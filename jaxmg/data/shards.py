@@ -21,6 +21,7 @@ from jaxmg.errors import StorageError
 
 SPLIT = "clips"  # `all` is TFDS's name for the union of splits
 JOURNAL = "journal.jsonl"
+INFO = ("dataset_info.json", "features.json")  # TFDS's
 SHARD_BYTES = 256 << 20
 # Each record by itself, for random access. Level 1 takes a third of the time of TFDS's level 3, and
 # 6 % more of the disk.
@@ -97,7 +98,8 @@ class Writer:
     self._lengths.append(self._records)
     self._num_bytes += self._bytes
     self._shard, self._records, self._bytes = None, 0, 0
-    with open(self._folder / JOURNAL, "a", encoding="utf-8") as journal:
+    path = self._folder / JOURNAL
+    with files.naming(path), open(path, "a", encoding="utf-8") as journal:
       journal.write(_line(line))
       journal.flush()
       os.fsync(journal.fileno())
@@ -111,8 +113,9 @@ class Writer:
       filename_template=self._names,
     )
     self._info.set_splits(tfds.core.splits.SplitDict([split]))
-    self._info.write_to_directory(self._folder)
-    for name in ("dataset_info.json", "features.json"):
+    with files.naming(self._folder):
+      self._info.write_to_directory(self._folder)
+    for name in INFO:
       files.sync(self._folder / name)
 
   def _path(self, shard: int) -> str:

@@ -214,13 +214,20 @@ def _newest_version(directory: pathlib.Path) -> pathlib.Path:
   # Half-made versions have no index, which is written last.
   versions = [path.parent for path in directory.glob("*/index.json")]
   versions = [path for path in versions if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+  if not versions and (directory.suffix == ".part" or any(directory.glob("*.part"))):
+    raise DataError(
+      directory,
+      expected="a prepared data set",
+      got="one that is not whole",
+      hint="the prepare.py command that was stopped goes on with it",
+    )
   if not versions:
     raise DataError(
       directory,
       expected="a prepared data set, DATA/<name>/<version>/ with an index.json",
       got="none" if directory.is_dir() else "a file" if directory.exists() else "no such folder",
       hint=f"python datasets/prepare.py {directory.name} --manual_dir=RAW "
-      f"--data_dir={directory.parent}",
+      f"--data_dir={directory.parent}, or of a pickle: pyskl_pickle --manual_dir=FILE",
     )
   return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
 

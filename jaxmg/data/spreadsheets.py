@@ -73,10 +73,13 @@ def rows(path: pathlib.Path) -> Iterator[list]:
       if type(error).__name__ == "PanicException":  # Rust's, which is no Exception
         raise ValueError(f"python_calamine failed: {error}") from error
       raise
-  if width < extent.columns:
-    raise ValueError(f"the sheet: expected {extent.columns} columns of numbers, got {width}")
-  for _ in range(extent.rows - height):
-    yield []
+  if (height, width) != (extent.rows, extent.columns):  # cells that are formatted, and empty?
+    with zipfile.ZipFile(path) as source, _open(source, _find(source)[1], _MAX_BYTES) as xml:
+      filled = _parse(xml, filled=True)
+    if width < filled.columns:
+      raise ValueError(f"the sheet: expected {filled.columns} columns of numbers, got {width}")
+    for _ in range(filled.rows - height):
+      yield []
 
 
 def _rows(sheet, height: int) -> Iterator[list]:
@@ -255,14 +258,19 @@ def _measure(piece: bytes, extent: _Extent) -> bool:
   return True
 
 
-def _parse(xml: zipfile.ZipExtFile) -> _Extent:
-  """The extent of a sheet in any XML, also where cells and rows do not say where they are."""
+def _parse(xml: zipfile.ZipExtFile, *, filled: bool = False) -> _Extent:
+  """The extent of a sheet in any XML, also where cells and rows do not say where they are.
+
+  `filled` counts the cells alone that have content.
+  """
   extent = _Extent()
   row, column = 1, 1
 
   def start(tag, attributes):
     nonlocal row, column
     tag, reference = _local(tag), attributes.get("r")
+    if filled and tag in ("v", "is", "f"):
+      extent.rows, extent.columns = max(extent.rows, row), max(extent.columns, column - 1)
     if tag not in ("row", "c"):
       return
     if reference is not None:
@@ -272,10 +280,12 @@ def _parse(xml: zipfile.ZipExtFile) -> _Extent:
       row = int(match[2])
       if tag == "c":
         column = _column(match[1].upper().encode())
-    extent.rows = max(extent.rows, row)
+    if not filled:
+      extent.rows = max(extent.rows, row)
     if tag == "c":
       extent.cells += 1
-      extent.columns = max(extent.columns, column)
+      if not filled:
+        extent.columns = max(extent.columns, column)
       column += 1
 
   def end(tag):

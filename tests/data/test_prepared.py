@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -119,13 +120,29 @@ def test_a_whole_directory_is_left_as_it_is(tmp_path):
   assert {path: path.stat().st_mtime_ns for path in files(path)} == before
 
 
-def test_a_half_made_directory_is_made_again(tmp_path):
-  path = write(Desk, tmp_path)
-  (path / "index.json").unlink()
-  (path / "left over").touch()
-  write(Desk, tmp_path)
-  assert (path / "index.json").exists()
-  assert not (path / "left over").exists()
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("data", "data: expected a folder, got a file"),
+    ("data/desk", "desk: expected a folder, got a file"),
+    ("data/desk/1.0.0", "1.0.0: expected a prepared set, or nothing, got no index.json in it"),
+    ("data/desk/1.0.0.part", "1.0.0.part: expected a folder, got a link or a file"),
+    ("data/desk/1.0.0/mine", "1.0.0: expected a prepared set, or nothing, got no index.json in it"),
+    ("data/desk/1.0.0.part/mine", "1.0.0.part: expected parts of the set alone, got mine"),
+  ],
+)
+def test_what_lies_in_the_way_is_left_there(tmp_path, name, message):
+  path = tmp_path / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text("mine")
+  with pytest.raises(ConfigError, match=message):
+    write(Desk, tmp_path)
+  assert path.read_text() == "mine"
+
+
+def test_a_path_that_is_no_text_is_refused(tmp_path):
+  with pytest.raises(ConfigError, match="expected a path in UTF-8"):
+    prepared.write(Desk, raw=tmp_path, data_dir=tmp_path / os.fsdecode(b"\xff"))
 
 
 def test_only_the_data_set_is_left_in_the_data_directory(tmp_path):
@@ -213,11 +230,12 @@ class Days(prepared.Builder):
   frame_size = (720, 1280)
   protocols = {"xsub": prepared.by_subject(train=("0", "1", "2"))}  # noqa: RUF012
   broken = None  # the day at which it fails
+  noted = "before"
   days_cut: list
 
   def recordings(self):
     for path in sorted(self.raw.glob("*.csv")):
-      self.notes.append(f"before {path.stem}")
+      self.notes.append(f"{self.noted} {path.stem}")
       yield path, path.stem
     self.notes.append("after all")
 
@@ -227,7 +245,7 @@ class Days(prepared.Builder):
     self.days_cut.append(day)
     self.notes.append(f"in {day}")
     for k in range(2):
-      clip = dataclasses.replace(recording, keypoints=recording.keypoints[2 * k : 2 * k + 2])
+      clip = recording.cut(2 * k, 2 * k + 1)
       yield prepared.Example(f"{day}_{k}", k, day, clip)
 
 
@@ -312,7 +330,7 @@ def test_a_set_that_failed_goes_on_after_its_last_whole_shard(raw, capsys):
 @pytest.mark.usefixtures("tiny_shards")
 @pytest.mark.parametrize(
   "changed",
-  ["raw file", "swapped files", "record", "journal", "line", "features", "code"],
+  ["raw file", "swapped files", "record", "journal", "line", "features", "code", "names", "notes"],
 )
 def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed):
   with pytest.raises(DataError):
@@ -343,14 +361,20 @@ def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed)
     monkeypatch.setattr(topology, "__file__", __file__)
     made_again = ["0", *made_again]
   else:
-    again, made_again = days(num_persons=2), ["0", *made_again]
+    options = {
+      "features": {"num_persons": 2},
+      "names": {"class_names": ("idle", "writing")},
+      "notes": {"noted": "early on"},
+    }[changed]
+    again, made_again = days(**options), ["0", *made_again]
   found = prepare(again, raw)
   assert again.days_cut == made_again
   names = {path.name for path in part.with_name("1.0.0").iterdir()}
   records = {f"days-clips.array_record-{i:05d}" for i in range(5)}
   assert names == records | {"dataset_info.json", "features.json", "index.json"}
   assert ("shards again" in capsys.readouterr().err) == (changed not in ("journal", "line"))
-  assert same(found, prepare(days(num_persons=again.num_persons), raw, "whole"))
+  again.days_cut.clear()
+  assert same(found, prepare(again, raw, "whole"))
 
 
 @pytest.mark.usefixtures("tiny_shards")
@@ -373,6 +397,52 @@ def test_several_processes_read_the_same(raw, monkeypatch):
   with pytest.raises(DataError, match=r"3\.csv: could not convert string 'b'"):
     prepare(days(), raw, "three", jobs=2)
   assert not (raw.parent / "three" / "days").exists()
+
+
+def test_an_error_in_a_builder_says_at_which_recording(raw):
+  def outside(self, recording, day):
+    yield prepared.Example("a", 0, day, recording.cut(2, 4))
+
+  place = r"raw/0\.csv: frames: expected a first and a last one from 0 to 3, got 2 to 4"
+  with pytest.raises(DataError, match=place):
+    prepare(days(clips=outside), raw)
+
+  def misspelt(self, recording, day):
+    yield prepared.Example("a", {}["label"], day, recording)
+
+  with pytest.raises(KeyError) as caught:
+    prepare(days(clips=misspelt), raw)
+  assert "called with" in caught.value.__notes__[0]
+  assert "raw/0.csv" in caught.value.__notes__[0]
+
+  def twice(self, recording, day):
+    yield prepared.Example("a", 0, day, recording, video=day)
+
+  with pytest.raises(DataError, match="expected an id of its own, got one of video 0 and one of"):
+    prepare(days(clips=twice), raw)
+
+
+def test_ctrl_c_says_what_is_kept(raw, monkeypatch, capsys):
+  def interrupted(self, recording, day):
+    raise KeyboardInterrupt
+    yield
+
+  with pytest.raises(KeyboardInterrupt):
+    prepare(days(clips=interrupted), raw)
+  assert "nothing is kept" in capsys.readouterr().err
+  assert not (raw.parent / "data" / "days").exists()
+
+
+@pytest.mark.parametrize("name", [shards.JOURNAL, prepared.INDEX])
+def test_a_full_disk_names_the_file(raw, monkeypatch, name):
+  def full(descriptor):
+    if pathlib.Path(f"/proc/self/fd/{descriptor}").readlink().name.endswith(name):
+      raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(os, "fsync", full)
+  with pytest.raises(OSError, match="No space left") as caught:
+    prepare(days(), raw)
+  assert pathlib.Path(caught.value.filename).name == name
 
 
 def test_a_raw_file_that_is_missing_is_named(raw):
@@ -413,6 +483,10 @@ def test_a_set_that_another_process_makes_is_left_alone(raw):
   with open(part / "lock", "a") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     with pytest.raises(LockedError, match="in use by another process"):
+      prepare(days(), raw)
+    lock.write("pid 1 on desk")
+    lock.flush()
+    with pytest.raises(LockedError, match="in use by pid 1 on desk"):
       prepare(days(), raw)
   assert [path.name for path in part.iterdir()] == ["lock"]
   prepare(days(), raw)

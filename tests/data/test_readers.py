@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ import xlsxwriter
 
 from jaxmg.data import readers
 from jaxmg.errors import DataError
+from jaxmg.skeletons import topology
 
 
 def pose(num_frames=4, num_joints=25, seed=0):
@@ -102,6 +104,42 @@ def test_an_xlsx_of_411_columns_has_137_points(tmp_path):
 
 
 # --- arrays
+
+
+@pytest.mark.parametrize("names", [["frame", *"abc"], ["", 0.0, 1.0, 2.0], [0.0, 1.0, 2.0, 3.0]])
+def test_an_xlsx_may_have_a_header(tmp_path, names):
+  path = write_xlsx(tmp_path / "one.xlsx", [names, *([i, 10, 20, 1] for i in range(3))])
+  layout = topology.Skeleton("dot", ("dot",), (0,), (), ())
+  assert readers.read(path, layout=layout).keypoints.tolist() == [[[[10, 20, 1]]]] * 3
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / "one.csv")
+  with pytest.raises(DataError, match=r"one\.csv: expected a file or a folder, got a pipe"):
+    readers.read(tmp_path / "one.csv")
+
+
+def test_an_error_of_a_csv_counts_rows_from_one(tmp_path):
+  path = tmp_path / "one.csv"
+  path.write_text("1,2,1\n1,x,1\n")
+  with pytest.raises(DataError, match="'x' to float64 at row 2, column 2"):
+    readers.read(path, layout="coco17")
+  path.write_text("x,y,score\n1,2,1\n1,2\n")
+  with pytest.raises(DataError, match=r"from 3 to 2 at row 2 \(not counting the header\)"):
+    readers.read(path, layout="coco17")
+
+
+def test_a_clip_is_cut_in_both_kinds_of_points(tmp_path):
+  keypoints = np.random.default_rng(0).uniform(1, 9, (5, 1, 20, 3))
+  keypoints[..., 2] = 1
+  clip = readers.Clip(keypoints, "kinect20", (240, 320), keypoints)
+  part = clip.cut(1, 3)
+  assert part.keypoints.tolist() == clip.keypoints[1:4].tolist()
+  assert part.joints3d.tolist() == clip.joints3d[1:4].tolist()
+  assert part.frame_size == (240, 320)
+  for first, last in ((-1, 3), (3, 2), (2, 5)):
+    with pytest.raises(DataError, match="a first and a last one from 0 to 4"):
+      clip.cut(first, last)
 
 
 def test_npy_may_leave_out_the_persons_axis(tmp_path):

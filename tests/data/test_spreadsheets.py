@@ -63,6 +63,12 @@ def styled(kind):
   return lambda book, sheet: sheet.write_number(1, 3, 5.25, book.add_format({"num_format": kind}))
 
 
+def blank(book, sheet):
+  bold = book.add_format({"bold": True})
+  for place in ((0, 55), (1, 60), (4, 2), (9, 0)):
+    sheet.write_blank(*place, None, bold)
+
+
 def chart(book):
   bars = book.add_chart({"type": "bar"})
   bars.add_series({"values": "=Sheet1!$A$1:$C$1"})
@@ -103,6 +109,8 @@ def read(tmp_path, content):
     pytest.param(other_tags(b'"', b"'"), id="single quotes"),
     pytest.param(other_tags(rb'<c r="(\w+)"', rb'<c cm="0"\n r = "\1" '), id="other spaces"),
     pytest.param(book(first=chart), id="after a chart"),
+    pytest.param(book(blank), id="empty cells that are formatted"),
+    pytest.param(sheet(row(1) + row(2) + '<row r="3"><c r="A3" s="0"/></row>'), id="empty rows"),
     pytest.param(book(lambda b, s: (s.hide(), b.add_worksheet().activate())), id="hidden"),
     pytest.param(book(lambda b, _: b.add_worksheet().write(0, 0, "x")), id="before another"),
   ],
@@ -135,17 +143,17 @@ NO_FILE = "expected a whole xlsx file"
     (sheet(row(1) + row(2, [*VALUES, 1, 2, 0.5])), "row 2: expected 51 numbers, got 54"),
     (sheet(row(1) + row(2, VALUES[:-1])), "row 2: expected 51 numbers, got 50"),
     (sheet(row(1) + row(3)), "row 2: expected 51 numbers, got 0"),
-    (sheet(row(1) + '<row r="2"/>'), "row 2: expected 51 numbers, got 0"),
-    (sheet(row(1) + '<row r="2"><c r="A2" s="0"/></row>'), "row 2: expected 51 numbers, got 0"),
+    (sheet(row(1) + '<row r="2"/>' + row(3)), "row 2: expected 51 numbers, got 0"),
     (sheet(row(2) + row(3)), "row 2: expected 0 numbers, got 51"),
     (sheet(row(2, column=1)), "row 2: expected 0 numbers, got other things"),
     (sheet(row(1, column=1)), "row 1: expected 52 numbers, got other things"),
     (
-      sheet(row(1).replace("</row>", '<c r="AZ1"/></row>')),
+      sheet(row(1).replace("</row>", '<c r="AZ1"><f>1+1</f></c></row>')),
       "expected 52 columns of numbers, got 51",
     ),
     (sheet('<row r="1"/><row r="2"/>'), "expected at least one frame, got none"),
-    (sheet("<row><c/></row>"), "expected 1 columns of numbers, got 0"),
+    (sheet("<row><c/></row>"), "expected at least one frame, got none"),
+    (sheet("<row><c><f>1+1</f></c></row>"), "expected 1 columns of numbers, got 0"),
     (book(rows=0), "expected at least one frame, got none"),
     (sheet(row(1)[:-20]), NO_FILE),
     (sheet(row(1), before='<dimension ref="a table"/>'), NO_FILE),

@@ -1,6 +1,7 @@
 """The command `python datasets/prepare.py`."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -39,7 +40,22 @@ def test_the_same_command_again_says_that_all_is_there(prepare, raw, capsys):
   assert prepare.main(arguments(raw)) == 0
   assert "1.1.0 made in" in capsys.readouterr().out
   assert prepare.main(arguments(raw)) == 0
-  assert "1.1.0 is already whole" in capsys.readouterr().out
+  assert "1.1.0 is whole, and left as it is" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(raw):
+  closed, out = os.pipe()
+  os.close(closed)
+  command = [sys.executable, "datasets/prepare.py", *arguments(raw)]
+  done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True)
+  os.close(out)
+  assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_file_in_place_of_the_folder_is_named(prepare, raw, capsys):
+  file = raw / "a1_s1_t1_skeleton.mat"
+  assert prepare.main(["utd_mhad", f"--manual_dir={file}", f"--data_dir={raw}"]) == 3
+  assert "expected the folder of the raw files, got a file" in capsys.readouterr().err
 
 
 def test_the_description_of_the_data_set_goes_along(prepare, raw):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, launch, plots
+from jaxmg import files
 from jaxmg.data import pipeline
 from jaxmg.training import evaluate as evaluation
 
@@ -54,6 +55,9 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_bits(run, score, monkeypa
     break_off(patch, after=2)
     assert score()[0] == 130
   assert (folder / "unfinished.npz").exists()
+  assert "unfinished.npz holds the scores so far: the same command" in capsys.readouterr().err
+  with files.locked(folder):
+    assert score()[0] == 7
   assert score() == (0, 2)  # of 3 batches, the last with 2 of 18 clips
   assert "goes on where it was stopped: 2 batches are there" in capsys.readouterr().err
   assert {name: (folder / name).read_bytes() for name in whole} == whole
