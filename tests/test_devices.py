@@ -154,13 +154,14 @@ def start_two(argv):
   return processes
 
 
-def test_two_processes_train_and_evaluate_as_one(runs, arguments, tmp_path):
+def test_two_processes_stop_train_and_evaluate_as_one(runs, arguments, tmp_path):
   workdir = tmp_path / "run"
   code = """
 import json, sys
 from experiments import evaluate, launch, posec3d
 train, score = json.loads(sys.argv[1])
-assert launch.main(posec3d.run, train) == 0
+if code := launch.main(posec3d.run, train):
+  sys.exit(code)
 keep = evaluate.Kept.save
 def keep_one(self, parts):
   self.SECONDS = 0.0
@@ -174,6 +175,17 @@ sys.exit(launch.command(evaluate.run, evaluate.define, score))
   # The second command finds what the first one has started, the third what the second has kept.
   commands = [["--distributed", *arguments(workdir)], [f"--run={workdir}", "--step=latest"]]
   argv = [sys.executable, "-c", code, json.dumps(commands)]
+  first, second = processes = start_two(argv)
+  for line in first.stdout:
+    if "learning rate" in line:  # the step is compiled next
+      break
+  second.send_signal(signal.SIGTERM)
+  printed = [process.communicate(timeout=120)[0] for process in processes]
+  assert [process.returncode for process in processes] == [75, 75], "\n".join(printed)
+  last = [output.splitlines()[-1] for output in printed]
+  assert last[0] == last[1]
+  assert re.fullmatch(r"jaxmg: error: SIGTERM: step \d+ is saved; .*", last[0])
+
   processes = start_two(argv)
   printed = [process.communicate(timeout=300)[0] for process in processes]
   assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
@@ -188,23 +200,3 @@ sys.exit(launch.command(evaluate.run, evaluate.define, score))
   one, two = (json.loads((run / "test" / "metrics.json").read_text()) for run in (runs[1], workdir))
   for name in ("top1", "mean_class", "macro_f1", "num_clips"):
     assert one[name] == two[name]
-
-
-def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(arguments, tmp_path):
-  code = """
-import sys
-from experiments import launch, posec3d
-sys.exit(launch.main(posec3d.run, sys.argv[1:]))
-"""
-  command = [*arguments(tmp_path / "run", 10_000), "--distributed"]
-  processes = start_two([sys.executable, "-c", code, *command])
-  first, second = processes
-  for line in first.stdout:
-    if line.startswith("epoch 1:"):
-      break
-  second.send_signal(signal.SIGTERM)
-  printed = [process.communicate(timeout=60)[0] for process in processes]
-  assert [process.returncode for process in processes] == [75, 75], "\n".join(printed)
-  last = [output.splitlines()[-1] for output in printed]
-  assert last[0] == last[1]
-  assert re.fullmatch(r"jaxmg: error: SIGTERM: step \d+ is saved; .*", last[0])

@@ -20,7 +20,7 @@ ARROWS = {
     " jaxmg.data.batch jaxmg.data.embeddings jaxmg.data.readers"
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
   ),
-  "jaxmg.files": "",
+  "jaxmg.files": "jaxmg.errors",
   "jaxmg.pickles": "jaxmg.errors",
   "jaxmg.progress": "[tqdm]",
   "jaxmg.scores": "jaxmg.errors jaxmg.files",

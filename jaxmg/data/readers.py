@@ -303,9 +303,9 @@ def _read_openpose(path: pathlib.Path, layout: Layout | None) -> Clip:
   if not files:
     raise DataError(
       "the folder",
-      expected="OpenPose's *_keypoints.json, of one recording",
+      expected="OpenPose's *_keypoints.json",
       got="none",
-      hint="of other files, name one",
+      hint="a folder is one recording: of other files, name one",
     )
   if len(names) > 1:
     raise DataError(

@@ -46,7 +46,12 @@ class Checkpoints:
           shutil.rmtree(left) if left.is_dir() else left.unlink()
       if jax.process_count() > 1:
         multihost_utils.sync_global_devices("leftovers of killed saves are removed")
-    self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+    # The first device writes an array as a whole. By default each writes a part, which it must cut
+    # out first: 2.5 s a save on 8 devices, however small the model.
+    arrays = ocp.type_handlers.create_type_handler_registry(
+      (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False))
+    )
+    self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=arrays))
     self._background = concurrent.futures.ThreadPoolExecutor(1)
     self._saving: concurrent.futures.Future | None = None
 

@@ -27,6 +27,17 @@ def labelled(training, tmp_path_factory):
   return workdir
 
 
+@pytest.fixture(scope="module")
+def tabled(training, tmp_path_factory):
+  """A run with a table of label embeddings of its own, of 5 numbers; the table lies beside it."""
+  folder = tmp_path_factory.mktemp("tabled")
+  table = folder / "labels.npy"
+  np.save(table, np.eye(2, 5, dtype=np.float32))
+  settings = ("semantic.loss=contrastive", "semantic.weight=1.0", f"semantic.table={table}")
+  assert launch.main(posec3d.run, training(folder / "run", *settings)) == 0
+  return folder / "run", table, settings
+
+
 def variables(workdir, step="latest"):
   return checkpoints.restore_variables(workdir / "checkpoints", step)
 
@@ -83,14 +94,13 @@ def test_evaluation_takes_the_average(labelled, train, tmp_path):
   ]
 
 
-def test_another_table_of_label_embeddings_is_no_continuation(train, tmp_path, capsys):
-  table = tmp_path / "labels.npy"
-  np.save(table, np.eye(2, 5, dtype=np.float32))
-  settings = ("semantic.loss=contrastive", "semantic.weight=1.0", f"semantic.table={table}")
-  assert train(tmp_path / "run", *settings) == 0
+def test_another_table_of_label_embeddings_is_no_continuation(tabled, train, capsys):
+  workdir, table, settings = tabled
+  before = table.read_bytes()
   np.save(table, np.ones((2, 5), np.float32))
-  assert train(tmp_path / "run", *settings, "schedule.epochs=3") == 3
+  assert train(workdir, *settings, "schedule.epochs=3") == 3
   assert "label embeddings: expected" in capsys.readouterr().err
+  table.write_bytes(before)
 
 
 def test_classifier_alone_is_trained_anew_and_goes_on_exactly(run, train, tmp_path):
@@ -133,7 +143,9 @@ def test_frozen_backbone_sees_what_it_was_trained_on(
 
 def test_weights_come_with_and_without_a_head_for_labels(run, labelled, train, tmp_path):
   still = ("optimizer.learning_rate=0.0", "schedule.epochs=1")
-  assert train(tmp_path / "more", f"init_from={run}", "semantic.loss=mse", *still) == 0
+  # An average begins with them as well.
+  more = (f"init_from={run}", "semantic.loss=mse", "train.ema=0.5", *still)
+  assert train(tmp_path / "more", *more) == 0
   assert train(tmp_path / "less", f"init_from={labelled}", *still) == 0
   more, less = (variables(tmp_path / name)["params"] for name in ("more", "less"))
   assert more.pop("embedding")["bias"].shape == (300,)
@@ -143,21 +155,11 @@ def test_weights_come_with_and_without_a_head_for_labels(run, labelled, train, t
   assert_same_bits(less, expected)
 
 
-def test_classifier_stage_keeps_the_table_that_its_head_has_learnt(train, tmp_path):
-  np.save(tmp_path / "labels.npy", np.eye(2, 5, dtype=np.float32))
-  first = ("semantic.loss=mse", f"semantic.table={tmp_path / 'labels.npy'}", "schedule.epochs=1")
-  assert train(tmp_path / "first", *first) == 0
-  stage = ("stage=classifier", f"init_from={tmp_path / 'first'}", "schedule.epochs=1")
+def test_classifier_stage_keeps_the_table_that_its_head_has_learnt(tabled, train, tmp_path):
+  stage = ("stage=classifier", f"init_from={tabled[0]}", "schedule.epochs=1")
   assert train(tmp_path / "second", *stage, "semantic.loss=mse") == 0
   table = np.load(tmp_path / "second" / library.LABELS)
   np.testing.assert_array_equal(table, np.eye(2, 5))
-
-
-def test_an_average_begins_with_the_weights_of_another_run(run, train, tmp_path):
-  start = variables(run, "best")
-  settings = ("train.ema=0.5", f"init_from={run}", "optimizer.learning_rate=0.0")
-  assert train(tmp_path / "run", *settings) == 0
-  assert_same_bits(variables(tmp_path / "run")["params"], start["params"])
 
 
 def test_a_batch_in_parts_trains(train, tmp_path):
