@@ -49,7 +49,8 @@ class Checkpoints:
     # The first device writes an array as a whole. By default each writes a part, which it must cut
     # out first: 2.5 s a save on 8 devices, however small the model.
     arrays = ocp.type_handlers.create_type_handler_registry(
-      (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False))
+      (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False)),
+      (np.ndarray, ocp.type_handlers.NumpyHandler()),
     )
     self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=arrays))
     self._background = concurrent.futures.ThreadPoolExecutor(1)
