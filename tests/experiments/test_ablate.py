@@ -174,7 +174,7 @@ def test_what_is_done_is_not_done_again(done, capsys):
 
 
 def test_folds_survive_a_kill_and_end_with_the_same_table(config_file, tmp_path):
-  config = config_file((("plain", ()),), folds=2)
+  config = config_file((("plain", ()),), folds=3)
   assert run(config, tmp_path / "whole") == 0
   command = [sys.executable, "-m", "experiments.ablate", f"--config={config}"]
   killed = subprocess.Popen(
@@ -194,7 +194,7 @@ def test_folds_survive_a_kill_and_end_with_the_same_table(config_file, tmp_path)
     tables = [(tmp_path / folder / name).read_bytes() for folder in ("whole", "killed")]
     assert tables[0] == tables[1]
   # Every training clip is counted once, by the run that did not see its subject.
-  assert "2 folds of the training subjects, 18 clips" in (tmp_path / "whole/table.md").read_text()
+  assert "3 folds of the training subjects, 18 clips" in (tmp_path / "whole/table.md").read_text()
 
 
 def children(pid):
