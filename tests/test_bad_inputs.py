@@ -389,7 +389,7 @@ def test_a_data_set_that_is_declared_wrongly(sandbox, row):
     ("B01", ["utd_mhat"], 2, "did you mean utd_mhad?"),
     ("B01", ["utd_mhad", "--force"], 2, "--force"),
     ("B01", ["utd_mhad", "--layout=coco17"], 2, "layout: expected kinect20, got coco17"),
-    ("B10", ["utd_mhad", "--data_dir=file"], 5, "file"),
+    ("B01", ["utd_mhad", "--data_dir=file"], 2, "file: expected a folder, got a file"),
     ("B16", ["utd_mhad", "--manual_dir=none"], 3, "none: expected the folder of the raw files"),
     ("B16", ["utd_mhad", "--manual_dir=empty"], 3, "empty: expected files a1_s1_t1_skeleton.mat"),
     ("B23", ["../datasets"], 2, "data set: expected"),

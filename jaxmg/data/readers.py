@@ -248,15 +248,18 @@ def _from_smg(table: np.ndarray, layout: Layout | None) -> Clip:
 
 
 def _read_xlsx(path: pathlib.Path, layout: Layout | None) -> Clip:
-  rows = []
+  rows, header = [], []
   with _damage("xlsx"):
     for number, row in enumerate(spreadsheets.rows(path), 1):
       if number == 1 and row:
         # What a text says is not known here: a whole row of them is names.
         named = all(isinstance(cell, str) for cell in row)
         if named or _is_header([f"{cell:g}" if isinstance(cell, float) else "" for cell in row]):
+          header = row
           continue
       rows.append(_numbers(f"row {number}", row, counts=(len(rows[0]) if rows else len(row),)))
+    if header and not rows:  # then it is a faulty frame
+      _numbers("row 1", header, counts=(len(header),))
   return _from_table(np.array(rows), layout)
 
 
