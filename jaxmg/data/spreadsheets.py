@@ -21,7 +21,7 @@ _MAX_BYTES = 1 << 30  # of a sheet's XML: 50 minutes of 137 points
 _MAX_PART_BYTES = 16 << 20  # of any other XML
 _MAX_RATIO = 200  # of a part's size to its packed size; a table of zeros has 12
 _MAX_COLUMNS = 4096
-_SPARE_CELLS = 1 << 20  # of a table with holes, whose rows then tell what they lack
+_SPARE_CELLS = 1 << 19  # of a table with holes, whose rows then tell what they lack
 _PIECE_BYTES = 1 << 18
 _SHEET_BYTES = 16 << 20  # of the XML that the library is given at a time
 
