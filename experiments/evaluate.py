@@ -73,7 +73,6 @@ def run(values: flags.FlagValues) -> None:
   if jax.process_index() == 0:
     print(f"{values.split} of {data.directory}: {views} views of every clip", flush=True)
   folder = directory / values.split
-  folder.mkdir(exist_ok=True)
   machine = [mesh.size, jax.process_count(), jax.devices()[0].device_kind, os.cpu_count()]
   first = jax.process_index() == 0
   with files.locked(folder) if first else contextlib.nullcontext():

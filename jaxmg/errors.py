@@ -86,7 +86,7 @@ def exit_code(body: Callable[[], Any], *, debug: bool = False) -> int:
     message, code = str(error), getattr(error, "exit_code", None)
     if isinstance(error, OSError):
       code = StorageError.exit_code
-      message = f"{error.filename}: {error.strerror}" if error.filename else message
+      message = f"{error.filename}: {error.strerror or error}" if error.filename else message
     elif isinstance(error, KeyboardInterrupt):
       code, message = Interrupted.exit_code, "interrupted"
     first, *more = message.splitlines() or [type(error).__name__]

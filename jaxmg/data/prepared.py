@@ -47,8 +47,9 @@ from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
 
 INDEX = "index.json"
-_MOVE = "move it away, or prepare elsewhere"
 COLUMNS = ("id", "subject", "video", "label", "num_frames", "digest")  # of the index
+
+_MOVE = "move it away, or prepare elsewhere"
 
 # A clip's columns of the index (id, label, subject, video, num_frames) -> "train", "test" or None.
 Protocol = Callable[[Mapping[str, Any]], str | None]
@@ -244,20 +245,19 @@ def write(
       return path
     _check_part(builder, part)
     try:
-      made = builder(raw=raw, data_dir=data_dir, layout=layout)
-      _fill(made, part, jobs)
+      _fill(builder(raw=raw, data_dir=data_dir, layout=layout), part, jobs)
     except BaseException as error:
       if shards.read_journal(part):
         progress.say(f"{part} holds what is whole: the same command goes on from there")
       else:
         _remove(part)
         if isinstance(error, KeyboardInterrupt):
-          progress.say(f"{made.name}: nothing is kept, as no shard was whole")
+          progress.say(f"{builder.name}: nothing is kept, as no shard was whole")
       raise
     try:
-      found = source.Source(part)
-      for protocol in found.protocols:
-        found.rows("train", protocol=protocol)  # checks it
+      made = source.Source(part)
+      for protocol in made.protocols:
+        made.rows("train", protocol=protocol)  # checks it
     except DataError:
       _remove(part)
       raise

@@ -14,7 +14,7 @@ import posixpath
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from xml.parsers import expat
 
 _MAX_BYTES = 1 << 30  # of a sheet's XML: 50 minutes of 137 points
@@ -33,6 +33,7 @@ _CELL = re.compile(  # the inside of one that says where it is, and only once
 _NUMBER = re.compile(rb"[0-9]+")
 _ROW = re.compile(rb'<row r="([1-9][0-9]{0,6})"')
 _OTHER_TAG = re.compile(rb"<(?:c|row)[A-Za-z]")
+_CONTENT = ("v", "is", "f")  # tags of what a cell holds
 _PREFIXED = re.compile(rb":(?:c|row)[\s/>]")
 
 _RELATIONS = "<Relationships>{}</Relationships>"
@@ -75,7 +76,7 @@ def rows(path: pathlib.Path) -> Iterator[list]:
       raise
   if (height, width) != (extent.rows, extent.columns):  # cells that are formatted, and empty?
     with zipfile.ZipFile(path) as source, _open(source, _find(source)[1], _MAX_BYTES) as xml:
-      filled = _parse(xml, filled=True)
+      filled = _parse(xml, counted=_CONTENT)
     if width < filled.columns:
       raise ValueError(f"the sheet: expected {filled.columns} columns of numbers, got {width}")
     for _ in range(filled.rows - height):
@@ -258,10 +259,10 @@ def _measure(piece: bytes, extent: _Extent) -> bool:
   return True
 
 
-def _parse(xml: zipfile.ZipExtFile, *, filled: bool = False) -> _Extent:
+def _parse(xml: zipfile.ZipExtFile, counted: Collection[str] = ("row", "c")) -> _Extent:
   """The extent of a sheet in any XML, also where cells and rows do not say where they are.
 
-  `filled` counts the cells alone that have content.
+  Rows and columns are those with a tag that is `counted`; cells are all.
   """
   extent = _Extent()
   row, column = 1, 1
@@ -269,28 +270,25 @@ def _parse(xml: zipfile.ZipExtFile, *, filled: bool = False) -> _Extent:
   def start(tag, attributes):
     nonlocal row, column
     tag, reference = _local(tag), attributes.get("r")
-    if filled and tag in ("v", "is", "f"):
-      extent.rows, extent.columns = max(extent.rows, row), max(extent.columns, column - 1)
-    if tag not in ("row", "c"):
-      return
-    if reference is not None:
+    if tag in ("row", "c") and reference is not None:
       match = re.fullmatch(r"([A-Za-z]{0,3})([0-9]{1,7})", reference)
       if match is None or (tag == "c") != bool(match[1]):
         raise ValueError(f"the sheet: expected a place like A1, got {reference:.20}")
       row = int(match[2])
       if tag == "c":
         column = _column(match[1].upper().encode())
-    if not filled:
+    extent.cells += tag == "c"
+    if tag in counted:
       extent.rows = max(extent.rows, row)
-    if tag == "c":
-      extent.cells += 1
-      if not filled:
+      if tag != "row":
         extent.columns = max(extent.columns, column)
-      column += 1
 
   def end(tag):
     nonlocal row, column
-    if _local(tag) == "row":
+    tag = _local(tag)
+    if tag == "c":
+      column += 1
+    elif tag == "row":
       row, column = row + 1, 1
 
   parser = _parser()

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core import shuffle
 
-from jaxmg import progress
 from jaxmg.data import prepared, readers, recordings, shards, source
 from jaxmg.errors import ConfigError, DataError, LockedError, StorageError
 from jaxmg.skeletons import topology
@@ -427,10 +426,14 @@ def test_ctrl_c_says_what_is_kept(raw, monkeypatch, capsys):
     raise KeyboardInterrupt
     yield
 
-  with pytest.raises(KeyboardInterrupt):
-    prepare(days(clips=interrupted), raw)
-  assert "nothing is kept" in capsys.readouterr().err
-  assert not (raw.parent / "data" / "days").exists()
+  def in_the_constructor(self, **options):  # which reads a pickle
+    raise KeyboardInterrupt
+
+  for options in ({"clips": interrupted}, {"__init__": in_the_constructor}):
+    with pytest.raises(KeyboardInterrupt):
+      prepare(days(**options), raw)
+    assert "days: nothing is kept" in capsys.readouterr().err
+    assert not (raw.parent / "data" / "days").exists()
 
 
 @pytest.mark.parametrize("name", [shards.JOURNAL, prepared.INDEX])
@@ -542,19 +545,3 @@ def test_an_error_of_the_disk_names_the_shard(raw, monkeypatch):
   monkeypatch.setattr(shards.array_record_module, "ArrayRecordWriter", Full)
   with pytest.raises(StorageError, match="array_record-00000: no space left"):
     prepare(days(), raw)
-
-
-def test_progress_needs_no_stderr(monkeypatch):
-  monkeypatch.setattr(progress.sys, "stderr", None)
-  progress.say("nobody hears it")
-  assert list(progress.track("ab", "work", total=2, unit="things")) == ["a", "b"]
-
-
-def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(capsys, monkeypatch):
-  clock = iter(range(0, 100, 10))
-  monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-  assert list(progress.track("abcdefgh", "work", total=10, unit="things", done=2)) == [*"abcdefgh"]
-  assert capsys.readouterr().err.splitlines() == [
-    "work: 4 of 10 things, 1 min 30 s left",
-    "work: 7 of 10 things, 0 min 36 s left",
-  ]

@@ -47,6 +47,17 @@ def test_what_is_restored_is_what_was_saved(tmp_path, state):
   assert restored_iterator == iterator_state
 
 
+def test_a_save_on_eight_devices_compiles_nothing(tmp_path, state):
+  state = sharding.replicate(sharding.data_mesh(), state)
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **options: compiled.append(event) if "compile" in event else None
+  )
+  with checkpoints.Checkpoints(tmp_path) as saved:
+    saved.save(1, state, {})
+  assert not compiled
+
+
 @pytest.mark.parametrize(("before", "after"), [(8, 1), (1, 8)])
 def test_checkpoint_moves_between_one_device_and_eight(tmp_path, state, before, after):
   before, after = (sharding.data_mesh(jax.devices()[:n]) for n in (before, after))
