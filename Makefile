@@ -27,8 +27,8 @@ wheel: $(VENV)/installed
 
 # Compiles the programs for an NVIDIA GPU and for a Cloud TPU, and needs neither (docs/accelerators.md).
 accelerators: $(VENV)-cuda/installed $(VENV)-tpu/installed
-	$(VENV)-cuda/bin/python -m benchmarks.compiled --platform=cuda
-	$(VENV)-tpu/bin/python -m benchmarks.compiled --platform=tpu
+	$(VENV)-cuda/bin/python -m benchmarks.compiled --platform=cuda --jobs=2
+	$(VENV)-tpu/bin/python -m benchmarks.compiled --platform=tpu --jobs=2
 
 # The JAX of the lock, with what it needs for the platform.
 $(VENV)-cuda/installed: EXTRA := cuda13

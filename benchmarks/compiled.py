@@ -26,9 +26,9 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from benchmarks import hlo, timing
+from benchmarks import hlo, peers, timing
 from experiments import agcn, launch, posec3d, trainer
-from jaxmg import predict, skeletons
+from jaxmg import models, predict, skeletons
 from jaxmg.data import readers
 from jaxmg.training import sharding, step
 
@@ -37,7 +37,10 @@ MODELS = {"posec3d": posec3d, "agcn": agcn}
 
 
 class Program(NamedTuple):
-  """One jitted function of a command: `job` is train, evaluate, predict or nearest."""
+  """One jitted function of a command: `job` is train, evaluate, predict or nearest.
+
+  Or "bare": the training step of `benchmarks.posec3d`, which is given heatmaps.
+  """
 
   config: str
   job: str
@@ -53,6 +56,7 @@ CLASSIFIER = ("stage=classifier", "init_from=a_run")
 NTU = ("skeleton=kinect25", "sampling.points=joints3d", "sampling.num_persons=2")
 
 PROGRAMS = (
+  Program("slowonly-r50", "bare"),
   Program("posec3d.py:imigue,joint", "train"),
   Program("posec3d.py:imigue,joint", "train", (BFLOAT16,)),
   Program("posec3d.py:imigue,joint", "train", ("train.accumulate=2", "train.ema=0.99")),
@@ -119,13 +123,15 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--platform", required=True, choices=("cuda", "tpu"))
   parser.add_argument("--size", default="tiny", choices=("tiny", "full"))
   parser.add_argument("--only", default="", help="the programs in whose names this text is")
+  parser.add_argument("--jobs", type=int, default=1, help="programs compiled side by side")
   arguments = parser.parse_args(argv)
   os.environ |= {"JAX_PLATFORMS": "cpu"} | TPU_SETTINGS  # of the processes that compile
   jax.config.update("jax_platforms", "cpu")
-  rows = []
-  for program in PROGRAMS:
-    if arguments.only not in str(program):
-      continue
+  programs = [program for program in PROGRAMS if arguments.only in str(program)]
+  if not programs:
+    parser.error(f"--only={arguments.only}: no program of that name")
+
+  def row_of(program):
     try:
       found = timing.in_new_process(measure, arguments.platform, arguments.size, program)
     except concurrent.futures.process.BrokenProcessPool:
@@ -133,10 +139,12 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
       found = {"outcome": f"{type(error).__name__}: {str(error)[:200]!r}"}
     row = dict.fromkeys(("seconds", "temporary GB", "GB a clip", "kernels"))
-    rows.append({"program": str(program)} | row | {"outcome": "compiled"} | found)
-    print(f"{rows[-1]['outcome']}: {program}", flush=True)
-  if not rows:
-    parser.error(f"--only={arguments.only}: no program of that name")
+    row = {"program": str(program)} | row | {"outcome": "compiled"} | found
+    print(f"{row['outcome']}: {program}", flush=True)
+    return row
+
+  with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+    rows = list(pool.map(row_of, programs))
   timing.report(arguments, rows)
   if any(row["outcome"] != "compiled" for row in rows):
     raise SystemExit(1)
@@ -192,6 +200,8 @@ class Clips:
 
 def build(program: Program, size: str, mesh: Mesh) -> tuple:
   """The function of a command, jitted for the mesh; its arguments as shapes; its clips."""
+  if program.job == "bare":
+    return bare(program.config if size == "full" else "tiny", mesh)
   model_name = program.config.partition(".")[0]
   overrides = [f"--config.{setting}" for setting in program.settings]
   config = launch.read_config(CONFIGS + program.config, overrides)
@@ -245,6 +255,19 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
   batch = shapes(recipe, skeleton, points, (clips, recipe["sampling"]["num_clips"]))
   inputs = (state.params, state.batch_stats, batch)
   return step.compile_predict_step(predict_step, mesh), inputs, clips
+
+
+def bare(variant: str, mesh: Mesh) -> tuple:
+  """The step of `benchmarks.posec3d --dtype=bfloat16 --batch_size=32`."""
+  model = models.posec3d.PoseC3D(60, **models.posec3d.VARIANTS[variant], dtype=jnp.bfloat16)
+  optimizer, train_step = peers.bare_step(model)
+  side = 16 if variant == "tiny" else 56
+  x = jax.ShapeDtypeStruct((32, 48, side, side, 17), jnp.float32)
+  integers = jax.ShapeDtypeStruct(x.shape[:1], jnp.int32)
+  key = jax.eval_shape(jax.random.key, 0)
+  state = jax.eval_shape(functools.partial(step.init_train_state, model, optimizer), key, x)
+  inputs = (state, {"x": x, "label": integers, "clip": integers}, key)
+  return step.compile_train_step(train_step, mesh), inputs, x.shape[0]
 
 
 def shapes(recipe: dict, skeleton, points: str, leading: Sequence[int]) -> dict:

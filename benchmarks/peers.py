@@ -9,7 +9,8 @@ with scratch memory that stays (`jaxmg.training.sharding.reuse_memory`, which ou
 on, and which others can have too). `ratio` is the time over that of jaxmg as its commands run it,
 in the same round, above 1 where jaxmg is faster; the median over the rounds.
 
-Without PyTorch (`pip install '.[peers]'`) jaxmg is timed alone.
+Without PyTorch (`pip install '.[peers]'`) jaxmg is timed alone. `--against=CHECKOUT` times the
+jaxmg of another checkout in the same rounds.
 """
 
 import argparse
@@ -19,13 +20,15 @@ import functools
 import importlib.util
 import os
 import pathlib
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
@@ -41,6 +44,7 @@ def parser(description: str) -> argparse.ArgumentParser:
   found.add_argument("--classes", type=int, default=60)
   found.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
   found.add_argument("--rounds", type=int, default=7)
+  found.add_argument("--against", type=pathlib.Path, help="another checkout, timed in turn as well")
   return found
 
 
@@ -64,6 +68,13 @@ def compare(arguments: argparse.Namespace, jaxmg: Callable, torch: Callable) -> 
         process = timing.Process(start, memory == "kept", build, arguments, pathlib.Path(folder))
         processes.callback(process.close)
         timers |= {(*name, memory): timer for name, timer in process.timers().items()}
+    if arguments.against:
+      with code_of(arguments.against):
+        kept = memories[0] == "kept"
+        process = timing.Process(start, kept, jaxmg, arguments, pathlib.Path(folder))
+      processes.callback(process.close)
+      for (job, _), timer in process.timers().items():
+        timers[job, f"jaxmg in {arguments.against.name}", memories[0]] = timer
     for job in JOBS:
       of_job = {name: timer for name, timer in timers.items() if name[0] == job}
       seconds = timing.alternate(of_job, rounds=arguments.rounds)
@@ -80,6 +91,18 @@ def compare(arguments: argparse.Namespace, jaxmg: Callable, torch: Callable) -> 
           }
         )
   timing.report(arguments, rows)
+
+
+@contextlib.contextmanager
+def code_of(checkout: pathlib.Path) -> Iterator[None]:
+  """Processes that are started here import another checkout's `jaxmg` and `benchmarks`."""
+  if not (checkout / "benchmarks" / "peers.py").is_file():
+    raise FileNotFoundError(f"--against={checkout}: no checkout with these benchmarks")
+  sys.path.insert(0, str(checkout.resolve()))
+  try:
+    yield
+  finally:
+    sys.path.pop(0)
 
 
 def one_device() -> Mesh:
@@ -116,6 +139,14 @@ def same_weights(weights, logits, model, x, table):
   return jax.tree.map(jnp.asarray, variables)
 
 
+def bare_step(model: nn.Module) -> tuple[optax.GradientTransformation, Callable]:
+  """An optimizer and its training step on `batch["x"]` as it is: no augmentation, no rendering."""
+  optimizer = optimizers.optimizer("sgd", lambda count: 1e-3, weight_decay=3e-4)
+  return optimizer, step.make_train_step(
+    model, lambda keys, batch: batch["x"], losses.classification(), optimizer
+  )
+
+
 def calls(
   model: nn.Module,
   variables: dict,
@@ -126,10 +157,7 @@ def calls(
 ) -> dict[tuple[str, str], Callable]:
   """(job, implementation) -> a call that returns when its work is done."""
   options = sharding.compiler_options(one_device())
-  optimizer = optimizers.optimizer("sgd", lambda count: 1e-3, weight_decay=3e-4)
-  train_step = step.make_train_step(
-    model, lambda keys, batch: batch["x"], losses.classification(), optimizer
-  )
+  optimizer, train_step = bare_step(model)
   train_step = jax.jit(train_step, donate_argnums=0, compiler_options=options)
   key = jax.random.key(0)
   state = step.TrainState(

@@ -76,6 +76,20 @@ def make_calls(seconds):
   return {"wait": functools.partial(time.sleep, seconds)}
 
 
+def test_another_checkout_is_imported_where_it_is_timed(tmp_path):
+  for package in ("jaxmg", "benchmarks"):
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").touch()
+  (tmp_path / "benchmarks" / "peers.py").touch()
+  code = "[__import__(name).__file__ for name in ('jaxmg', 'benchmarks.peers')]"
+  with peers.code_of(tmp_path):
+    found = timing.in_new_process(eval, code)
+  assert found == [str(tmp_path / name / "__init__.py") for name in ("jaxmg", "benchmarks")]
+  assert timing.in_new_process(eval, code)[0] != found[0]
+  with pytest.raises(FileNotFoundError, match="no checkout"), peers.code_of(tmp_path / "none"):
+    pass
+
+
 def test_the_peers_are_the_same_networks():
   torch = pytest.importorskip("torch", reason="needs jaxmg[peers]")
   from benchmarks import torch_agcn, torch_posec3d
