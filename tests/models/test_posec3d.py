@@ -30,6 +30,11 @@ def tiny(**options):
   return models.MODELS["posec3d"](num_classes=5, **{**posec3d.VARIANTS["tiny"], **options})
 
 
+def compiled(model, **options):
+  """`model.apply` with these options, as one program."""
+  return jax.jit(functools.partial(model.apply, **options))
+
+
 @pytest.fixture(scope="module")
 def heatmaps():
   return jax.random.uniform(jax.random.key(0), (3, 6, 12, 12, 4))
@@ -63,28 +68,28 @@ def test_blocks_begin_as_identity_on_their_last_norm(variables):
 
 
 def test_bfloat16_keeps_float32_parameters_and_logits(variables, heatmaps):
-  logits, out = tiny(dtype=jnp.bfloat16).apply(variables, heatmaps)
-  expected, _ = tiny().apply(variables, heatmaps)
+  logits, out = compiled(tiny(dtype=jnp.bfloat16))(variables, heatmaps)
+  expected, _ = compiled(tiny())(variables, heatmaps)
   assert logits.dtype == jnp.float32
   assert out["stage3"].dtype == jnp.bfloat16
   np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
 
 
 def test_training_changes_the_statistics_and_evaluation_does_not(variables, heatmaps):
-  model = tiny()
-  (_, _), changed = model.apply(
-    variables, heatmaps, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)}
-  )
+  rngs = {"dropout": jax.random.key(2)}
+  train = compiled(tiny(), train=True, mutable=["batch_stats"], rngs=rngs)
+  (_, _), changed = train(variables, heatmaps)
   before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, changed))
   assert all((a != b).any() for a, b in zip(before, after, strict=True))
-  (_, _), same = model.apply(variables, heatmaps, mutable=["batch_stats"])
+  (_, _), same = compiled(tiny(), mutable=["batch_stats"])(variables, heatmaps)
   before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, same))
   assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
 def test_a_clip_alone_is_a_clip_in_a_batch(variables, heatmaps):
-  together, _ = tiny().apply(variables, heatmaps)
-  alone, _ = tiny().apply(variables, heatmaps[1:2])
+  predict = compiled(tiny())
+  together, _ = predict(variables, heatmaps)
+  alone, _ = predict(variables, heatmaps[1:2])
   np.testing.assert_allclose(alone[0], together[1], atol=1e-5)
 
 
@@ -92,9 +97,8 @@ def test_training_moves_the_running_mean_a_tenth_of_the_way(variables, heatmaps)
   kernel = {"params": variables["params"]["stem"]["conv"]}
   of_the_batch = layers.Conv(4, (1, 7, 7)).apply(kernel, heatmaps).mean((0, 1, 2, 3))
   ones = jax.tree.map(jnp.ones_like, variables["batch_stats"])
-  (_, _), changed = tiny(dropout=0.0).apply(
-    {**variables, "batch_stats": ones}, heatmaps, train=True, mutable=["batch_stats"]
-  )
+  train = compiled(tiny(dropout=0.0), train=True, mutable=["batch_stats"])
+  (_, _), changed = train({**variables, "batch_stats": ones}, heatmaps)
   found = changed["batch_stats"]["stem"]["bn"]["mean"]
   np.testing.assert_allclose(found, 0.9 + 0.1 * of_the_batch, rtol=1e-5)
 
@@ -174,7 +178,7 @@ def test_folded_norms_give_the_same_logits_and_intermediates(variables, heatmaps
   folded = posec3d.fold_batch_norm(trained)
   assert folded.keys() == {"params"}
   assert folded["params"]["stem"].keys() == {"conv", "bias"}
-  expected, found = (jax.jit(tiny().apply)(v, heatmaps) for v in (trained, folded))
+  expected, found = (compiled(tiny())(v, heatmaps) for v in (trained, folded))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
 
 

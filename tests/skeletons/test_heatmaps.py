@@ -1,3 +1,4 @@
+import functools
 import pathlib
 
 import jax
@@ -41,6 +42,7 @@ def test_limbs_are_those_of_the_pytorch_tools(golden, case):
   np.testing.assert_allclose(drawn, np.moveaxis(expected, 1, -1), rtol=0, atol=1e-5)
 
 
+@functools.partial(jax.jit, static_argnames=("kind", "window"))
 def draw(points, kind, *, window):
   options = dict(size=(12, 14), sigma=0.8, window=window)
   if kind == "joint":
@@ -58,13 +60,14 @@ def some_points(seed=0):  # M V 3
 def test_gradient_is_that_of_finite_differences(kind, window):
   weights = jax.random.normal(jax.random.key(0), draw(some_points(), kind, window=window).shape)
 
+  @jax.jit
   def value(points):
     return (draw(points, kind, window=window) * weights).sum()
 
   direction = jax.random.normal(jax.random.key(1), some_points().shape)
   with jax.enable_x64(True):
     points, direction = some_points().astype(jnp.float64), direction.astype(jnp.float64)
-    slope = jnp.vdot(jax.grad(value)(points), direction)
+    slope = jnp.vdot(jax.jit(jax.grad(value))(points), direction)
     step = 1e-6
     difference = value(points + step * direction) - value(points - step * direction)
     np.testing.assert_allclose(slope, difference / (2 * step), rtol=1e-5)
