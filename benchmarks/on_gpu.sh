@@ -20,12 +20,14 @@ if [ -d .wheels ]; then
 fi
 if [ "${TRY:-}" ]; then
   settings="--config.model.variant=tiny --config.inputs.size=16 --config.sampling.test_size=16
-    --config.sampling.num_frames=8 --config.sampling.test_clips=1 --config.schedule.epochs=1"
+    --config.sampling.num_frames=8 --config.sampling.test_clips=1"
+  epochs=2
   posec3d="--variant=tiny --frames=8 --size=16 --rounds=2"
   agcn="--variant=tiny --frames=16 --rounds=2"
   tests=tests/training/test_losses.py
 else
   settings="--config.train.dtype=bfloat16"
+  epochs=100
   posec3d="--dtype=bfloat16 --batch_size=32 --rounds=5"
   agcn="--dtype=bfloat16 --batch_size=64 --rounds=5"
   tests="tests/models tests/skeletons tests/training tests/test_inputs.py tests/test_gradients.py"
@@ -40,12 +42,12 @@ step() {  # seconds, name, command: a step that fails or takes longer does not k
   echo "=== $name: exit code $code after $((SECONDS - start)) s"
   [ $code = 0 ] || failed=1
 }
-train() { # work directory, more settings
-  local run=$1; shift
+train() {  # work directory, epochs
   # shellcheck disable=SC2086
-  $python -m experiments.posec3d --config="$config" --config.data.dir="$data" --workdir="$run" $settings "$@"
+  $python -m experiments.posec3d --config="$config" --config.data.dir="$data" --workdir="$1" \
+    --config.schedule.epochs="$2" $settings
 }
-export -f train; export python config data settings out stream
+export -f train; export python config data settings
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || echo "no GPU"
 # The option without which 0fd5b87 does not compile; ours sets it itself.
@@ -56,14 +58,14 @@ step 90 agcn env XLA_FLAGS=--xla_gpu_enable_triton_gemm=false \
 # 13 steps: what a start takes, without the cache of compiled programs and from it.
 export JAX_COMPILATION_CACHE_DIR=$out/cache
 for name in cold cached; do
-  step 90 "one epoch, $name" bash -c "train $out/$name --config.schedule.epochs=1"
+  step 90 "one epoch, $name" bash -c "train $out/$name 1"
 done
-step 150 "train $stream" bash -c 'train "$out/run"'
+step 150 "train $stream" bash -c "train $out/run $epochs"
 step 30 "evaluate $stream" $python -m experiments.evaluate --run="$out/run"
 echo "=== speed: $(tail -n 3 "$out/run/metrics.jsonl")"
 for name in a b; do
   step 60 "deterministic $name" env XLA_FLAGS=--xla_gpu_deterministic_ops=true \
-    bash -c "train $out/$name --config.schedule.epochs=1"
+    bash -c "train $out/$name 1"
 done
 step 20 "same bits" $python - "$out/a" "$out/b" <<'PYTHON'
 import sys, jax, numpy as np
