@@ -219,12 +219,12 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
   if table is not None:
     recipe["model"]["embedding_size"] = table.shape[1]
   model = predict.build_model(recipe, dtype=jnp.dtype(config.train.dtype))
-  points = recipe["sampling"]["points"]
-  if program.job == "train" and model_name == "posec3d":
-    points = posec3d.train_points(config)
+  points = trained = recipe["sampling"]["points"]
+  if model_name == "posec3d":
+    trained = posec3d.train_points(config)
   augment = experiment.augment(config, recipe, skeleton)
   example = jax.eval_shape(
-    augment, jax.random.split(jax.random.key(0), 1), trainer.one_row(recipe, skeleton, points)
+    augment, jax.random.split(jax.random.key(0), 1), trainer.one_row(recipe, skeleton, trained)
   )
   optimizer, _, _ = trainer.make_optimizer(config, 100)
   trainable = ("head",) if config.stage == "classifier" else None
@@ -242,7 +242,7 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
       ema_decay=config.train.ema,
       trainable=trainable,
     )
-    batch = shapes(recipe, skeleton, points, (config.train.batch_size,))
+    batch = shapes(recipe, skeleton, trained, (config.train.batch_size,))
     inputs = (state, batch, jax.eval_shape(jax.random.key, 0))
     return step.compile_train_step(train_step, mesh), inputs, config.train.batch_size
 

@@ -60,10 +60,12 @@ def test_a_program_that_does_not_compile_is_named_and_the_exit_code_is_1(main, m
     main("--platform=cuda", "--only=no such program")
 
 
-@pytest.mark.parametrize("job", ["train", "nearest"])
-def test_a_program_is_that_of_the_command(job, monkeypatch):
+@pytest.mark.parametrize(
+  ("job", "config"), [("train", "recipe_a"), ("nearest", "recipe_a"), ("predict", "utd_mhad,joint")]
+)
+def test_a_program_is_that_of_the_command(job, config, monkeypatch):
   monkeypatch.chdir(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
-  (program, *_) = (p for p in compiled.PROGRAMS if p.job == job and "recipe_a" in p.config)
+  (program, *_) = (p for p in compiled.PROGRAMS if p.job == job and config in p.config)
   mesh = sharding.data_mesh(jax.devices()[:1])
   jitted, inputs, clips = compiled.build(program, "tiny", mesh)
   found = jax.eval_shape(jitted, *inputs)
@@ -73,7 +75,8 @@ def test_a_program_is_that_of_the_command(job, monkeypatch):
     assert clips == 4
     assert metrics["loss"].shape == ()
   else:
-    assert (found.shape, clips) == ((1, 300), 1)  # values of the built-in table
+    values = 300 if job == "nearest" else 32  # of the built-in table; classes
+    assert (found.shape, clips) == ((1, values), 1)
 
 
 @pytest.mark.parametrize(
