@@ -275,7 +275,7 @@ def test_a_wrong_index(sandbox, row):
     ("B26", "index.json", b"<html>", "index.json: expected an index as prepare.py writes it"),
     ("B26", "index.json", None, "data/nods: expected a prepared data set"),
     ("B26", "dataset_info.json", None, "nods/1.0.0: "),
-    ("B26", "features.json", None, "nods/1.0.0: "),
+    ("B26", "features.json", None, "nods/1.0.0/features.json: "),
     ("B26", "*array_record*", None, "nods/1.0.0: "),
     ("B26", "*array_record*", b"", "nods/1.0.0: "),
   ]

@@ -129,23 +129,12 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     """Yields the clips of one recording, in the order of their rows."""
 
   def _info(self) -> tfds.core.DatasetInfo:
-    pose = (None, self.num_persons, self._skeleton.num_joints, 3)
-    features = {
-      "id": tfds.features.Text(),
-      "label": np.int64,
-      "subject": tfds.features.Text(),
-      "video": tfds.features.Text(),
-      "num_frames": np.int64,
-      "frame_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
-      "keypoints": _array(pose),
-    }
-    if self.joints3d:
-      features["joints3d"] = _array(pose)
+    pose = {"num_persons": self.num_persons, "num_joints": self._skeleton.num_joints}
     info = functools.partial(tfds.core.DatasetInfo, builder=self, description=self.__doc__)
     if self.pkg_dir_path is not None:  # there are README.md and CITATIONS.bib beside the builder
       info = self.dataset_info_from_configs
     return info(
-      features=tfds.features.FeaturesDict(features),
+      features=source.features(**pose, joints3d=self.joints3d),
       disable_shuffling=True,  # rows in the order of `clips`; the pipeline shuffles
     )
 
@@ -408,11 +397,6 @@ def _identities(made: Builder, plan: list[recordings.Recording]) -> list[str]:
     running.update(f"{one.stamp()}\n{one.known!r}\n{one.notes}\n".encode())
     found.append(running.hexdigest())
   return found
-
-
-def _array(shape: tuple[int | None, ...]) -> tfds.features.Tensor:
-  # BYTES writes several times faster than the default.
-  return tfds.features.Tensor(shape=shape, dtype=np.float32, encoding=tfds.features.Encoding.BYTES)
 
 
 def _made_of(raw: pathlib.Path) -> str:

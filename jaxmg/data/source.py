@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from jaxtyping import Int64
 
 from jaxmg.errors import DataError
@@ -49,7 +50,7 @@ class Source:
         None if groups is None else _texts(groups, len(self.class_names))
       )
       self.mirror: bool = index["mirror"]
-      self.num_persons: int = index["num_persons"]
+      self.num_persons: int = int(_integers([index["num_persons"]], np.int32)[0])
       self.frame_size: tuple[int, int] = tuple(index["frame_size"])
       self.fps: float | None = index["fps"]
       self.synthetic: bool = index["synthetic"]
@@ -72,6 +73,7 @@ class Source:
         got=f"{type(error).__name__}: {error}",
         hint="remove the directory and prepare it again",
       ) from error
+    self.joints3d: bool = self._check_features()
     try:
       builder = tfds.builder_from_directory(self.directory)
       for shard in builder.info.splits["all"].filepaths:  # TFDS opens them when they are read
@@ -81,7 +83,6 @@ class Source:
       self._records = builder.as_data_source("all", deserialize_method=raw)
       # TFDS cannot leave features out of a data source; what we leave out is in the index.
       names = builder.info.features.keys() & {"id", "frame_size", "keypoints", "joints3d"}
-      self.joints3d = "joints3d" in names
       self._features = tfds.features.FeaturesDict({n: builder.info.features[n] for n in names})
     except Exception as error:  # TFDS raises its own types, some of them plain RuntimeErrors
       raise DataError(f"{self.directory}: {error}") from error
@@ -171,6 +172,29 @@ class Source:
     text = json.dumps([self.ids, *(column.tolist() for column in columns), protocols])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+  def _check_features(self) -> bool:
+    """Whether there are 3-D joints; DataError unless features.json is as we write it.
+
+    TFDS imports the Python classes that this file names: it must not open a set from elsewhere
+    before they are known to be its own.
+    """
+    path = self.directory / "features.json"
+    try:
+      found = json.loads(path.read_text(encoding="utf-8"))
+      joints3d = "joints3d" in found["featuresDict"]["features"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+      found, joints3d = None, False
+    num_joints = self.layout.num_joints
+    expected = features(num_persons=self.num_persons, num_joints=num_joints, joints3d=joints3d)
+    if found != json.loads(json_format.MessageToJson(expected.to_proto())):
+      raise DataError(
+        path,
+        expected=f"the features of {num_joints} joints, {self.num_persons} persons",
+        got="others",
+        hint="remove the directory and prepare it again",
+      )
+    return joints3d
+
   def _check(self, splits: dict[str, np.ndarray], where: str, *, shared_subjects: bool) -> None:
     for name, rows in splits.items():
       if len(np.unique(rows)) < len(rows):
@@ -196,6 +220,27 @@ class Source:
       if shared.size and not (what == "subject" and shared_subjects):
         got = f"{shared.size}: {', '.join(map(repr, shared[:5].tolist()))}"
         raise DataError(where, expected=f"no {what} in both train and test", got=got)
+
+
+def features(*, num_persons: int, num_joints: int, joints3d: bool) -> tfds.features.FeaturesDict:
+  """Returns what TFDS has to know of our records."""
+  points = tfds.features.Tensor(
+    shape=(None, num_persons, num_joints, 3),
+    dtype=np.float32,
+    encoding=tfds.features.Encoding.BYTES,  # written several times faster than the default
+  )
+  return tfds.features.FeaturesDict(
+    {
+      "id": tfds.features.Text(),
+      "label": np.int64,
+      "subject": tfds.features.Text(),
+      "video": tfds.features.Text(),
+      "num_frames": np.int64,
+      "frame_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
+      "keypoints": points,
+      **({"joints3d": points} if joints3d else {}),
+    }
+  )
 
 
 def digest(record: Mapping[str, Any]) -> str:

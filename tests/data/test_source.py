@@ -1,4 +1,6 @@
 import re
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -54,6 +56,36 @@ def test_row_of_the_index_is_the_record(toy):
     assert record["frame_size"].tolist() == [72 + row, 128]
     assert record["keypoints"].shape == (data.num_frames[row], 2, 25, 3)
     assert record["keypoints"].dtype == np.float32
+
+
+def test_a_class_that_the_features_name_is_not_imported(toy, tmp_path, monkeypatch):
+  folder = shutil.copytree(toy, tmp_path / "1.0.0")
+  (tmp_path / "hostile_feature.py").write_text("raise SystemExit('it was run')")
+  monkeypatch.syspath_prepend(tmp_path)
+  path = folder / "features.json"
+  text = path.read_text()
+  ours = "tensorflow_datasets.core.features.text_feature.Text"
+  assert ours in text
+  path.write_text(text.replace(ours, "hostile_feature.Text"))
+  with pytest.raises(DataError, match=r"features\.json: expected the features of 25 joints"):
+    source.Source(folder)
+  assert "hostile_feature" not in sys.modules
+
+
+def test_a_changed_character_of_the_features_is_refused_or_changes_nothing(toy, tmp_path):
+  folder = shutil.copytree(toy, tmp_path / "1.0.0")
+  path = folder / "features.json"
+  text, rng = path.read_text(), np.random.default_rng(0)
+  refused = 0
+  for place in rng.choice(len(text), 200, replace=False):
+    path.write_text(f"{text[:place]}{chr(rng.integers(32, 127))}{text[place + 1 :]}")
+    try:
+      np.testing.assert_array_equal(
+        source.Source(folder)[5]["keypoints"], source.Source(toy)[5]["keypoints"]
+      )
+    except DataError:
+      refused += 1
+  assert refused > 50
 
 
 def test_newest_version_with_an_index_is_taken(toy, tmp_path):
