@@ -2,6 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
+# The two JAX of the lock belong to different Pythons, and so to different environments.
+CUDA := $(VENV)-cuda-$(notdir $(PYTHON))
+TPU := $(VENV)-tpu-$(notdir $(PYTHON))
 
 .PHONY: demo test lint wheel accelerators clean
 .DELETE_ON_ERROR:
@@ -26,14 +29,14 @@ wheel: $(VENV)/installed
 	$(RUN) -m build --wheel --no-isolation
 
 # Compiles the programs for an NVIDIA GPU and for a Cloud TPU, and needs neither (docs/accelerators.md).
-accelerators: $(VENV)-cuda/installed $(VENV)-tpu/installed
-	$(VENV)-cuda/bin/python -m benchmarks.compiled --platform=cuda --jobs=2
-	$(VENV)-tpu/bin/python -m benchmarks.compiled --platform=tpu --jobs=2
+accelerators: $(CUDA)/installed $(TPU)/installed
+	$(CUDA)/bin/python -m benchmarks.compiled --platform=cuda --jobs=2
+	$(TPU)/bin/python -m benchmarks.compiled --platform=tpu --jobs=2
 
 # The JAX of the lock, with what it needs for the platform.
-$(VENV)-cuda/installed: EXTRA := cuda13
-$(VENV)-tpu/installed: EXTRA := tpu
-$(VENV)-cuda/installed $(VENV)-tpu/installed: requirements.lock pyproject.toml
+$(CUDA)/installed: EXTRA := cuda13
+$(TPU)/installed: EXTRA := tpu
+$(CUDA)/installed $(TPU)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(@D)/bin/pip install --quiet --disable-pip-version-check 'jax[$(EXTRA)]'

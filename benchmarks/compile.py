@@ -57,7 +57,7 @@ def measure(cache: str, arguments: dict) -> dict[str, tuple[float, float]]:
   )
   integers = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
   train_step = step.make_train_step(
-    model, lambda keys, batch: batch["heatmaps"], losses.classification(), optimizer
+    model, lambda keys, batch: (batch["heatmaps"], batch), losses.classification(), optimizer
   )
   batch = {"heatmaps": heatmaps, "label": integers, "clip": integers}
   variables = {"params": state.params, "batch_stats": state.batch_stats}

@@ -14,10 +14,10 @@ On a GPU the compiler would also try out its algorithms, which here are the defa
 
 import concurrent.futures.process
 import functools
+import importlib.util
 import os
 import pathlib
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -28,8 +28,9 @@ from jax.sharding import Mesh
 
 from benchmarks import hlo, peers, timing
 from experiments import agcn, launch, posec3d, trainer
-from jaxmg import models, predict, skeletons
+from jaxmg import models
 from jaxmg.data import readers
+from jaxmg.recipe import Recipe
 from jaxmg.training import sharding, step
 
 CONFIGS = "experiments/configs/"
@@ -88,6 +89,8 @@ PROGRAMS = (
   Program("agcn.py:ntu,bone,paper", "evaluate", NTU),
 )
 
+COMPILERS = {"cuda": "jax_cuda13_plugin", "tpu": "libtpu"}  # the packages
+
 # Small enough to compile in seconds, and with every kind of layer.
 TINY = {
   "posec3d": {"sampling.num_frames": 8, "sampling.test_size": 16, "inputs.size": 16},
@@ -127,9 +130,13 @@ def main(argv: list[str] | None = None) -> None:
   arguments = parser.parse_args(argv)
   os.environ |= {"JAX_PLATFORMS": "cpu"} | TPU_SETTINGS  # of the processes that compile
   jax.config.update("jax_platforms", "cpu")
+  if importlib.util.find_spec(COMPILERS[arguments.platform]) is None:
+    package = COMPILERS[arguments.platform]
+    parser.error(f"--platform={arguments.platform}: {package} is missing (make accelerators)")
   programs = [program for program in PROGRAMS if arguments.only in str(program)]
   if not programs:
-    parser.error(f"--only={arguments.only}: no program of that name")
+    names = "\n  ".join(map(str, PROGRAMS))
+    parser.error(f"--only={arguments.only}: no program of that name. There are:\n  {names}")
 
   def row_of(program):
     try:
@@ -183,7 +190,7 @@ class Clips:
 
   name, version, directory, synthetic = "clips", "1.0.0", pathlib.Path("clips"), True
   frame_size = (720, 1280)
-  num_persons, joints3d, mirror = 1, True, True
+  skeleton, num_persons, joints3d, mirror = "all", 1, True, True
   class_names = class_short_names = tuple(f"class {k}" for k in range(32))
   class_groups = ("all",) * 32
 
@@ -212,47 +219,36 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
     if config.model.variant in ("slowonly-r50", "agcn"):
       config.model.variant = "tiny"
   experiment, data = MODELS[model_name], Clips()
-  skeleton = skeletons.get(config.skeleton)
-  recipe = trainer.make_recipe(config, data, skeleton)
-  recipe |= experiment.describe(config, data, skeleton)
   table = trainer.label_embeddings(config, data)
-  if table is not None:
-    recipe["model"]["embedding_size"] = table.shape[1]
-  model = predict.build_model(recipe, dtype=jnp.dtype(config.train.dtype))
-  points = trained = recipe["sampling"]["points"]
-  if model_name == "posec3d":
-    trained = posec3d.train_points(config)
-  augment = experiment.augment(config, recipe, skeleton)
-  example = jax.eval_shape(
-    augment, jax.random.split(jax.random.key(0), 1), trainer.one_row(recipe, skeleton, trained)
-  )
+  recipe = trainer.make_recipe(config, data, experiment.describe, table)
+  model = recipe.build_model(jnp.dtype(config.train.dtype))
   optimizer, _, _ = trainer.make_optimizer(config, 100)
   trainable = ("head",) if config.stage == "classifier" else None
   init = functools.partial(
     step.init_train_state, model, optimizer, ema=config.train.ema > 0, trainable=trainable
   )
-  state = jax.eval_shape(init, jax.random.key(0), example)
+  state = jax.eval_shape(init, jax.random.key(0), recipe.example())
   if program.job == "train":
     train_step = step.make_train_step(
       model,
-      augment,
+      recipe.train_inputs,
       trainer.make_loss(config, np.ones(len(data.class_names)), None if trainable else table),
       optimizer,
       accumulate=config.train.accumulate,
       ema_decay=config.train.ema,
       trainable=trainable,
     )
-    batch = shapes(recipe, skeleton, trained, (config.train.batch_size,))
+    batch = shapes(recipe, config.train.batch_size)
     inputs = (state, batch, jax.eval_shape(jax.random.key, 0))
     return step.compile_train_step(train_step, mesh), inputs, config.train.batch_size
 
   output = "embedding" if program.job == "nearest" else "probabilities"
-  predict_step = predict.build_predict_step(recipe, predict.build_model(recipe), output=output)
+  predict_step = recipe.predict_step(recipe.build_model(), output=output)
   # experiments.evaluate takes 16 clips at a time, jaxmg.predict one, on one device.
   clips = 16 if program.job == "evaluate" else 1
   if clips == 1:
     mesh = sharding.data_mesh(list(mesh.devices.flat)[:1])
-  batch = shapes(recipe, skeleton, points, (clips, recipe["sampling"]["num_clips"]))
+  batch = shapes(recipe, clips, recipe.num_clips)
   inputs = (state.params, state.batch_stats, batch)
   return step.compile_predict_step(predict_step, mesh), inputs, clips
 
@@ -270,18 +266,13 @@ def bare(variant: str, mesh: Mesh) -> tuple:
   return step.compile_train_step(train_step, mesh), inputs, x.shape[0]
 
 
-def shapes(recipe: dict, skeleton, points: str, leading: Sequence[int]) -> dict:
-  """A batch as shapes; see `jaxmg.data.batch`."""
-  row = trainer.one_row(recipe, skeleton, points)[points]
-  integers = jax.ShapeDtypeStruct(leading[:1], jnp.int32)
-  return {
-    points: jax.ShapeDtypeStruct((*leading, *row.shape[1:]), row.dtype),
-    "frame_size": jax.ShapeDtypeStruct((leading[0], 2), jnp.int32),
-    "num_frames": integers,
-    "label": integers,
-    "clip": integers,
-    "mask": jax.ShapeDtypeStruct(leading[:1], jnp.bool_),
-  }
+def shapes(recipe: Recipe, clips: int, num_clips: int | None = None) -> dict:
+  """A batch as shapes, of training or of `num_clips` test clips each; see `jaxmg.data.batch`."""
+  batch = {name: one.example(num_clips) for name, one in recipe.inputs.items()}
+  batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((clips, *x.shape[1:]), x.dtype), batch)
+  integers = jax.ShapeDtypeStruct((clips,), jnp.int32)
+  mask = jax.ShapeDtypeStruct((clips,), jnp.bool_)
+  return batch | {"label": integers, "clip": integers, "mask": mask}
 
 
 if __name__ == "__main__":

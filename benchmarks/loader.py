@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from benchmarks import timing
-from jaxmg import skeletons
+from jaxmg import inputs, skeletons
 from jaxmg.data import pipeline, prepared, readers
 from jaxmg.data.source import Source
 
@@ -92,10 +92,11 @@ def measure(directory: pathlib.Path, skeleton: str, cores: list[int], arguments:
   batches = pipeline.train_batches(
     source,
     source.rows("train"),
-    skeleton=skeletons.get(skeleton),
-    kind="uniform",
-    num_frames=arguments["frames"],
-    num_persons=1,
+    {
+      "pose": inputs.Heatmaps(
+        skeletons.get(skeleton), source.frame_size, num_frames=arguments["frames"]
+      )
+    },
     batch_size=arguments["batch_size"],
     seed=0,
     num_threads=len(cores),

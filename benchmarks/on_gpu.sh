@@ -3,13 +3,15 @@
 #
 #   benchmarks/on_gpu.sh OUT DATA OLD [joint|limb]
 #
-# OUT: a new folder, for a log and the figures. DATA: where utd_mhad is prepared. OLD: a checkout of
-# 0fd5b87 (git worktree add OLD 0fd5b87), timed in turn. Wheels in the folder .wheels are installed
+# OUT: a folder to make, for a log and the figures. DATA: where utd_mhad is prepared. OLD: a checkout
+# of 0fd5b87 (git worktree add OLD 0fd5b87), timed in turn. Wheels in the folder .wheels are installed
 # first, without what they need. With TRY=1 all is tiny: the script is tried, on a CPU too.
 set -u
+trap 'exit 130' INT
 [ $# -ge 3 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 root=$(cd "$(dirname "$0")/.." && pwd)
-mkdir -p "$1" && out=$(cd "$1" && pwd) data=$(cd "$2" && pwd) old=$(cd "$3" && pwd) stream=${4:-joint}
+data=$(cd "$2" && pwd) && old=$(cd "$3" && pwd) && mkdir "$1" && out=$(cd "$1" && pwd) || exit 2
+stream=${4:-joint}
 cd "$root" || exit
 exec > >(tee "$out/log.txt") 2>&1
 python=${PYTHON:-python3}
@@ -30,15 +32,17 @@ else
   epochs=100
   posec3d="--dtype=bfloat16 --batch_size=32 --rounds=5"
   agcn="--dtype=bfloat16 --batch_size=64 --rounds=5"
-  tests="tests/models tests/skeletons tests/training tests/test_inputs.py tests/test_gradients.py"
+  tests="tests/models tests/skeletons tests/test_inputs.py tests/test_gradients.py
+    tests/training/test_losses.py tests/training/test_optimizers.py"  # what one device can run
 fi
 config=experiments/configs/posec3d.py:utd_mhad,$stream
 failed=0
 
 step() {  # seconds, name, command: a step that fails or takes longer does not keep the others away
-  local limit=$1 name=$2 start=$SECONDS; shift 2
+  local limit=$(($1 < 480 - SECONDS ? $1 : 480 - SECONDS)) name=$2 start=$SECONDS; shift 2
+  [ "$limit" -gt 0 ] || { echo "=== $name: no time left"; failed=1; return; }
   echo "=== $name: $*"
-  timeout "$limit" "$@"; local code=$?
+  timeout --foreground "$limit" "$@"; local code=$?
   echo "=== $name: exit code $code after $((SECONDS - start)) s"
   [ $code = 0 ] || failed=1
 }

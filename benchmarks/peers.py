@@ -143,7 +143,7 @@ def bare_step(model: nn.Module) -> tuple[optax.GradientTransformation, Callable]
   """An optimizer and its training step on `batch["x"]` as it is: no augmentation, no rendering."""
   optimizer = optimizers.optimizer("sgd", lambda count: 1e-3, weight_decay=3e-4)
   return optimizer, step.make_train_step(
-    model, lambda keys, batch: batch["x"], losses.classification(), optimizer
+    model, lambda keys, batch: (batch["x"], batch), losses.classification(), optimizer
   )
 
 

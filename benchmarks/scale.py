@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import timing
+from jaxmg import inputs
 from jaxmg.data import pipeline, prepared, readers, source
 from jaxmg.skeletons import topology
 
@@ -106,7 +107,7 @@ def commands(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
   tested = len(source.Source(path).rows("test", protocol=protocol.get("data.protocol")))
   evaluate = ["-m", "experiments.evaluate", f"--run={run}", "--step=latest"]
   if name != "imigue":
-    yield row("evaluate a tenth, 20 views", evaluate, per=(tested, "clips"))
+    yield row("evaluate a tenth, 4 views", evaluate, per=(tested, "clips"))
     yield row("doctor, pickle", ["-m", "experiments.doctor", str(raw)])
   yield row("doctor, prepared", ["-m", "experiments.doctor", str(path)])
 
@@ -172,10 +173,7 @@ def open_set(path: pathlib.Path) -> dict[str, float]:
   batches = pipeline.train_batches(
     data,
     rows,
-    skeleton=data.layout,
-    kind="uniform",
-    num_frames=48,
-    num_persons=1,
+    {"pose": inputs.Heatmaps(data.layout, data.frame_size)},
     batch_size=32,
     seed=0,
   )

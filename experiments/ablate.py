@@ -46,8 +46,10 @@ import numpy as np
 from scipy import stats
 
 from experiments import launch, plots, trainer
-from jaxmg import errors, predict, scores
+from jaxmg import errors, scores
+from jaxmg import recipe as recipes
 from jaxmg.data.source import Source
+from jaxmg.recipe import Recipe
 from jaxmg.training import metrics
 
 LEGEND = (
@@ -209,7 +211,7 @@ def check(config) -> None:
     for row in config[key]:
       right = _is_list(row) and len(row) == 2 and isinstance(row[0], str) and _is_list(row[1])
       if not right or not all(isinstance(text, str) for text in row[1]):
-        expected = 'a name and texts, like ("limb", ("inputs.kind=limb",))'
+        expected = 'a name and texts, like ("limb", ("inputs.stream=limb",))'
         raise errors.ConfigError(f"--config.{key}", expected=expected, got=row)
   for row in config.compare:
     if not _is_list(row) or len(row) != 2:
@@ -311,12 +313,12 @@ def report(config, workdir: pathlib.Path, runs: Sequence[Run], split: str) -> No
       scores.fuse(seeds, [1] * len(seeds))
       for seeds in zip(*(rows[part] for part in parts), strict=True)
     ]
-  recipe = predict.load_recipe(workdir / "runs" / runs[0].name)
+  recipe = recipes.load(workdir / "runs" / runs[0].name)
   first = next(iter(rows.values()))[0]
   scores.align([first, *itertools.chain(*rows.values())])  # raises where the clips are others
   subsets = _subsets(recipe, first)
   figures = {name: _figures(subsets, found) for name, found in rows.items()}
-  what = f"{recipe['data']['name']}{' (SYNTHETIC)' if recipe['data']['synthetic'] else ''}"
+  what = f"{recipe.data['name']}{' (SYNTHETIC)' if recipe.data['synthetic'] else ''}"
   where = f"{config.folds} folds of the training subjects" if config.folds else "test subjects"
   title = f"{what}, {where}, {len(first.ids)} clips, seeds {', '.join(map(str, config.seeds))}"
   differences = _write(workdir, title, figures, subsets, dict(config.compare))
@@ -339,15 +341,15 @@ def _joined(parts: Sequence[scores.Scores]) -> scores.Scores:
   )
 
 
-def _subsets(recipe: dict, found: scores.Scores) -> dict[str, tuple[str, str, np.ndarray]]:
+def _subsets(recipe: Recipe, found: scores.Scores) -> dict[str, tuple[str, str, np.ndarray]]:
   """Of each column its title, the metric, and which clips it counts."""
   everything = np.ones(len(found.ids), bool)
   subsets = {name: (title, name, everything) for name, title in COLUMNS.items()}
-  location = recipe["data"]
+  location = recipe.data
   data = Source(location["directory"])
   row = {id: row for row, id in enumerate(data.ids)}
   clips = np.array([row[id] for id in found.ids])
-  num_frames = recipe["sampling"]["num_frames"]
+  num_frames = max(one.num_frames for one in recipe.inputs.values())
   short = data.num_frames[clips] < num_frames
   train = data.labels[data.rows("train", protocol=location["protocol"])]
   counts = np.bincount(train, minlength=len(found.class_names))

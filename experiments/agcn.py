@@ -9,48 +9,82 @@ The same command in the same work directory goes on where it stopped. Afterwards
   python -m experiments.predict --run=RUN --input=FILE
 """
 
-import functools
+import itertools
 import pathlib
-from collections.abc import Callable
 
 from experiments import launch, trainer
-from jaxmg import inputs
+from jaxmg import errors, inputs
 from jaxmg.data.source import Source
 from jaxmg.models import agcn
 from jaxmg.skeletons.topology import Skeleton
 
 
 def run(config, workdir: pathlib.Path) -> None:
-  trainer.run(config, workdir, describe=describe, augment=augment)
+  trainer.run(config, workdir, describe=describe)
 
 
-def describe(config, data: Source, skeleton: Skeleton) -> dict:
-  return {
-    "model": {
-      "name": config.model.name,
-      "num_classes": len(data.class_names),
-      "parents": list(skeleton.parents),
-      **trainer.variant(config, "agcn", agcn.VARIANTS),
-      "dropout": config.model.dropout,
-    },
-    "inputs": {
-      "stream": config.inputs.stream,
-      "mirror": config.sampling.mirror and data.mirror,
-    },
+def describe(config, data: Source, skeleton: Skeleton) -> tuple[dict, dict]:
+  """The model and the inputs of a config's recipe."""
+  model = {
+    "name": config.model.name,
+    "num_classes": len(data.class_names),
+    "parents": list(skeleton.parents),
+    **trainer.variant(config, "agcn", agcn.VARIANTS),
+    "dropout": config.model.dropout,
   }
-
-
-def augment(config, recipe: dict, skeleton: Skeleton) -> Callable:
-  points = recipe["sampling"]["points"]
-  derive = functools.partial(
-    inputs.graph_inputs,
-    skeleton=skeleton,
-    points=points,
-    stream=config.inputs.stream,
-    mirror=recipe["inputs"]["mirror"],
-    **config.augment.to_dict(),
+  one = trainer.make_input(
+    config,
+    inputs.Graph,
+    trainer.pose_fields(config, data, skeleton)
+    | config.inputs.to_dict()
+    | config.augment.to_dict()
+    | {"points": config.sampling.points or ("joints3d" if data.joints3d else "keypoints")},
   )
-  return lambda keys, batch: derive(batch[points], batch["frame_size"], keys=keys)
+  return model, {"pose": one}
+
+
+STREAMS = inputs.STREAMS
+
+
+def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> trainer.Weights:
+  """What a file of 2s-AGCN's weights is, by the `shapes` of our parameters."""
+  if values.stem_from:
+    raise errors.ConfigError("--stem_from", expected="--model=posec3d", got=values.model)
+  joints = shapes["params/block1/graph/edges"][-1]
+  skeleton = find_layout(lambda skeleton: skeleton.num_joints == joints)
+  if skeleton.num_joints != joints:
+    raise errors.CheckpointError(
+      f"{values.source}: joints", expected=f"{skeleton.num_joints} of {skeleton.name}", got=joints
+    )
+  in_space = data.joints3d if data else skeleton.name.startswith("kinect")
+  widths = []
+  for block in itertools.count(1):
+    path = f"params/block{block}/temporal/conv/kernel"
+    if path not in shapes:
+      break
+    widths.append(shapes[path][-1])
+  one = inputs.Graph(
+    skeleton=skeleton,
+    frame_size=data.frame_size if data else trainer.NTU_FRAME_SIZE,
+    sampling="repeat",
+    num_frames=300,
+    num_persons=max(1, shapes["params/data_bn/scale"][0] // (3 * joints)),
+    points="joints3d" if in_space else "keypoints",
+    stream=values.stream,
+  )
+  return trainer.Weights(
+    model={
+      "name": "agcn",
+      "parents": list(skeleton.parents),
+      "width": shapes["params/block1/temporal/conv/kernel"][-1],
+      "depths": [len(list(blocks)) for _, blocks in itertools.groupby(widths)],
+      "dropout": 0.0,
+    },
+    inputs={"pose": one},
+    num_clips=1,
+    mirror=False,
+    example=(1, 4, one.num_persons, joints, 3),
+  )
 
 
 if __name__ == "__main__":

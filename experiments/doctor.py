@@ -148,7 +148,8 @@ def _annotations(path: pathlib.Path, layout: readers.Layout | None) -> Found:
   try:
     found.protocols = file.protocols()
     if not found.protocols:
-      found.notes.append(f"no two splits pair up: {', '.join(map(repr, file.splits)) or 'none'}")
+      names = ", ".join(map(repr, file.splits)) or "none"
+      found.notes.append(f"no two splits pair up, and prepare will not take it: {names}")
   except errors.DataError as error:
     found.wrong.append(str(error))
   found.shared_subjects = tuple(filter(annotations.ACROSS_CAMERAS.search, found.protocols))

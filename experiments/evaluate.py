@@ -7,12 +7,13 @@ Interrupted, the same command goes on; its scores are those of one left alone, t
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,9 +25,11 @@ from jax.sharding import Mesh
 
 import jaxmg
 from experiments import launch, plots
-from jaxmg import errors, files, predict, progress, scores
+from jaxmg import errors, files, progress, scores
+from jaxmg import recipe as recipes
 from jaxmg.data import pipeline
 from jaxmg.data.source import Source
+from jaxmg.recipe import Recipe
 from jaxmg.training import checkpoints, metrics, sharding, step
 from jaxmg.training import evaluate as evaluation
 
@@ -46,8 +49,8 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> None:
   directory = pathlib.Path(values.run)
-  recipe = predict.load_recipe(directory)
-  location = recipe["data"]
+  recipe = recipes.load(directory)
+  location = recipe.data
   if location is None:
     expected = "a run that knows its data set"
     raise errors.CheckpointError(
@@ -57,44 +60,49 @@ def run(values: flags.FlagValues) -> None:
     pathlib.Path(values.data_dir) / location["name"] if values.data_dir else location["directory"]
   )
   at = int(values.step) if values.step.isdecimal() else values.step
+  at = checkpoints.number(directory / "checkpoints", at)
   variables = checkpoints.restore_variables(directory / "checkpoints", at)
   mesh = sharding.data_mesh()
   batch_size = -(-values.batch_size // mesh.size) * mesh.size
-  if data.fingerprint() != location["fingerprint"] or data.class_names != tuple(
-    recipe["class_names"]
-  ):
+  if data.fingerprint() != location["fingerprint"] or data.class_names != recipe.class_names:
     raise errors.DataError(
       data.directory, expected="the clips and classes that the run was trained with", got="others"
     )
-  score = scorer(
-    recipe, predict.build_model(recipe), data, values.split, mesh=mesh, batch_size=batch_size
-  )
-  views = recipe["sampling"]["num_clips"] * (2 if recipe["inputs"]["mirror"] else 1)
+  model = recipe.build_model()
+  score = scorer(recipe, model, data, values.split, mesh=mesh, batch_size=batch_size)
   if jax.process_index() == 0:
-    print(f"{values.split} of {data.directory}: {views} views of every clip", flush=True)
+    views = f"step {at}, {recipe.num_views} views of every clip"
+    print(f"{values.split} of {data.directory}: {views}", flush=True)
   folder = directory / values.split
-  machine = [mesh.size, jax.process_count(), jax.devices()[0].device_kind, os.cpu_count()]
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+  machine = [mesh.size, jax.process_count(), jax.devices()[0].device_kind, cores]
+  machine.append(os.environ.get("XLA_FLAGS"))
   first = jax.process_index() == 0
+  settings = [recipes.to_json(recipe), values.split, batch_size, machine]
   with files.locked(folder) if first else contextlib.nullcontext():
-    kept = Kept(folder / "unfinished.npz", [recipe, variables, batch_size, machine])
-    with kept.interruptible():
+    kept = Kept(folder / "unfinished.npz", [*settings, variables])
+    try:
       scored = score(variables, done=kept.parts, keep=kept.save)
+    except KeyboardInterrupt:
+      if first:
+        kept.say_what_is_kept()
+      raise
     if first:
-      _write(values, folder, recipe, data, *scored)
+      _write(values.split, at, folder, recipe, data, *scored)
       kept.remove()
 
 
-def _write(values, folder, recipe, data, rows, probabilities, labels):
+def _write(split, at, folder, recipe, data, rows, probabilities, labels):
   found = scores.Scores(
     ids=tuple(data.ids[row] for row in rows),
     probabilities=probabilities,
     labels=labels,
     class_names=data.class_names,
-    split=values.split,
+    split=split,
     run=folder.parent.resolve().name,
   )
   scores.save(folder / "scores.npz", found)
-  print(f"{len(rows)} clips of {values.split}: scores by id in {folder / 'scores.npz'}")
+  print(f"{len(rows)} clips of {split}: scores by id in {folder / 'scores.npz'}")
   if (labels < 0).any():
     print("their labels are hidden: no metrics")
     return
@@ -104,12 +112,12 @@ def _write(values, folder, recipe, data, rows, probabilities, labels):
   launch.write(
     folder / "metrics.json",
     summary
-    | {"interval": intervals, "split": values.split, "step": values.step}
-    | {name: recipe[name] for name in ("data", "sampling", "inputs")},
+    | {"interval": intervals, "split": split, "step": at}
+    | {name: recipes.to_json(recipe)[name] for name in ("data", "inputs", "views")},
   )
-  print(report(recipe, values.split, summary, intervals))
+  print(report(recipe, split, summary, intervals))
   counts = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(data.class_names))
-  name = f"{data.name}{' (synthetic)' if data.synthetic else ''}, {values.split}"
+  name = f"{data.name}{' (synthetic)' if data.synthetic else ''}, {split}"
   try:
     plots.confusion(
       folder / "confusion.png",
@@ -123,22 +131,22 @@ def _write(values, folder, recipe, data, rows, probabilities, labels):
 
 
 def scorer(
-  recipe: dict, model: nn.Module, data: Source, split: str, *, mesh: Mesh, batch_size: int
+  recipe: Recipe, model: nn.Module, data: Source, split: str, *, mesh: Mesh, batch_size: int
 ) -> Callable:
   """Returns `variables -> (rows, probabilities, labels)` over a split of the run's protocol."""
-  location = recipe["data"]
+  location = recipe.data
   rows = data.rows(split, protocol=location["protocol"], fold=location["fold"])
   batches = functools.partial(
     pipeline.test_batches,
     data,
     rows,
-    skeleton=predict.recipe_skeleton(recipe),
+    recipe.inputs,
+    num_clips=recipe.num_clips,
     batch_size=batch_size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
-    **recipe["sampling"],
   )
-  predict_step = step.compile_predict_step(predict.build_predict_step(recipe, model), mesh)
+  predict_step = step.compile_predict_step(recipe.predict_step(model), mesh)
   count = -(-len(rows) // batch_size)
 
   def score(variables, done=(), **options):
@@ -172,18 +180,9 @@ class Kept:
     if jax.process_count() > 1:  # all must go on after the same batch, whatever each could read
       counts = multihost_utils.process_allgather(np.int32(len(self.parts)))
       self.parts = self.parts if (counts == counts[0]).all() else []
+    self._holds = bool(self.parts)
     if self.parts and jax.process_index() == 0:
       progress.say(f"goes on where it was stopped: {len(self.parts)} batches are there")
-
-  @contextlib.contextmanager
-  def interruptible(self) -> Iterator[None]:
-    """Says on Ctrl-C whether the same command goes on."""
-    try:
-      yield
-    except KeyboardInterrupt:
-      if jax.process_index() == 0 and self._path.exists():
-        progress.say(f"{self._path} holds the scores so far: the same command goes on from there")
-      raise
 
   def save(self, parts: Sequence[evaluation.Part]) -> None:
     if time.monotonic() - self._saved < self.SECONDS or jax.process_index() > 0:
@@ -193,9 +192,14 @@ class Kept:
     try:
       with files.replace(self._path) as path:
         np.savez(path, of=self._of, lengths=lengths, **columns)
+      self._holds = True
     except OSError as error:  # it can do without
       progress.say(f"not kept: {self._path}: {error.strerror}")
     self._saved = time.monotonic()
+
+  def say_what_is_kept(self) -> None:
+    kept = f"{self._path} holds the scores so far: the same command goes on from there"
+    progress.say(kept if self._holds else "no scores are kept: the same command begins again")
 
   def remove(self) -> None:
     files.remove(self._path)
@@ -214,17 +218,14 @@ class Kept:
       return []
 
 
-def validation(recipe: dict, model: nn.Module, data: Source, mesh: Mesh) -> Callable | None:
+def validation(recipe: Recipe, model: nn.Module, data: Source, mesh: Mesh) -> Callable | None:
   """Metrics on the held-out subjects of a fold, from one unmirrored view; None without a fold.
 
   They are None, too, when the process is asked to stop meanwhile.
   """
-  if recipe["data"]["fold"] is None:
+  if recipe.data["fold"] is None:
     return None  # the test subjects are not there to choose a checkpoint by
-  one_view = recipe | {
-    "sampling": recipe["sampling"] | {"num_clips": 1},
-    "inputs": recipe["inputs"] | {"mirror": False},
-  }
+  one_view = dataclasses.replace(recipe, num_clips=1, mirror=False)
   score = scorer(one_view, model, data, "val", mesh=mesh, batch_size=16 * mesh.size)
 
   def evaluate(state):
@@ -237,16 +238,16 @@ def validation(recipe: dict, model: nn.Module, data: Source, mesh: Mesh) -> Call
   return evaluate
 
 
-def report(recipe: dict, split: str, summary: dict, intervals: dict) -> str:
+def report(recipe: Recipe, split: str, summary: dict, intervals: dict) -> str:
   """The figures, with 95 % of bootstrap samples of the clips, and what they are worth."""
-  synthetic = "SYNTHETIC data: " if recipe["data"]["synthetic"] else ""
+  synthetic = "SYNTHETIC data: " if recipe.data["synthetic"] else ""
   figures = (
     f"{title} {summary[name]:.1%} [{100 * intervals[name][0]:.1f}, {100 * intervals[name][1]:.1f}]"
     for name, title in metrics.TITLES.items()
-    if name != "top5" or len(recipe["class_names"]) > 5  # else it says nothing
+    if name != "top5" or len(recipe.class_names) > 5  # else it says nothing
   )
   return (
-    f"{synthetic}{recipe['data']['name']}, {split}, {summary['num_clips']} clips:\n"
+    f"{synthetic}{recipe.data['name']}, {split}, {summary['num_clips']} clips:\n"
     f"  {'   '.join(figures)}\n"
     f"  always answering the most frequent class: {summary['majority_class']:.1%}"
   )

@@ -18,7 +18,7 @@ name: a joint (or limb) that NAME has keeps its kernel, any other gets the mean 
 
 import collections
 import contextlib
-import itertools
+import functools
 import pathlib
 import re
 import tempfile
@@ -30,26 +30,25 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import launch, trainer
-from jaxmg import errors, inputs, predict
+from experiments import agcn, launch, posec3d, trainer
+from jaxmg import errors
+from jaxmg import recipe as recipes
 from jaxmg.data.source import Source
-from jaxmg.pretrained import agcn, convert, posec3d, torch_files
+from jaxmg.pretrained import agcn as pretrained_agcn
+from jaxmg.pretrained import convert, torch_files
+from jaxmg.pretrained import posec3d as pretrained_posec3d
+from jaxmg.recipe import Recipe
 from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
 from jaxmg.training import checkpoints
 
-TABLES = {"posec3d": posec3d, "agcn": agcn}
-STREAMS = {
-  "posec3d": ("joint", "limb"),
-  "agcn": inputs.STREAMS,
-}
-FRAME_SIZE = (1080, 1920)  # that of NTU RGB+D
+MODELS = {"posec3d": (posec3d, pretrained_posec3d), "agcn": (agcn, pretrained_agcn)}
 HEAD = "params/head/"
 
 
 def define(values: flags.FlagValues) -> None:
   options = {"flag_values": values}
-  flags.DEFINE_enum("model", None, list(TABLES), "Whose weights.", required=True, **options)
+  flags.DEFINE_enum("model", None, list(MODELS), "Whose weights.", required=True, **options)
   flags.DEFINE_string("source", None, "The file of weights.", required=True, **options)
   flags.DEFINE_string("out", None, "The run directory to make.", required=True, **options)
   flags.DEFINE_string("data", None, "A prepared set, DATA/NAME.", **options)
@@ -61,20 +60,21 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-  out, table = pathlib.Path(values.out).absolute(), TABLES[values.model]
+  out = pathlib.Path(values.out).absolute()
+  experiment, table = MODELS[values.model]
   if out.exists() and not (out.is_dir() and not any(out.iterdir())):
     raise errors.ConfigError("--out", expected="a new directory", got=f"{out}, which is there")
-  if values.stream not in STREAMS[values.model]:
-    expected = " or ".join(STREAMS[values.model])
+  if values.stream not in experiment.STREAMS:
+    expected = " or ".join(experiment.STREAMS)
     raise errors.ConfigError("--stream", expected=expected, got=values.stream)
   data = Source(values.data) if values.data else None
   tensors = torch_files.read(values.source)
   shapes = our_shapes(tensors, table.RULES)
-  describe = {"posec3d": describe_posec3d, "agcn": describe_agcn}[values.model]
   try:
-    recipe, source_skeleton = describe(values, shapes, data)
-    recipe |= {"frame_size": list(FRAME_SIZE), "data": None}
-    recipe |= find_classes(values, shapes, data) | (trainer.describe_data(data) if data else {})
+    found = experiment.describe_weights(
+      values, shapes, data, functools.partial(find_skeleton, values, data)
+    )
+    names = find_classes(values, shapes, data)
   except LookupError as error:
     raise errors.CheckpointError(
       values.source,
@@ -82,13 +82,20 @@ def run(values: flags.FlagValues) -> None:
       got=f"{', '.join(list(tensors)[:3])}, ...",
       hint=f"not found: {error}",
     ) from error
-  recipe["model"]["num_classes"] = len(recipe["class_names"])
+  recipe = Recipe(
+    model=found.model | {"num_classes": len(names)},
+    inputs=found.inputs,
+    class_names=tuple(names),
+    num_clips=found.num_clips,
+    mirror=found.mirror,
+    data=trainer.describe_data(data) if data else None,
+  )
   try:
-    variables = fill(tensors, table, recipe, source_skeleton, drop_head=values.drop_head)
+    variables = fill(tensors, table, recipe, found, drop_head=values.drop_head)
   except errors.CheckpointError as error:
     raise errors.CheckpointError(f"{values.source}: {error}") from error
   write(out, recipe, variables)
-  report(values, tensors, recipe, variables)
+  report(values, tensors, recipe, variables, found.notes)
 
 
 def our_shapes(
@@ -105,87 +112,6 @@ def our_shapes(
   return shapes
 
 
-def describe_posec3d(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
-  channels, width = shapes["params/stem/conv/kernel"][-2:]
-
-  def fits(skeleton):
-    return len(input_channels(skeleton, values.stream)) == channels
-
-  skeleton = find_skeleton(values, data, fits)
-  source_skeleton = layout("stem_from", values.stem_from) if values.stem_from else skeleton
-  if not fits(source_skeleton):
-    raise errors.CheckpointError(
-      f"{values.source}: {values.stream}s",
-      expected=f"{len(input_channels(source_skeleton, values.stream))}, of {source_skeleton.name}",
-      got=channels,
-      hint="weights of another layout: --stem_from says which",
-    )
-  depths = []
-  for stage in itertools.count(1):
-    blocks = (f"params/stage{stage}/block{i}/conv2/conv/kernel" for i in itertools.count())
-    depth = sum(1 for _ in itertools.takewhile(shapes.__contains__, blocks))
-    if not depth:
-      break
-    depths.append(depth)
-  recipe = {
-    "model": {"name": "posec3d", "width": width, "depths": depths, "dropout": 0.5},
-    "sampling": {
-      "kind": "uniform",
-      "num_frames": 48,
-      "num_clips": 10,
-      "num_persons": data.num_persons if data else 2,
-      "style": "mmaction2",
-      "points": "keypoints",
-    },
-    "inputs": {
-      "kind": values.stream,
-      "size": 64,
-      "sigma": 0.6,
-      "mirror": data.mirror if data else True,
-    },
-    "skeleton": trainer.describe_skeleton(skeleton),
-  }
-  return recipe, source_skeleton
-
-
-def describe_agcn(values, shapes, data) -> tuple[dict[str, Any], Skeleton]:
-  if values.stem_from:
-    raise errors.ConfigError("--stem_from", expected="--model=posec3d", got=values.model)
-  joints = shapes["params/block1/graph/edges"][-1]
-  skeleton = find_skeleton(values, data, lambda skeleton: skeleton.num_joints == joints)
-  if skeleton.num_joints != joints:
-    raise errors.CheckpointError(
-      f"{values.source}: joints", expected=f"{skeleton.num_joints} of {skeleton.name}", got=joints
-    )
-  in_space = data.joints3d if data else skeleton.name.startswith("kinect")
-  widths = []
-  for block in itertools.count(1):
-    path = f"params/block{block}/temporal/conv/kernel"
-    if path not in shapes:
-      break
-    widths.append(shapes[path][-1])
-  recipe = {
-    "model": {
-      "name": "agcn",
-      "parents": list(skeleton.parents),
-      "width": shapes["params/block1/temporal/conv/kernel"][-1],
-      "depths": [len(list(blocks)) for _, blocks in itertools.groupby(widths)],
-      "dropout": 0.0,
-    },
-    "sampling": {
-      "kind": "repeat",
-      "num_frames": 300,
-      "num_clips": 1,
-      "num_persons": max(1, shapes["params/data_bn/scale"][0] // (3 * joints)),
-      "style": "mmaction2",
-      "points": "joints3d" if in_space else "keypoints",
-    },
-    "inputs": {"stream": values.stream, "mirror": False},
-    "skeleton": trainer.describe_skeleton(skeleton),
-  }
-  return recipe, skeleton
-
-
 def layout(flag: str, name: str) -> Skeleton:
   try:
     return topology.get(name)
@@ -193,8 +119,13 @@ def layout(flag: str, name: str) -> Skeleton:
     raise errors.ConfigError(f"--{flag}: {error}") from error
 
 
-def find_skeleton(values, data: Source | None, fits) -> Skeleton:
-  """The layout that --skeleton names, or the only one that fits the weights and the data."""
+def find_skeleton(values, data: Source | None, fits, *, flag: str | None = None) -> Skeleton:
+  """The layout that --skeleton names, or the only one that fits the weights and the data.
+
+  Or that of another `flag`.
+  """
+  if flag:
+    return layout(flag, values[flag].value)
   if data is not None and values.skeleton == data.skeleton:
     return data.layout  # which may be a user's own
   if values.skeleton:
@@ -213,15 +144,7 @@ def find_skeleton(values, data: Source | None, fits) -> Skeleton:
   return found[0]
 
 
-def input_channels(skeleton: Skeleton, stream: str, *, published: bool = False) -> list:
-  """What the channels of PoseC3D's input are, by names; in the order of `published` weights."""
-  if stream == "joint":
-    return list(skeleton.joints)
-  limbs = posec3d.LIMBS.get(skeleton.name, skeleton.limbs) if published else skeleton.limbs
-  return [frozenset(skeleton.joints[v] for v in limb) for limb in limbs]
-
-
-def find_classes(values, shapes, data: Source | None) -> dict[str, Any]:
+def find_classes(values, shapes, data: Source | None) -> list[str]:
   bias = shapes.get(f"{HEAD}bias")
   if data is not None and values.class_names:
     raise errors.ConfigError("--class_names", expected="no --data beside it", got=values.data)
@@ -241,7 +164,7 @@ def find_classes(values, shapes, data: Source | None) -> dict[str, Any]:
   elif values.drop_head or bias is None:
     raise errors.ConfigError("the new head's classes: expected --data or --class_names, got none")
   else:
-    return {"class_names": [f"class {k}" for k in range(bias[0])]}
+    return [f"class {k}" for k in range(bias[0])]
   if not values.drop_head and bias is not None and bias[0] != len(names):
     raise errors.CheckpointError(
       f"{values.source}: classes",
@@ -249,22 +172,14 @@ def find_classes(values, shapes, data: Source | None) -> dict[str, Any]:
       got=bias[0],
       hint="--drop_head makes the classifier new",
     )
-  return {"class_names": names}
+  return names
 
 
-def fill(tensors, table, recipe, source_skeleton: Skeleton, *, drop_head: bool) -> dict[str, Any]:
+def fill(tensors, table, recipe: Recipe, found: trainer.Weights, *, drop_head) -> dict[str, Any]:
   """The variables of the recipe's model."""
-  model = predict.build_model(recipe)
-  skeleton, ignore = predict.recipe_skeleton(recipe), list(table.IGNORE)
-  if recipe["model"]["name"] == "posec3d":
-    stream = recipe["inputs"]["kind"]
-    ours = input_channels(skeleton, stream)
-    theirs = input_channels(source_skeleton, stream, published=True)
-    example = jnp.zeros((1, 2, 16, 16, len(theirs)))
-  else:
-    example = jnp.zeros((1, 4, recipe["sampling"]["num_persons"], skeleton.num_joints, 3))
+  model, ignore, rules = recipe.build_model(), list(table.IGNORE), table.RULES
+  example = jnp.zeros(found.example)
   abstract = jax.eval_shape(model.init, jax.random.key(0), example)
-  rules = table.RULES
   if drop_head:
     ignore += [rule.pattern for rule in rules if rule.target.startswith(HEAD)]
     rules = [rule for rule in rules if not rule.target.startswith(HEAD)]
@@ -274,33 +189,21 @@ def fill(tensors, table, recipe, source_skeleton: Skeleton, *, drop_head: bool) 
   if drop_head:
     init = jax.jit(lambda key: model.init(key, example)["params"]["head"])
     variables["params"]["head"] = jax.tree.map(np.asarray, init(jax.random.key(0)))
-  if recipe["model"]["name"] == "posec3d":
-    stem = variables["params"]["stem"]["conv"]
-    stem["kernel"] = reorder(stem["kernel"], theirs, ours)
-  return variables
+  return found.fit(variables)
 
 
-def reorder(kernel: np.ndarray, theirs: list, ours: list) -> np.ndarray:
-  """Brings a kernel's input channels to our order; one that is not among theirs gets the mean."""
-  if not set(ours) & set(theirs):
-    raise errors.ConfigError("--stem_from", expected="a layout with joints of ours", got="others")
-  mean = kernel.mean(-2)
-  channels = [kernel[..., theirs.index(x), :] if x in theirs else mean for x in ours]
-  return np.stack(channels, -2)
-
-
-def write(out: pathlib.Path, recipe: dict[str, Any], variables: dict[str, Any]) -> None:
+def write(out: pathlib.Path, recipe: Recipe, variables: dict[str, Any]) -> None:
   """Writes the run directory beside its place and gives it its name: it is there whole, or not."""
   out.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=out.parent) as folder:
     half = pathlib.Path(folder) / out.name
     with checkpoints.Checkpoints(half / "checkpoints") as saved:
       saved.save(0, variables, {})
-    launch.write(half / "recipe.json", recipe)
+    recipes.save(half, recipe)
     half.rename(out)
 
 
-def report(values, tensors, recipe, variables) -> None:
+def report(values, tensors, recipe: Recipe, variables, notes) -> None:
   count = len(jax.tree.leaves(variables))
   dropped = 2 if values.drop_head else 0
   print(f"{values.source}: {len(tensors)} tensors, {count - dropped} of them taken")
@@ -308,20 +211,18 @@ def report(values, tensors, recipe, variables) -> None:
   for kind, number in kinds.items():
     if kind != "float32":
       print(f"{number} of {kind}, which are now float32")
-  model, layout_name = recipe["model"], predict.recipe_skeleton(recipe).name
-  points = recipe["sampling"]["points"].replace("3d", " in 3-D")
+  (one,) = recipe.inputs.values()
+  model, points = recipe.model, one.points.replace("3d", " in 3-D")
   print(
-    f"{model['name']}, width {model['width']}, depths {model['depths']}; {values.stream} of "
-    f"{layout_name}, {points}; {model['num_classes']} classes"
+    f"{model['name']}, width {model['width']}, depths {model['depths']}; {recipe}, {points}; "
+    f"{model['num_classes']} classes"
   )
-  if values.stream == "limb" and (values.stem_from or layout_name) in posec3d.LIMBS:
-    print("limbs in the order of the configs of PYSKL and mmaction2, not of their code's default")
-  if values.stem_from:
-    print(f"first kernels by name from {values.stem_from}; joints that it has not: their mean")
+  for note in notes:
+    print(note)
   if values.drop_head:
     print("the classifier is new, and knows nothing before training")
-  if recipe["data"] is None:
-    height, width = recipe["frame_size"]
+  if recipe.data is None:
+    height, width = one.frame_size
     print(f"no --data: not to be evaluated; frames of {width} x {height} where a clip has no size")
   print(f"run directory: {values.out}")
 

@@ -87,8 +87,6 @@ CHOICES = {
   "sampling.kind": ("uniform", "interpolate", "linspace", "linear", "repeat"),
   "sampling.points": ("keypoints", "joints3d"),
   "sampling.style": ("mmaction2", "pyskl"),
-  "inputs.kind": ("joint", "limb"),
-  "inputs.stream": ("joint", "bone", "joint_motion", "bone_motion"),
   "optimizer.name": ("sgd", "adamw"),
   "optimizer.decay": ("all", "kernels"),
   "schedule.name": ("cosine", "step"),

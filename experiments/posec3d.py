@@ -9,9 +9,8 @@ The same command in the same work directory goes on where it stopped. Afterwards
   python -m experiments.predict --run=RUN --input=FILE
 """
 
-import functools
+import itertools
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 
@@ -20,18 +19,12 @@ from jaxmg import errors, inputs
 from jaxmg.data import readers
 from jaxmg.data.source import Source
 from jaxmg.models import posec3d
+from jaxmg.pretrained import posec3d as table
 from jaxmg.skeletons.topology import Skeleton
 
 
 def run(config, workdir: pathlib.Path) -> None:
-  trainer.run(
-    config, workdir, describe=describe, augment=augment, train_points=train_points(config)
-  )
-
-
-def train_points(config) -> str:
-  """Key points, unless bodies are turned in space before they are projected."""
-  return "joints3d" if config.augment.turn or config.augment.tilt else "keypoints"
+  trainer.run(config, workdir, describe=describe)
 
 
 def shows_its_joints3d(data: Source) -> bool:
@@ -46,44 +39,105 @@ def shows_its_joints3d(data: Source) -> bool:
   return False
 
 
-def describe(config, data: Source, skeleton: Skeleton) -> dict:
-  del skeleton
+def describe(config, data: Source, skeleton: Skeleton) -> tuple[dict, dict]:
+  """The model and the inputs of a config's recipe."""
   if config.sampling.points != "keypoints":
     got = config.sampling.points
     raise errors.ConfigError("--config.sampling.points", expected="keypoints", got=got)
-  if train_points(config) == "joints3d" and not shows_its_joints3d(data):
+  if (config.augment.turn or config.augment.tilt) and not shows_its_joints3d(data):
     got = f"{config.augment.turn:g} and {config.augment.tilt:g}"
     hint = f"{data.name} has no 3-D joints of which its key points are a camera's view"
     raise errors.ConfigError("--config.augment.turn and tilt", expected="0", got=got, hint=hint)
-  return {
-    "model": {
-      "name": config.model.name,
-      "num_classes": len(data.class_names),
-      **trainer.variant(config, "posec3d", posec3d.VARIANTS),
-      "dropout": config.model.dropout,
-    },
-    "inputs": {
-      "kind": config.inputs.kind,
-      "size": config.sampling.test_size,
-      "sigma": config.inputs.sigma,
-      "mirror": config.sampling.mirror and data.mirror,
-    },
+  model = {
+    "name": config.model.name,
+    "num_classes": len(data.class_names),
+    **trainer.variant(config, "posec3d", posec3d.VARIANTS),
+    "dropout": config.model.dropout,
   }
-
-
-def augment(config, recipe: dict, skeleton: Skeleton) -> Callable:
-  points = train_points(config)
-  render = functools.partial(
-    inputs.heatmap_inputs,
-    skeleton=skeleton,
-    points=points,
-    kind=config.inputs.kind,
-    size=config.inputs.size,
-    sigma=config.inputs.sigma,
-    mirror=recipe["inputs"]["mirror"],
-    **config.augment.to_dict(),
+  one = trainer.make_input(
+    config,
+    inputs.Heatmaps,
+    trainer.pose_fields(config, data, skeleton)
+    | config.inputs.to_dict()
+    | config.augment.to_dict()
+    | {"test_size": config.sampling.test_size},
   )
-  return lambda keys, batch: render(batch[points], batch["frame_size"], keys=keys)
+  return model, {"pose": one}
+
+
+STREAMS = ("joint", "limb")
+
+
+def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> trainer.Weights:
+  """What a file of PYSKL's or mmaction2's weights is, by the `shapes` of our parameters.
+
+  `find_layout(fits)` returns our skeleton, or that which a flag names.
+  """
+  channels, width = shapes["params/stem/conv/kernel"][-2:]
+
+  def fits(skeleton):
+    return len(input_channels(skeleton, values.stream)) == channels
+
+  skeleton = find_layout(fits)
+  theirs = find_layout(fits, flag="stem_from") if values.stem_from else skeleton
+  if not fits(theirs):
+    raise errors.CheckpointError(
+      f"{values.source}: {values.stream}s",
+      expected=f"{len(input_channels(theirs, values.stream))}, of {theirs.name}",
+      got=channels,
+      hint="weights of another layout: --stem_from says which",
+    )
+  depths = []
+  for stage in itertools.count(1):
+    blocks = (f"params/stage{stage}/block{i}/conv2/conv/kernel" for i in itertools.count())
+    depth = sum(1 for _ in itertools.takewhile(shapes.__contains__, blocks))
+    if not depth:
+      break
+    depths.append(depth)
+
+  def fit(variables):
+    stem = variables["params"]["stem"]["conv"]
+    names = input_channels(theirs, values.stream, published=True)
+    stem["kernel"] = reorder(stem["kernel"], names, input_channels(skeleton, values.stream))
+    return variables
+
+  notes = []
+  if values.stream == "limb" and theirs.name in table.LIMBS:
+    notes.append("limbs in the order of the configs of PYSKL and mmaction2, not of their code's")
+  if values.stem_from:
+    notes.append(f"first kernels by name from {theirs}; joints that it has not: their mean")
+  one = inputs.Heatmaps(
+    skeleton=skeleton,
+    frame_size=data.frame_size if data else trainer.NTU_FRAME_SIZE,
+    num_persons=data.num_persons if data else 2,
+    stream=values.stream,
+  )
+  return trainer.Weights(
+    model={"name": "posec3d", "width": width, "depths": depths, "dropout": 0.5},
+    inputs={"pose": one},
+    num_clips=10,
+    mirror=data.mirror if data else True,
+    example=(1, 2, 16, 16, len(input_channels(theirs, values.stream, published=True))),
+    fit=fit,
+    notes=tuple(notes),
+  )
+
+
+def input_channels(skeleton: Skeleton, stream: str, *, published: bool = False) -> list:
+  """What the channels of PoseC3D's input are, by names; in the order of `published` weights."""
+  if stream == "joint":
+    return list(skeleton.joints)
+  limbs = table.LIMBS.get(skeleton.name, skeleton.limbs) if published else skeleton.limbs
+  return [frozenset(skeleton.joints[v] for v in limb) for limb in limbs]
+
+
+def reorder(kernel: np.ndarray, theirs: list, ours: list) -> np.ndarray:
+  """Brings a kernel's input channels to our order; one that is not among theirs gets the mean."""
+  if not set(ours) & set(theirs):
+    raise errors.ConfigError("--stem_from", expected="a layout with joints of ours", got="others")
+  mean = kernel.mean(-2)
+  channels = [kernel[..., theirs.index(x), :] if x in theirs else mean for x in ours]
+  return np.stack(channels, -2)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from experiments import launch
-from jaxmg import errors, predict
+from jaxmg import errors, predict, recipe
 from jaxmg.data import readers
 from jaxmg.skeletons import topology
 
@@ -32,12 +32,10 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> None:
   layout = values.layout
-  if layout is None and (pathlib.Path(values.run) / "recipe.json").exists():
-    skeleton = predict.recipe_skeleton(predict.load_recipe(values.run))
-    if (
-      skeleton not in topology.SKELETONS.values()
-    ):  # a user's own: its joints are not to be guessed
-      layout = skeleton
+  if layout is None and pathlib.Path(values.run, recipe.FILE).exists():
+    for one in recipe.load(values.run).inputs.values():
+      if one.track == "pose" and one.skeleton not in topology.SKELETONS.values():
+        layout = one.skeleton  # a user's own: its joints are not to be guessed
   clip = readers.read(values.input, layout=layout)
   if values.frames:
     clip = part(clip, values.frames)

@@ -1,16 +1,14 @@
 """From a config to a training run: what all experiments share.
 
 An experiment says what is its own: `describe(config, data, skeleton)` gives the "model" and the
-"inputs" of the recipe (see `jaxmg.predict`), and `augment(config, recipe, skeleton)` the function
-`(keys, batch) -> model input` of the training step.
+"inputs" of the recipe (see `jaxmg.recipe`).
 """
 
 import functools
-import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,90 +16,88 @@ import numpy as np
 import optax
 
 from experiments import evaluate, launch
-from jaxmg import errors, predict
+from jaxmg import errors
+from jaxmg import recipe as recipes
 from jaxmg.data import embeddings, pipeline
 from jaxmg.data.source import Source
+from jaxmg.recipe import Recipe
 from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
 from jaxmg.training import checkpoints, loop, losses, optimizers, sharding, step
 
+NTU_FRAME_SIZE = (1080, 1920)  # of clips that come without one, for published weights
 
-def run(
-  config,
-  workdir: pathlib.Path,
-  *,
-  describe: Callable,
-  augment: Callable,
-  train_points: str | None = None,
-) -> None:
+
+class Weights(NamedTuple):
+  """What an experiment says of a file of another framework's weights; see `import_weights`."""
+
+  model: dict[str, Any]  # without the number of classes
+  inputs: dict[str, Any]
+  num_clips: int  # test views
+  mirror: bool
+  example: tuple[int, ...]  # the shape of what the network of the file is given
+  fit: Callable[[dict], dict] = lambda variables: variables  # to what ours is given
+  notes: tuple[str, ...] = ()  # lines to print
+
+
+def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
   """Trains the model of a config in a work directory, from where it stopped.
 
-  `train_points` is what training takes if not the recipe's points, with which it is evaluated.
+  `describe(config, data, skeleton)` returns the model and the inputs of the recipe.
   """
   mesh = sharding.data_mesh()
   check_batch_size(config, mesh)
   check_stage(config)
   data = Source(os.path.join(config.data.dir, config.data.name))
-  skeleton = find_skeleton(config, data)
-  recipe = make_recipe(config, data, skeleton) | describe(config, data, skeleton)
   table = label_embeddings(config, data)
-  if table is not None:
-    recipe["model"]["embedding_size"] = table.shape[1]
-  rows = data.rows("train", protocol=config.data.protocol, fold=recipe["data"]["fold"])
+  recipe = make_recipe(config, data, describe, table)
+  rows = data.rows("train", protocol=config.data.protocol, fold=recipe.data["fold"])
   classifier_only = config.stage == "classifier"
   trainable = ("head",) if classifier_only else None
-  stream = {
-    "skeleton": skeleton,
-    "kind": config.sampling.kind,
-    "num_frames": config.sampling.num_frames,
-    "num_persons": recipe["sampling"]["num_persons"],
-    "points": train_points or recipe["sampling"]["points"],
-    "crop": list(config.sampling.crop),
+  drawn = {
     "balanced": classifier_only,
     "batch_size": config.train.batch_size,
     "seed": config.train.seed,
   }
-  fingerprint = pipeline.fingerprint(data, rows, **stream)
+  inputs = launch.flatten(recipes.to_json(recipe)["inputs"])
+  fingerprint = pipeline.fingerprint(data, rows, **inputs, **drawn)
   if table is not None:
-    fingerprint["label embeddings"] = hashlib.sha256(table.tobytes()).hexdigest()[:16]
+    fingerprint["label embeddings"] = recipe.label_embeddings
   batches = pipeline.train_batches(
     data,
     rows,
+    recipe.inputs,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
-    **stream,
+    **drawn,
   )
 
   steps_per_epoch = len(rows) // config.train.batch_size
   optimizer, schedule, rate = make_optimizer(config, steps_per_epoch)
   counts = class_counts(data, rows, balanced=classifier_only)
 
-  model = predict.build_model(recipe, dtype=jnp.dtype(config.train.dtype))
-  augment = augment(config, recipe, skeleton)
+  model = recipe.build_model(jnp.dtype(config.train.dtype))
   train_step = step.make_train_step(
     model,
-    augment,
+    recipe.train_inputs,
     make_loss(config, counts, None if classifier_only else table),
     optimizer,
     accumulate=config.train.accumulate,
     ema_decay=config.train.ema,
     trainable=trainable,
   )
-  example = jax.eval_shape(
-    augment, jax.random.split(jax.random.key(0), 1), one_row(recipe, skeleton, stream["points"])
-  )
   init = functools.partial(
     step.init_train_state, model, optimizer, ema=config.train.ema > 0, trainable=trainable
   )
   init_key, train_key = jax.random.split(jax.random.key(config.train.seed))
-  state = sharding.on_host(init, init_key, np.zeros(example.shape, example.dtype))
+  example = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), recipe.example())
+  state = sharding.on_host(init, init_key, example)
 
   parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  what = recipe["inputs"].get("kind") or recipe["inputs"]["stream"]
   if jax.process_index() == 0:
     print(
       f"{data.name}{' (synthetic)' if data.synthetic else ''}: {len(rows)} training clips of "
-      f"{len(data.class_names)} classes; {what} of {skeleton}\n"
+      f"{len(data.class_names)} classes; {recipe}\n"
       f"{config.model.name} {config.model.variant}: {parameters:,} parameters\n"
       f"learning rate {config.optimizer.learning_rate:g} x batch {config.train.batch_size} / "
       f"{config.optimizer.reference_batch} = {rate:g}",
@@ -119,8 +115,8 @@ def run(
         state = with_weights(state, config.init_from, recipe, data, new=trainable or ())
       if jax.process_index() == 0:
         if table is not None:
-          np.save(workdir / predict.LABELS, table)
-        launch.write(workdir / "recipe.json", recipe)  # weights keep their recipe
+          np.save(workdir / recipes.LABELS, table)
+        recipes.save(workdir, recipe)  # weights keep their recipe
     loop.train(
       state,
       step.compile_train_step(train_step, mesh),
@@ -139,26 +135,43 @@ def run(
     )
 
 
-def make_recipe(config, data: Source, skeleton: Skeleton) -> dict:
-  """What prediction needs beside the weights, the model and its inputs (see `jaxmg.predict`)."""
+def make_recipe(config, data: Source, describe: Callable, table: np.ndarray | None) -> Recipe:
+  """What a run is, beside its weights; `table` are the label embeddings."""
+  model, inputs = describe(config, data, find_skeleton(config, data))
+  if table is not None:
+    model["embedding_size"] = table.shape[1]
+  return Recipe(
+    model=model,
+    inputs=inputs,
+    class_names=data.class_names,
+    num_clips=config.sampling.test_clips,
+    mirror=config.sampling.mirror and data.mirror,
+    data=describe_data(data, protocol=config.data.protocol, fold=parse_fold(config.data.fold)),
+    label_embeddings=None if table is None else recipes.table_digest(table),
+  )
+
+
+def pose_fields(config, data: Source, skeleton: Skeleton) -> dict[str, Any]:
+  """The fields that all inputs of poses have."""
   return {
-    "sampling": {
-      "kind": config.sampling.kind,
-      "num_frames": config.sampling.num_frames,
-      "num_clips": config.sampling.test_clips,
-      "num_persons": config.sampling.num_persons or data.num_persons,
-      "style": config.sampling.style,
-      "points": config.sampling.points or ("joints3d" if data.joints3d else "keypoints"),
-    },
-    "skeleton": describe_skeleton(skeleton),
-    **describe_data(data, protocol=config.data.protocol, fold=parse_fold(config.data.fold)),
+    "skeleton": skeleton,
+    "frame_size": data.frame_size,
+    "sampling": config.sampling.kind,
+    "num_frames": config.sampling.num_frames,
+    "num_persons": config.sampling.num_persons or data.num_persons,
+    "crop": config.sampling.crop,
+    "style": config.sampling.style,
   }
 
 
-def describe_skeleton(skeleton: Skeleton) -> str | dict:
-  """A layout in a recipe: the name of one of ours, or a user's own, written out."""
-  ours = skeleton in topology.SKELETONS.values()
-  return skeleton.name if ours else topology.to_json(skeleton)
+def make_input(config, kind: type, fields: dict[str, Any]) -> Any:
+  """An input with these fields; ConfigError where they cannot be."""
+  try:
+    return recipes.make(kind, fields)
+  except ValueError as error:
+    field = str(error).partition(":")[0]
+    sections = [name for name in ("inputs", "augment", "sampling") if field in config[name]]
+    raise errors.ConfigError(f"--config.{'.'.join([*sections[:1], str(error)])}") from error
 
 
 def describe_data(
@@ -166,17 +179,13 @@ def describe_data(
 ) -> dict:
   """A data set in a recipe."""
   return {
-    "class_names": list(data.class_names),
-    "frame_size": list(data.frame_size),
-    "data": {
-      "name": data.name,
-      "version": data.version,
-      "fingerprint": data.fingerprint(),
-      "directory": str(data.directory.resolve()),
-      "protocol": protocol,
-      "fold": fold,
-      "synthetic": data.synthetic,
-    },
+    "name": data.name,
+    "version": data.version,
+    "fingerprint": data.fingerprint(),
+    "directory": str(data.directory.resolve()),
+    "protocol": protocol,
+    "fold": fold,
+    "synthetic": data.synthetic,
   }
 
 
@@ -199,18 +208,8 @@ def variant(config, name: str, variants: dict[str, dict]) -> dict:
   return variants[config.model.variant]
 
 
-def one_row(recipe: dict, skeleton: Skeleton, points: str) -> dict:
-  """A batch of one clip, as shapes."""
-  sampling = recipe["sampling"]
-  shape = (1, sampling["num_frames"], sampling["num_persons"], skeleton.num_joints, 3)
-  return {
-    points: jax.ShapeDtypeStruct(shape, jnp.float32),
-    "frame_size": jax.ShapeDtypeStruct((1, 2), jnp.int32),
-  }
-
-
 def with_weights(
-  state: step.TrainState, run: str, recipe: dict, data: Source, *, new: Sequence[str] = ()
+  state: step.TrainState, run: str, recipe: Recipe, data: Source, *, new: Sequence[str] = ()
 ) -> step.TrainState:
   """The state with the weights of another run, which must be those of the very same model.
 
@@ -221,22 +220,21 @@ def with_weights(
   if pathlib.Path(run).is_file():
     hint = "PyTorch's weights: experiments.import_weights makes one"
     raise errors.CheckpointError(where, expected="a run directory", got="a file", hint=hint)
-  theirs, ours = predict.load_recipe(run), json.loads(json.dumps(recipe))
-  same = [("model", name) for name in ours["model"] if name not in ("dropout", "embedding_size")]
-  if new:
-    same += [("inputs", name) for name in ours["inputs"]]
-    same += [("sampling", name) for name in ("kind", "num_frames", "num_persons", "points")]
-  pairs = {f"{part}.{name}": (ours[part][name], theirs[part].get(name)) for part, name in same}
-  if new:
-    pairs["skeleton"] = (ours["skeleton"], theirs["skeleton"])
-  for name, (expected, got) in pairs.items():
-    if expected != got:
-      other = name == "model.num_classes"
-      hint = "of other classes: import_weights --drop_head" if other else None
-      place = f"{where}: {name.removeprefix('model.')}"
-      raise errors.CheckpointError(place, expected=expected, got=got, hint=hint)
+  theirs = recipes.load(run)
+  loose = ("dropout", "embedding_size")
+  ours, others = (
+    {name: x for name, x in one["model"].items() if name not in loose}
+    | (one["inputs"] if new else {})
+    for one in (seen_by(recipe), seen_by(theirs))
+  )
+  ours, others = launch.flatten(ours), launch.flatten(others)
+  for name in [*ours, *(others.keys() - ours.keys())]:
+    if ours.get(name) != others.get(name):
+      hint = "of other classes: import_weights --drop_head" if name == "num_classes" else None
+      expected, got = ours.get(name), others.get(name)
+      raise errors.CheckpointError(f"{where}: {name}", expected=expected, got=got, hint=hint)
   trained = pathlib.Path(run, "config.json").is_file()  # and not imported: those saw other data
-  if trained and (seen := held_out_clips(data, ours["data"], theirs["data"])):
+  if trained and (seen := held_out_clips(data, recipe.data, theirs.data)):
     expected = "weights that have not seen the clips held out here"
     raise errors.CheckpointError(where, expected=expected, got=f"{seen} trained on")
   found = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", "best")
@@ -257,6 +255,18 @@ def with_weights(
   if jax.process_index() == 0:
     print(f"begins with the weights of {run}", flush=True)
   return state.replace(**found, ema=found if state.ema else {})
+
+
+def seen_by(recipe: Recipe) -> dict[str, Any]:
+  """The model, and of its inputs the fields that must not change under trained weights."""
+  content = recipes.to_json(recipe)
+  return {
+    "model": content["model"],
+    "inputs": {
+      name: {field: content["inputs"][name][field] for field in ("kind", *one.SEEN)}
+      for name, one in recipe.inputs.items()
+    },
+  }
 
 
 def held_out_clips(data: Source, ours: dict, theirs: dict) -> int:
@@ -300,7 +310,7 @@ def label_embeddings(config, data: Source) -> np.ndarray | None:
   """The table that the second head learns, [K, D], or None."""
   if config.semantic.loss == "off":
     return None
-  learnt = pathlib.Path(config.init_from or "", predict.LABELS)
+  learnt = pathlib.Path(config.init_from or "", recipes.LABELS)
   if config.stage == "classifier" and learnt.is_file():  # what the head, which stays, has learnt
     return embeddings.from_npy(learnt, len(data.class_names))
   return embeddings.load(config.semantic.table, data.class_short_names, data.class_groups)

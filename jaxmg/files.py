@@ -2,11 +2,14 @@
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import os
 import pathlib
 import socket
+import stat
 from collections.abc import Iterator
+from typing import IO
 
 from jaxmg.errors import LockedError
 
@@ -68,22 +71,51 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
   """Makes a folder and holds its lock, a file that says who does; LockedError if another does."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
+  path = folder / LOCK
   with contextlib.ExitStack() as stack:
-    who = "another process"
     try:
-      lock = stack.enter_context(open(folder / LOCK, "a+"))
+      # Neither through a link nor into a pipe: what another put there stays as it is.
+      descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+      if error.errno == errno.ELOOP:
+        raise LockedError(f"{path}: expected a file, got a link") from error
+      raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+      os.close(descriptor)
+      raise LockedError(f"{path}: expected a file, got a pipe or a device")
+    lock = stack.enter_context(open(descriptor, "r+", encoding="utf-8", errors="replace"))
+    try:
       # The kernel releases it when the process dies, however it dies.
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      ours = os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / LOCK))
-    except BlockingIOError:
-      lock.seek(0)
-      ours, who = False, lock.read().strip() or who
-    except FileNotFoundError:  # another process has just ended, and removed or moved it
-      ours = False
-    if not ours:
-      raise LockedError(f"{folder} is in use by {who}")
-    lock.truncate(0)
-    now = datetime.datetime.now().isoformat(" ", "seconds")
-    print(f"pid {os.getpid()} on {socket.gethostname()} since {now}", file=lock, flush=True)
-    stack.callback((folder / LOCK).unlink, missing_ok=True)  # while it is held
+    except BlockingIOError as error:
+      who = lock.read().strip() or "another process"
+      raise LockedError(f"{folder} is in use by {who}") from error
+    if not _is_at(lock, path):  # another process has just ended, and removed or moved it
+      raise LockedError(f"{folder} is in use by another process")
+    stack.callback(lambda: path.unlink() if _is_at(lock, path) else None)  # while it is held
+    with naming(path):
+      lock.truncate(0)
+      now = datetime.datetime.now().isoformat(" ", "seconds")
+      print(f"pid {os.getpid()} on {socket.gethostname()} since {now}", file=lock, flush=True)
     yield
+
+
+def _is_at(file: IO, path: pathlib.Path) -> bool:
+  """Whether an open file still has this name."""
+  try:
+    return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
+  except FileNotFoundError:
+    return False
+
+
+def walk(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """All files below a folder, in order, those of linked folders too; a loop of links ends."""
+  seen = set()
+  for at, names, files in os.walk(folder, followlinks=True):
+    place = os.stat(at)
+    if (place.st_dev, place.st_ino) in seen:
+      names.clear()
+      continue
+    seen.add((place.st_dev, place.st_ino))
+    names.sort()
+    yield from (pathlib.Path(at, name) for name in sorted(files))

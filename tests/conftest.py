@@ -23,6 +23,26 @@ if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
   jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_device():
+  """Commands run on the first device, for which they compile sooner than for all eight."""
+  from jaxmg.training import sharding
+
+  original = sharding.data_mesh
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      sharding, "data_mesh", lambda devices=None: original(devices or jax.devices()[:1])
+    )
+    yield original
+
+
+@pytest.fixture
+def all_devices(one_device, monkeypatch):
+  from jaxmg.training import sharding
+
+  monkeypatch.setattr(sharding, "data_mesh", one_device)
+
+
 @pytest.fixture(scope="session")
 def prepare():
   """datasets/prepare.py, which is a script and no part of a package."""

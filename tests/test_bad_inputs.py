@@ -100,6 +100,7 @@ CONFIG, WORKDIR = (
 )
 
 
+@pytest.mark.usefixtures("all_devices")
 @rows(
   [
     ("B01", "model.varient=small", "did you mean --config.model.variant?"),
@@ -120,7 +121,7 @@ CONFIG, WORKDIR = (
     ("B01", "schedule.name=cosin", "expected cosine or step, got cosin"),
     ("B01", "sampling.kind=random", "interpolate or linspace or linear or repeat, got random"),
     ("B01", "sampling.style=mmaction3", "expected mmaction2 or pyskl, got mmaction3"),
-    ("B01", "inputs.kind=bone", "expected joint or limb, got bone"),
+    ("B01", "inputs.stream=bone", "expected joint or limb, got bone"),
     ("B01", "train.dtype=float33", "expected float32 or bfloat16, got float33"),
     ("B01", "data.fold=1-4", '--config.data.fold: expected like "0/4", got 1-4'),
     ("B02", "train.batch_size=abc", "--config.train.batch_size=abc: "),
@@ -626,7 +627,12 @@ def test_a_wrong_command_line_of_evaluation(sandbox, row, run):
     ("B01", ["--input={clip}"], 2, "--run is required"),
     ("B01", ["--run={run}", "--input={clip}", "--layout=coco71"], 2, "layout: "),
     ("B41", ["--run={run}", "--input={clip}", "--layout=coco17"], 3, "expected [T, M, 17, 3]"),
-    ("B41", ["--run={run}", "--input={hands}"], 3, "layout of the clip: "),
+    (
+      "B41",
+      ["--run={run}", "--input={hands}"],
+      3,
+      "the clip: source of skeleton coco17: expected ",
+    ),
     ("B16", ["--run=none", "--input={clip}"], 4, "none/recipe.json: expected a run directory"),
     (
       "B03",

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, launch, posec3d
-from jaxmg import predict, scores, skeletons
+from jaxmg import recipe, scores
 from jaxmg.data import pipeline, source
 from jaxmg.training import checkpoints, metrics, sharding, step
 from jaxmg.training import evaluate as evaluation
@@ -106,18 +106,14 @@ def test_a_checkpoint_moves_between_devices(runs, train, tmp_path, first, then):
 @pytest.fixture(scope="module")
 def evaluate_on(runs, data):
   """Evaluates the run on `rows` of the data set, on the first `count` devices."""
-  recipe = predict.load_recipe(runs[1])
-  predict_step = predict.build_predict_step(recipe, predict.build_model(recipe))
+  found = recipe.load(runs[1])
+  predict_step = found.predict_step(found.build_model())
   compiled = {count: step.compile_predict_step(predict_step, mesh(count)) for count in (1, 2, 8)}
   prepared, weights = source.Source(data / "nods"), variables(runs[1])
 
   def run(count, rows):
     batches = pipeline.test_batches(
-      prepared,
-      rows,
-      skeleton=skeletons.get(recipe["skeleton"]),
-      batch_size=8,
-      **recipe["sampling"],
+      prepared, rows, found.inputs, num_clips=found.num_clips, batch_size=8
     )
     return evaluation.evaluate(compiled[count], weights, batches, mesh=mesh(count))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from jaxmg import inputs, predict, skeletons
+from jaxmg import inputs, models, recipe, skeletons
 from jaxmg.data import batch as batches
 from jaxmg.training import losses, optimizers, sharding, step
 
@@ -16,7 +16,8 @@ SKELETON = skeletons.get("imigue22")
 CHANNELS = {"joint": 22, "limb": 21}
 KINDS = tuple(CHANNELS)
 # The tiny variant without its last stage: two have every kind of layer.
-MODEL = {"name": "posec3d", "num_classes": 3, "width": 4, "depths": (1, 1)}
+NAMES = ("nod", "shake", "wave")
+MODEL = {"num_classes": 3, "width": 4, "depths": (1, 1)}
 
 fake = functools.partial(batches.fake, num_joints=22)
 # Each program runs a few times, so that compiling it is what takes long.
@@ -59,19 +60,23 @@ def assert_exported_alike(function, compiler, *args):
 
 def heatmaps(batch, keys, kind, **options):
   return inputs.heatmap_inputs(
-    batch["keypoints"], batch["frame_size"], skeleton=SKELETON, kind=kind, keys=keys, **options
+    **{"pose": batch["pose"]["keypoints"], "frame_size": batch["pose"]["frame_size"]},
+    skeleton=SKELETON,
+    stream=kind,
+    keys=keys,
+    **options,
   )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_step_runs_on_every_platform(kind):
-  model = predict.build_model({"model": MODEL})
+  model = models.MODELS["posec3d"](**MODEL)
   schedule = optimizers.schedule("cosine", learning_rate=0.1, steps=10)
   optimizer = optimizers.optimizer("sgd", schedule, weight_decay=1e-3, clip_norm=40.0)
   options = dict(mirror=True, rotation=10.0, jitter=1.0, joint_dropout=0.1)
   train_step = step.make_train_step(
     model,
-    lambda keys, batch: heatmaps(batch, keys, kind, size=16, **options),
+    lambda keys, batch: (heatmaps(batch, keys, kind, size=16, **options), batch),
     losses.classification(label_smoothing=0.1),
     optimizer,
   )
@@ -95,16 +100,12 @@ def test_training_step_runs_on_every_platform(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_prediction_runs_on_every_platform(kind):
-  recipe = {
-    "sampling": {"points": "keypoints"},
-    "model": MODEL,
-    "inputs": {"kind": kind, "size": 16, "sigma": 0.6, "mirror": True},
-    "skeleton": "imigue22",
-  }
-  model = predict.build_model(recipe)
+  one = inputs.Heatmaps(SKELETON, (72, 128), stream=kind, test_size=16)
+  found = recipe.Recipe({"name": "posec3d"} | MODEL, {"pose": one}, NAMES, mirror=True)
+  model = found.build_model()
   example = jnp.zeros((1, 4, 16, 16, CHANNELS[kind]))
   variables = filled(jax.eval_shape(model.init, jax.random.key(0), example))
-  predict_step = predict.build_predict_step(recipe, model)
+  predict_step = found.predict_step(model)
   args = (variables["params"], variables["batch_stats"], fake(num_views=2))
   probabilities = assert_exported_alike(predict_step, step.compile_predict_step, *args)
   np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
@@ -113,15 +114,12 @@ def test_prediction_runs_on_every_platform(kind):
 @pytest.mark.parametrize("stream", ["joint", "bone_motion"])
 def test_prediction_from_a_graph_runs_on_every_platform(stream):
   size = {"width": 4, "depths": (1, 1)}
-  recipe = {
-    "model": {"name": "agcn", "num_classes": 3, "parents": SKELETON.parents, **size},
-    "sampling": {"points": "keypoints"},
-    "inputs": {"stream": stream, "mirror": True},
-    "skeleton": "imigue22",
-  }
-  model = predict.build_model(recipe)
+  agcn = {"name": "agcn", "num_classes": 3, "parents": SKELETON.parents, **size}
+  one = inputs.Graph(SKELETON, (72, 128), stream=stream)
+  found = recipe.Recipe(agcn, {"pose": one}, NAMES, mirror=True)
+  model = found.build_model()
   variables = filled(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 1, 22, 3))))
-  predict_step = predict.build_predict_step(recipe, model)
+  predict_step = found.predict_step(model)
   args = (variables["params"], variables["batch_stats"], fake(num_views=2))
   probabilities = assert_exported_alike(predict_step, step.compile_predict_step, *args)
   np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
@@ -129,7 +127,7 @@ def test_prediction_from_a_graph_runs_on_every_platform(stream):
 
 def test_gradient_from_key_points_to_loss_is_that_of_finite_differences():
   with jax.enable_x64(True):
-    model = predict.build_model({"model": MODEL}, dtype=jnp.float64)
+    model = models.MODELS["posec3d"](**MODEL, dtype=jnp.float64)
     loss_fn = losses.classification()
 
     @quick_jit
@@ -149,7 +147,7 @@ def test_gradient_from_key_points_to_loss_is_that_of_finite_differences():
     shapes = jax.eval_shape(model.init, jax.random.key(0), example)
     params, batch_stats = map(filled(shapes, np.float64).get, ("params", "batch_stats"))
     batch = fake()
-    batch["keypoints"] = batch["keypoints"].astype(np.float64)
+    batch["pose"]["keypoints"] = batch["pose"]["keypoints"].astype(np.float64)
     _, gradient = loss_and_gradient(params, batch_stats, batch)
     gradient = jax.tree.map(np.asarray, gradient)
 

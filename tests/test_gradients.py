@@ -108,7 +108,10 @@ def test_training_steps_are_those_of_pytorch():
   train_step = quick_jit(
     step.make_train_step(
       model,
-      lambda keys, batch: heatmaps.render_joints(batch["keypoints"], size=(12, 12), sigma=0.8),
+      lambda keys, batch: (
+        heatmaps.render_joints(batch["keypoints"], size=(12, 12), sigma=0.8),
+        batch,
+      ),
       losses.classification(),
       optimizer,
     )

@@ -14,11 +14,17 @@ ROOT = pathlib.Path(__file__).parents[1]
 ARROWS = {
   "jaxmg": "jaxmg.inputs jaxmg.models jaxmg.skeletons",
   "jaxmg.errors": "",
-  "jaxmg.inputs": "jax jaxmg.shapes jaxmg.skeletons",
+  "jaxmg.inputs": "jaxmg.inputs",
+  "jaxmg.inputs.graph": "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
+  "jaxmg.inputs.heatmaps": "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
+  "jaxmg.inputs.pose": "jax jaxmg.skeletons",
   "jaxmg.predict": (
-    "flax jax jaxmg.errors jaxmg.models jaxmg.inputs jaxmg.skeletons"
-    " jaxmg.data.batch jaxmg.data.embeddings jaxmg.data.readers"
+    "jax jaxmg.errors jaxmg.recipe jaxmg.data.embeddings jaxmg.data.readers"
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
+  ),
+  "jaxmg.recipe": (
+    "flax jax jaxmg.errors jaxmg.files jaxmg.inputs jaxmg.models jaxmg.skeletons.topology"
+    " jaxmg.training.step"
   ),
   "jaxmg.files": "jaxmg.errors",
   "jaxmg.pickles": "jaxmg.errors",
@@ -47,10 +53,7 @@ ARROWS = {
   "jaxmg.data.annotations": "jaxmg.errors jaxmg.pickles jaxmg.data.readers",
   "jaxmg.data.batch": "",
   "jaxmg.data.embeddings": "jaxmg.errors jaxmg.data.readers",
-  "jaxmg.data.pipeline": (
-    "grain jaxmg.errors jaxmg.data.batch jaxmg.data.source"
-    " jaxmg.skeletons.sampling jaxmg.skeletons.topology"
-  ),
+  "jaxmg.data.pipeline": "grain jaxmg.errors jaxmg.data.source",
   "jaxmg.data.prepared": (
     "tensorflow_datasets jaxmg.errors jaxmg.files jaxmg.progress jaxmg.data.readers"
     " jaxmg.data.recordings jaxmg.data.shards jaxmg.data.source jaxmg.skeletons.topology"
@@ -58,7 +61,7 @@ ARROWS = {
   "jaxmg.data.readers": "jaxmg.errors jaxmg.data.spreadsheets jaxmg.skeletons.topology [scipy]",
   "jaxmg.data.recordings": "jaxmg.errors jaxmg.data.readers",
   "jaxmg.data.shards": "array_record tensorflow_datasets jaxmg.errors jaxmg.files",
-  "jaxmg.data.source": "tensorflow_datasets jaxmg.errors jaxmg.skeletons.topology",
+  "jaxmg.data.source": "google tensorflow_datasets jaxmg.errors jaxmg.skeletons.topology",
   "jaxmg.data.spreadsheets": "[python_calamine]",
   # Arrays and callables: no data set, no skeleton, no particular model.
   "jaxmg.training": "",
@@ -75,7 +78,7 @@ ARROWS = {
   "jaxmg.training.step": "flax jax optax jaxmg.training.sharding",
   # Composition, and the only place for flags and configs; imported by itself alone.
   "experiments.ablate": (
-    "scipy jaxmg.errors jaxmg.predict jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
+    "scipy jaxmg.errors jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
     " experiments.launch experiments.plots experiments.trainer"
   ),
   "experiments.agcn": "jaxmg experiments.launch experiments.trainer",
@@ -92,16 +95,17 @@ ARROWS = {
   "experiments.fuse_scores": (
     "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics experiments.launch"
   ),
-  "experiments.import_weights": "absl jax jaxmg experiments.launch experiments.trainer",
+  "experiments.import_weights": (
+    "absl jax jaxmg experiments.agcn experiments.launch experiments.posec3d experiments.trainer"
+  ),
   "experiments.launch": (
     "absl jax ml_collections jaxmg.errors jaxmg.files jaxmg.training.sharding"
   ),
-  "experiments.plots": (
-    "jax jaxmg.inputs jaxmg.predict jaxmg.skeletons jaxmg.data.pipeline [matplotlib]"
-  ),
+  "experiments.plots": ("jax jaxmg.recipe jaxmg.skeletons jaxmg.data.pipeline [matplotlib]"),
   "experiments.posec3d": "jaxmg experiments.launch experiments.trainer",
   "experiments.predict": (
-    "absl jaxmg.errors jaxmg.predict jaxmg.data.readers jaxmg.skeletons.topology experiments.launch"
+    "absl jaxmg.errors jaxmg.predict jaxmg.recipe jaxmg.data.readers jaxmg.skeletons.topology"
+    " experiments.launch"
   ),
   "experiments.submit": "absl jaxmg.errors jaxmg.scores jaxmg.data.source experiments.launch",
   "experiments.trainer": "jax jaxmg optax experiments.evaluate experiments.launch",
@@ -112,12 +116,13 @@ ARROWS = {
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.compiled": (
     "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.launch experiments.posec3d"
-    " experiments.trainer jaxmg.data.readers jaxmg.predict jaxmg.skeletons jaxmg.training"
+    " experiments.trainer benchmarks.peers jaxmg.data.readers jaxmg.models jaxmg.recipe"
+    " jaxmg.training"
   ),
   "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",
   "benchmarks.hlo": "",
-  "benchmarks.loader": "benchmarks.timing jaxmg.data jaxmg.skeletons",
-  "benchmarks.peers": "flax jax benchmarks.timing jaxmg.pretrained jaxmg.training [torch]",
+  "benchmarks.loader": "benchmarks.timing jaxmg.data jaxmg.inputs jaxmg.skeletons",
+  "benchmarks.peers": "flax jax optax benchmarks.timing jaxmg.pretrained jaxmg.training [torch]",
   "benchmarks.posec3d": (
     "jax benchmarks.peers jaxmg.models jaxmg.pretrained [benchmarks.torch_posec3d]"
   ),
@@ -125,7 +130,7 @@ ARROWS = {
     "jax benchmarks.loader benchmarks.timing experiments.launch experiments.posec3d"
     " jaxmg.data.prepared"
   ),
-  "benchmarks.scale": "benchmarks.timing jaxmg.data jaxmg.skeletons",
+  "benchmarks.scale": "benchmarks.timing jaxmg.data jaxmg.inputs jaxmg.skeletons",
   "benchmarks.timing": "jax",
   "benchmarks.torch_agcn": "torch",
   "benchmarks.torch_posec3d": "torch",
@@ -135,11 +140,11 @@ ARROWS = {
   ),
   # Raw files to prepared data; imported by nothing. These folders are on the path as packages.
   "datasets.prepare": "etils jaxmg.errors jaxmg.data.prepared",
-  "datasets.imigue.imigue_dataset_builder": "jaxmg.errors jaxmg.data.prepared",
+  "datasets.imigue.imigue_dataset_builder": "jaxmg.errors jaxmg.files jaxmg.data.prepared",
   "datasets.pyskl_pickle.pyskl_pickle_dataset_builder": (
     "jaxmg.errors jaxmg.data.annotations jaxmg.data.prepared jaxmg.data.readers"
   ),
-  "datasets.smg.smg_dataset_builder": "jaxmg.errors jaxmg.data.prepared",
+  "datasets.smg.smg_dataset_builder": "jaxmg.errors jaxmg.files jaxmg.data.prepared",
   "datasets.synthetic_imigue.generate": "xlsxwriter jaxmg.errors jaxmg.skeletons.topology",
   "datasets.synthetic_imigue.synthetic_imigue_dataset_builder": (
     "imigue.imigue_dataset_builder synthetic_imigue.generate jaxmg.data.prepared"

@@ -20,7 +20,13 @@ WINDOW = np.exp(-0.5 * 3**2)
 
 # One shape in all tests: compiling takes longer than running.
 SEEDS = np.arange(8)  # of the clips' keys
-fake = functools.partial(batches.fake, batch_size=8, num_frames=2, num_persons=2, num_joints=22)
+
+
+def fake(**options):
+  shape = dict(batch_size=8, num_frames=2, num_persons=2, num_joints=22)
+  return batches.fake(**shape, **options)["pose"]
+
+
 fake_views = functools.partial(fake, num_views=2)
 
 
@@ -30,7 +36,7 @@ def render(batch, seeds=None, *, kind="joint", mirror=False, augmented=False):
     batch["keypoints"],
     batch["frame_size"],
     skeleton=SKELETON,
-    kind=kind,
+    stream=kind,
     size=SIZE,
     keys=None if seeds is None else jax.vmap(jax.random.key)(seeds),
     mirror=mirror,
@@ -42,7 +48,7 @@ def render(batch, seeds=None, *, kind="joint", mirror=False, augmented=False):
 def render_views(batch, *, skeleton=SKELETON, kind="joint"):
   """Four views, mirrored ones included: R B T H W C."""
   views = inputs.heatmap_views(batch["keypoints"], batch["frame_size"], size=SIZE, mirror=True)
-  draw = functools.partial(inputs.heatmap_view, skeleton=skeleton, kind=kind, size=SIZE)
+  draw = functools.partial(inputs.heatmap_view, skeleton=skeleton, stream=kind, size=SIZE)
   return jax.lax.map(draw, views)
 
 
@@ -201,7 +207,7 @@ def test_vmap_over_batches_is_one_longer_batch():
 
 
 def test_other_kind_is_refused():
-  with pytest.raises(ValueError, match='kind: expected "joint" or "limb", got \'bone\''):
+  with pytest.raises(ValueError, match='stream: expected "joint" or "limb", got \'bone\''):
     jax.eval_shape(functools.partial(render, kind="bone"), fake())
 
 

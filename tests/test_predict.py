@@ -1,12 +1,10 @@
 """Prediction from a run directory, beside the command (see experiments/test_posec3d.py)."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
 
-from jaxmg import errors, predict, skeletons
+from jaxmg import predict, recipe
 from jaxmg.data import pipeline, readers, source
 
 
@@ -31,16 +29,12 @@ def test_prediction_twice_is_the_same_to_the_bit(run, predictor, data):
 
 
 def test_clip_alone_is_predicted_as_among_64_others(run, predictor, data):
-  recipe = predict.load_recipe(run)
+  found = recipe.load(run)
   rows = np.arange(64) % len(data)
   (batch,) = pipeline.test_batches(
-    data,
-    rows,
-    skeleton=skeletons.get(recipe["skeleton"]),
-    batch_size=64,
-    **recipe["sampling"],
+    data, rows, found.inputs, num_clips=found.num_clips, batch_size=64
   )
-  predict_step = jax.jit(predict.build_predict_step(recipe, predict.build_model(recipe)))
+  predict_step = jax.jit(found.predict_step(found.build_model()))
   together = predict_step(**predictor._variables, batch=batch)
   for row in (0, 7, 23):
     np.testing.assert_allclose(predictor(clip(data, row)), together[row], rtol=0, atol=1e-5)
@@ -76,17 +70,3 @@ def test_odd_clips_have_finite_probabilities(predictor, data, edit):
   probabilities = predictor(readers.Clip(keypoints, data.skeleton))
   assert np.isfinite(probabilities).all()
   assert probabilities.sum() == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-  ("content", "message"),
-  [
-    ("{", "recipe.json: expected JSON"),
-    ("[]", "recipe.json: expected a recipe as training writes it, got no object"),
-    (json.dumps({"model": {}}), "got none of class_names, data, frame_size, inputs, sampling"),
-  ],
-)
-def test_file_that_is_no_recipe_is_refused(tmp_path, content, message):
-  (tmp_path / "recipe.json").write_text(content)
-  with pytest.raises(errors.CheckpointError, match=message):
-    predict.load_recipe(tmp_path)

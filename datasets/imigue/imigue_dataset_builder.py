@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 
+from jaxmg import files
 from jaxmg.data import prepared
 from jaxmg.errors import ConfigError, DataError
 
@@ -86,10 +87,10 @@ class Builder(prepared.Builder):
   subject_file = pathlib.Path(__file__).with_name("imigue_video_to_subject.json")
 
   def __init__(self, *, raw, layout=None, **kwargs):
-    paths = sorted(pathlib.Path(raw).rglob("*.*"))
-    files = {name: _by_video(paths, pattern) for name, pattern in LAYOUTS.items()}
-    self.skeleton = _choose_layout(raw, files, layout)
-    self.files = files[self.skeleton]
+    paths = sorted(files.walk(raw))
+    found = {name: _by_video(paths, pattern) for name, pattern in LAYOUTS.items()}
+    self.skeleton = _choose_layout(raw, found, layout)
+    self.files = found[self.skeleton]
     self.label_files = _by_video(paths, r"(\d+)_label\.csv")
     self.label_tables = [path for path in paths if re.fullmatch(r"labels_\d+\.csv", path.name)]
     super().__init__(raw=raw, layout=layout, **kwargs)

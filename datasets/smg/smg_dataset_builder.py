@@ -6,6 +6,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from jaxmg import files
 from jaxmg.data import prepared
 from jaxmg.errors import DataError
 
@@ -108,7 +109,7 @@ class Builder(prepared.Builder):
   def _files(self, kind: str) -> dict[int, pathlib.Path]:
     """The first file of each sample, wherever it lies."""
     found = {}
-    for path in sorted(self.raw.rglob(f"Sample*_{kind}.csv")):
+    for path in sorted(files.walk(self.raw)):
       if match := re.fullmatch(rf"Sample(\d+)_{kind}\.csv", path.name):
         found.setdefault(int(match[1]), path)
     return found

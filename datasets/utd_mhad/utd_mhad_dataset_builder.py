@@ -82,9 +82,11 @@ class Builder(prepared.Builder):
   def recordings(self):
     folder = self.raw / "Skeleton" if (self.raw / "Skeleton").is_dir() else self.raw
     found = {}
-    for path in folder.glob("*_skeleton.mat"):
+    for path in sorted(folder.glob("*_skeleton.mat")):
       if match := re.fullmatch(r"a(\d+)_s(\d+)_t(\d+)_skeleton\.mat", path.name):
-        found[tuple(map(int, match.groups()))] = path
+        other = found.setdefault(tuple(map(int, match.groups())), path)
+        if other != path:
+          raise DataError(path, expected="one file of each recording", got=f"{other.name} as well")
     if not found:
       raise DataError(folder, expected="files a1_s1_t1_skeleton.mat ...", got="none")
     for numbers, path in sorted(found.items()):

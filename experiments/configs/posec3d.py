@@ -26,11 +26,12 @@ IMIGUE = dict(
   reference_batch=32,
   clip_norm=ml_collections.config_dict.placeholder(float),  # none
   small_epochs=20,
+  small_ema=0.0,
 )
 DATASETS = {
   "imigue": IMIGUE,
   # Its csv files hold no face.
-  "synthetic_imigue": IMIGUE | dict(recipe_a_skeleton="imigue22", small_epochs=12),
+  "synthetic_imigue": IMIGUE | dict(recipe_a_skeleton="imigue22", small_epochs=12, small_ema=0.98),
   "smg": IMIGUE | dict(skeleton="kinect25", recipe_a_skeleton="kinect25"),
   # PYSKL's recipe for NTU-60, longer. Left and right are classes: its index forbids mirroring.
   "utd_mhad": dict(
@@ -41,6 +42,7 @@ DATASETS = {
     learning_rate=0.4,
     reference_batch=256,
     small_epochs=70,
+    small_ema=0.0,
     clip_norm=40.0,
   ),
 }
@@ -86,7 +88,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     style="mmaction2",
   )
   config.inputs = dict(
-    kind="limb" if stream in ("limb", "recipe_a_limb") else "joint", size=56, sigma=0.6
+    stream="limb" if stream in ("limb", "recipe_a_limb") else "joint", size=56, sigma=0.6
   )
   config.augment = dict(
     crop_area=(0.56, 1.0),
@@ -141,7 +143,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     )
     config.schedule.update(epochs=dataset["small_epochs"], warmup_epochs=1.0)
     # The training clips have a long tail, and the figure is the mean over classes.
-    config.train.update(batch_size=16, label_smoothing=0.1, logit_adjustment=1.0)
+    config.train.update(
+      batch_size=16, label_smoothing=0.1, logit_adjustment=1.0, ema=dataset["small_ema"]
+    )
     if name == "utd_mhad":  # few subjects, in 3-D: docs/recipe_a.md
       config.model.variant = "small-strided"
       config.sampling.test_size = 32

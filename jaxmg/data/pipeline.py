@@ -1,58 +1,49 @@
 # ruff: noqa: PT028 (test_batches is not a test)
-"""Rows of a prepared directory -> batches (see `batch`): shuffle, read, select, sample, stack.
+"""Rows of a prepared directory -> batches (see `batch`): shuffle, read by the inputs, stack.
 
 Host work only, and little of it: what changes shapes or indices. A batch is a function of its
 number, so the state of an iterator is one integer, whatever the number of threads and processes.
 """
 
-import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
 import numpy as np
 from jaxtyping import Integer
 
-from jaxmg.data import batch
-from jaxmg.data.source import Source
+from jaxmg.data.source import Source, Track
 from jaxmg.errors import ConfigError, DataError
-from jaxmg.skeletons import sampling
-from jaxmg.skeletons.topology import Skeleton
 
 
 def train_batches(
   source: Source,
   rows: Integer[np.ndarray, " rows"],
+  inputs: Mapping[str, Any],
   *,
-  skeleton: Skeleton,
-  kind: str,
-  num_frames: int,
-  num_persons: int,
-  points: str = "keypoints",
-  crop: Sequence[float] = (1.0, 1.0),
   balanced: bool = False,
   batch_size: int,
   seed: int,
   process_index: int = 0,
   process_count: int = 1,
   num_threads: int = 2,
-) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+) -> grain.DatasetIterator[dict[str, Any]]:
   """Returns an endless iterator over batches of `rows`, shuffled anew in every epoch.
 
   Epochs follow each other without a seam, so every clip comes once per epoch and no batch is short.
   With `balanced`, it is every class that has clips that comes once in as many clips as there are
   such classes, by one of its clips, drawn at random.
-  Sampling draws from (seed, epoch, row); `kind`, `num_frames` and `crop` are those of
-  `sampling.sample`. `points` is the array to take, "keypoints" or "joints3d". `batch_size` counts
-  all processes: theirs, one behind the other, are the batch of a single process. `get_state()`
-  counts batches: a state fits any number of processes, but knows nothing of the source, rows and
-  options that it was made with; `fingerprint` does.
+  Every one of the `inputs` (`jaxmg.inputs`) of a clip draws from (seed, epoch, row), so that what
+  each draws first, its cut in time, is the same for all. `batch_size` counts all processes: theirs,
+  one behind the other, are the batch of a single process. `get_state()` counts batches: a state
+  fits any number of processes, but knows nothing of the source, rows and options that it was made
+  with; `fingerprint` does.
 
   Raises:
     DataError: fewer rows than a batch takes; while iterating, a clip that cannot be used.
-    ConfigError: a batch size that the processes cannot share, or a skeleton or points that the
-      source lacks.
+    ConfigError: a batch size that the processes cannot share, or an input that cannot be taken
+      from the source.
   """
   if len(rows) < batch_size:
     raise DataError(
@@ -61,7 +52,7 @@ def train_batches(
       got=str(len(rows)),
       hint="choose a smaller batch size",
     )
-  take = _selection(source, skeleton, points, num_persons)
+  tracks = _tracks(source, inputs)
   share = _share(batch_size, process_count)
 
   labels = source.labels[rows]
@@ -73,12 +64,12 @@ def train_batches(
 
   def load(position: int, row: int) -> dict[str, Any]:
     epoch = position // len(drawn)
-    rng = np.random.default_rng((seed, epoch, row))
-
-    def sample(pose):
-      return sampling.sample(pose, kind=kind, num_frames=num_frames, rng=rng, crop=crop)
-
-    return _load(source, row, points, lambda pose: sample(take(pose)))
+    return _load(
+      source,
+      row,
+      tracks,
+      lambda name, record: inputs[name].read(record, np.random.default_rng((seed, epoch, row))),
+    )
 
   order = grain.MapDataset.source(drawn.tolist()).seed(seed).shuffle().repeat()
   if balanced:
@@ -90,21 +81,16 @@ def train_batches(
 def test_batches(
   source: Source,
   rows: Integer[np.ndarray, " rows"],
+  inputs: Mapping[str, Any],
   *,
-  skeleton: Skeleton,
-  kind: str,
-  num_frames: int,
   num_clips: int,
-  num_persons: int,
-  points: str = "keypoints",
-  style: str = "mmaction2",
   batch_size: int,
   first_batch: int = 0,
   process_index: int = 0,
   process_count: int = 1,
   num_threads: int = 2,
 ) -> grain.IterDataset[dict[str, np.ndarray]]:
-  """Returns an iterable over batches of `rows` in their order, with a views axis of `num_clips`.
+  """Returns an iterable over batches of `rows` in their order, each of `num_clips` test clips.
 
   The last batch is filled with copies of the last clip whose mask is False: they are as finite as
   the rest, and whoever writes scores by row writes the same ones again. Processes as in training.
@@ -116,17 +102,14 @@ def test_batches(
   """
   if len(rows) == 0:
     raise DataError(f"{source.directory}: clips to evaluate", expected="at least 1", got="0")
-  take = _selection(source, skeleton, points, num_persons)
+  tracks = _tracks(source, inputs)
   share = _share(batch_size, process_count)
   padded = np.append(rows, np.repeat(rows[-1], -len(rows) % batch_size))
 
-  def sample(pose):
-    return sampling.sample_test(
-      pose, kind=kind, num_frames=num_frames, num_clips=num_clips, style=style
-    )
-
   def load(position: int, row: int) -> dict[str, Any]:
-    clip = _load(source, row, points, lambda pose: sample(take(pose)))
+    clip = _load(
+      source, row, tracks, lambda name, record: inputs[name].read_test(record, num_clips)
+    )
     return clip | {"mask": np.bool_(position < len(rows))}
 
   clips = grain.MapDataset.source(padded.tolist()).map_with_index(load)
@@ -135,31 +118,27 @@ def test_batches(
 
 
 def fingerprint(
-  source: Source,
-  rows: Integer[np.ndarray, " rows"],
-  *,
-  skeleton: Skeleton,
-  **options: Any,
+  source: Source, rows: Integer[np.ndarray, " rows"], **options: Any
 ) -> dict[str, Any]:
   """Returns what the batches of `train_batches` with these arguments depend on, by name."""
   return {
     "data": source.fingerprint(),
     "rows": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16],
     "number of rows": len(rows),
-    "skeleton": skeleton.name,
     **options,
   }
 
 
-def _selection(source: Source, skeleton: Skeleton, points: str, num_persons: int) -> Callable:
-  if points not in ("keypoints", "joints3d") or (points == "joints3d" and not source.joints3d):
-    have = "keypoints or joints3d" if source.joints3d else "keypoints"
-    raise ConfigError(f"{source.directory}: points", expected=have, got=points)
-  try:
-    joints = skeleton.indices_in(source.skeleton)
-  except ValueError as error:
-    raise ConfigError(f"{source.directory}: {error}") from error
-  return functools.partial(batch.select, joints=joints, num_persons=num_persons, points=points)
+def _tracks(source: Source, inputs: Mapping[str, Any]) -> dict[str, Track]:
+  """The track that each input reads; ConfigError for one that it cannot be taken from."""
+  found = {}
+  for name, one in inputs.items():
+    found[name] = source.track(one.track)
+    try:
+      one.check(found[name].about)
+    except ValueError as error:
+      raise ConfigError(f"{source.directory}: {error}") from error
+  return found
 
 
 def _share(batch_size: int, process_count: int) -> int:
@@ -180,18 +159,10 @@ def _batches(
 
 
 def _load(
-  source: Source, row: int, points: str, prepare: Callable[[np.ndarray], np.ndarray]
+  source: Source, row: int, tracks: Mapping[str, Track], read: Callable[[str, Any], Any]
 ) -> dict[str, Any]:
   try:
-    record = source[row]
-    pose = prepare(record[points])
+    parts = {name: read(name, track.read(row)) for name, track in tracks.items()}
   except Exception as error:  # whatever it is, it came from this clip, and Grain does not say so
     raise DataError(f"{source.directory}: clip {source.ids[row]!r}: {error}") from error
-  return {
-    points: pose.astype(np.float32, copy=False),
-    "num_frames": source.num_frames[row],
-    "frame_size": record["frame_size"],
-    "label": source.labels[row],
-    "clip": np.int32(row),
-    "mask": np.bool_(True),
-  }
+  return parts | {"label": source.labels[row], "clip": np.int32(row), "mask": np.bool_(True)}

@@ -34,6 +34,7 @@ import pathlib
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -106,10 +107,26 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
       self.skeleton_definition = None if ours else topology.to_json(self._skeleton)
     except ValueError as error:
       raise ConfigError(f"{self.name}: {error}") from error
+    self._check_declared()
     if layout not in (None, str(self.skeleton)):
       raise ConfigError("layout", expected=self.skeleton, got=layout)
     self.notes: list[str] = []  # what was left out or cut, for the index
     super().__init__(data_dir=data_dir, file_format="array_record")
+
+  def _check_declared(self) -> None:
+    """Raises DataError for what would only be noticed when all is written."""
+    names, size = self.class_names, self.frame_size
+    texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    distinct = "a tuple of one and more different texts"
+    for field, right, expected in (
+      ("class_names", texts and 0 < len(names) == len(set(names)), distinct),
+      ("num_persons", isinstance(self.num_persons, int) and self.num_persons > 0, "1 or more"),
+      ("frame_size", len(size) == 2 and min(size) > 0, "height and width above 0"),
+      ("class_short_names", _fits(self.class_short_names, names), "a text for each class"),
+      ("class_groups", _fits(self.class_groups, names), "a text for each class"),
+    ):
+      if not right:
+        raise DataError(f"{self.name}: {field}", expected=expected, got=getattr(self, field))
 
   def recordings(self) -> Iterable[tuple[Any, Any]]:
     """Yields what is read by itself, in the order of the rows.
@@ -152,9 +169,12 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     num_persons, last = clip.keypoints.shape[1], len(self.class_names) - 1
     whole = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
     name = "1 to 200 printable bytes that are no path"
+    plain = "no blanks around it, and NFC (two that look alike are two)"
     for field, right, expected, got in (
       ("id", _is_name(example.id), name, "another"),
+      ("id", _is_plain(example.id), plain, "another"),
       ("subject", _is_name(example.subject), name, repr(example.subject)),
+      ("subject", _is_plain(example.subject), plain, repr(example.subject)),
       ("video", _is_name(video), name, repr(video)),
       (
         "label",
@@ -186,9 +206,16 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     return record
 
 
-def by_subject(*, train: Collection[str]) -> Protocol:
-  """The protocol that trains on these subjects and tests on all others."""
-  return lambda clip: "train" if clip["subject"] in train else "test"
+def _fits(texts: Any, names: Collection[str]) -> bool:
+  return texts is None or (len(texts) == len(names) and all(isinstance(x, str) for x in texts))
+
+
+def by_subject(*, train: Iterable[Any]) -> Protocol:
+  """The protocol that trains on these subjects, named by texts, and tests on all others."""
+  names = frozenset([train] if isinstance(train, str) else train)
+  if wrong := [name for name in names if not isinstance(name, str)]:
+    raise ConfigError("by_subject: train", expected="texts, as subjects are", got=wrong[0])
+  return lambda clip: "train" if clip["subject"] in names else "test"
 
 
 def directory(builder: type[Builder], data_dir: str | pathlib.Path) -> pathlib.Path:
@@ -286,10 +313,10 @@ def _check_place(path: pathlib.Path, part: pathlib.Path) -> None:
 
 def _check_part(builder: type[Builder], part: pathlib.Path) -> None:
   """Raises ConfigError for a file in an unfinished set that was not made here."""
-  ours = {INDEX, shards.JOURNAL, files.LOCK, *shards.INFO}
-  shard = re.compile(rf"\.part\..*|{builder.name}-{shards.SPLIT}\..*")
+  ours = "|".join(map(re.escape, (INDEX, shards.JOURNAL, files.LOCK, *shards.INFO)))
+  ours = re.compile(rf"(\.part\.)?({ours})|{builder.name}-{shards.SPLIT}\.array_record-\d+")
   for other in sorted(part.iterdir()):
-    if other.name not in ours and not shard.fullmatch(other.name):
+    if not ours.fullmatch(other.name) or other.is_symlink() or not other.is_file():
       raise ConfigError(part, expected="parts of the set alone", got=other.name, hint=_MOVE)
 
 
@@ -380,29 +407,49 @@ def _plan(made: Builder) -> tuple[list[recordings.Recording], list[str]]:
 
 def _identities(made: Builder, plan: list[recordings.Recording]) -> list[str]:
   """For each recording, a hash of what it and those before it are made of: files and code."""
-  code = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
-  parts = ("jaxmg.data.", "jaxmg.skeletons.", "jaxmg.pickles")
-  used = {file for name, file in code.items() if file and name.startswith(parts)}
+  code = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
   builders = {cls.__module__ for cls in type(made).__mro__ if issubclass(cls, Builder)}
-  folders = {os.path.dirname(code[name]) for name in builders if code.get(name)}
-  # A builder, and what it imports from beside it.
-  used |= {file for file in code.values() if file and os.path.dirname(file) in folders}
-  text = [pathlib.Path(file).read_text(encoding="utf-8") for file in sorted(used)]
-  text += [repr(made._skeleton), repr(made.info.features), repr(_declared(made))]
+  folders = {os.path.dirname(code.get(name, "")) for name in builders}
+  parts = ("jaxmg.skeletons.", "jaxmg.pickles")
+  # A builder, and what it imports from beside it: for ours, that is jaxmg.data.
+  used = {
+    file
+    for name, file in code.items()
+    if os.path.dirname(file) in folders or name.startswith(parts)
+  }
+  running = hashlib.sha256(_canonical(_declared(made)))
+  if not all(os.path.isfile(code.get(name, "")) for name in builders):
+    running.update(os.urandom(16))  # a notebook's code cannot be compared: begin again
+  for file in sorted(filter(os.path.isfile, used)):
+    running.update(pathlib.Path(file).read_bytes())
   if made.is_format:
-    text.append(recordings.stamp(made.raw))
-  running = hashlib.sha256("\n".join(text).encode())
+    running.update(recordings.stamp(made.raw).encode())
   found = []
   for one in plan:
-    running.update(f"{one.stamp()}\n{one.known!r}\n{one.notes}\n".encode())
+    running.update(_canonical([one.stamp(), one.known, one.notes]))
     found.append(running.hexdigest())
   return found
 
 
+def _canonical(value: Any) -> bytes:
+  """Bytes that are equal for equal values in every process: `repr` shortens arrays, and a set has
+  another order each time.
+  """
+  if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+    return f"{value.dtype}{value.shape}".encode() + value.tobytes()
+  if isinstance(value, Mapping):
+    return b"{%b}" % b",".join(_canonical(key) + b":" + _canonical(x) for key, x in value.items())
+  if isinstance(value, set | frozenset):
+    return b"{%b}" % b",".join(sorted(map(_canonical, value)))
+  if isinstance(value, list | tuple):
+    return b"[%b]" % b",".join(map(_canonical, value))
+  return repr(value).encode("utf-8", "surrogatepass")
+
+
 def _made_of(raw: pathlib.Path) -> str:
   """Which file or folder a set named by it was made of."""
-  files = [raw] if raw.is_file() else [path for path in raw.rglob("*") if path.is_file()]
-  return f"{raw.name} of {sum(path.stat().st_size for path in files)} bytes"
+  paths = [raw] if raw.is_file() else files.walk(raw)
+  return f"{raw.name} of {sum(path.stat().st_size for path in paths if path.is_file())} bytes"
 
 
 def _index(builder: Builder, clips: Mapping[str, list]) -> dict[str, Any]:
@@ -415,7 +462,9 @@ def _index(builder: Builder, clips: Mapping[str, list]) -> dict[str, Any]:
     "notes": builder.notes,
     "clips": clips,
     "shared_subjects": list(builder.shared_subjects),
-    "protocols": {name: _rows(protocol, clips) for name, protocol in builder.protocols.items()},
+    "protocols": {
+      name: _rows(name, protocol, clips) for name, protocol in builder.protocols.items()
+    },
   }
 
 
@@ -438,12 +487,16 @@ def _declared(builder: Builder) -> dict[str, Any]:
   }
 
 
-def _rows(protocol: Protocol, clips: Mapping[str, list]) -> dict[str, list[int]]:
+def _rows(name: str, protocol: Protocol, clips: Mapping[str, list]) -> dict[str, list[int]]:
   rows = {"train": [], "test": []}
   for row, values in enumerate(zip(*clips.values(), strict=True)):
     split = protocol(dict(zip(clips, values, strict=True)))
-    if split is not None:
-      rows[split].append(row)
+    if split is None:
+      continue
+    if split not in ("train", "test"):
+      expected = "train, test or None for each clip"
+      raise DataError(f"protocol {name!r}", expected=expected, got=repr(split))
+    rows[split].append(row)
   return rows
 
 
@@ -452,3 +505,8 @@ def _is_name(text: Any) -> bool:
   if not (isinstance(text, str) and text.isprintable() and 0 < len(text.encode()) <= 200):
     return False
   return text[0] not in ".~" and not set(text) & set("/\\")
+
+
+def _is_plain(text: Any) -> bool:
+  """Whether no other text looks the same."""
+  return not isinstance(text, str) or text == text.strip() == unicodedata.normalize("NFC", text)

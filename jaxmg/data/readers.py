@@ -22,7 +22,8 @@ import json
 import pathlib
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -97,6 +98,12 @@ class Clip:
       object.__setattr__(self, "joints3d", joints3d)
     if self.frame_size is not None and not all(side > 0 for side in self.frame_size):
       raise DataError("frame_size", expected="height and width above 0", got=self.frame_size)
+
+  def record(self) -> dict[str, Any]:
+    """The clip as an input of poses reads it (`jaxmg.inputs`)."""
+    found = {"layout": topology.get(self.layout), "frame_size": self.frame_size}
+    arrays = {"keypoints": self.keypoints, "joints3d": self.joints3d}
+    return found | {name: array for name, array in arrays.items() if array is not None}
 
   def cut(self, first: int, last: int) -> "Clip":
     """The frames from `first` to `last`, both counted from 0, and both in the part.
@@ -230,7 +237,7 @@ def _read_csv(path: pathlib.Path, layout: Layout | None) -> Clip:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # numpy warns of an empty file; the error below says it
       try:
-        table = np.loadtxt(file, delimiter=",", comments=None, ndmin=2)
+        table = np.loadtxt(_lines(file), delimiter=",", comments=None, ndmin=2)
       except ValueError as error:
         text = str(error).split(";")[0]  # what follows is advice on loadtxt
         # In some of its messages the first row is row 0, though the first column is column 1.
@@ -464,13 +471,25 @@ def _place(field: str, index: tuple[int, ...]) -> str:
   return f"{field}: " + ", ".join(f"{name} {i}" for name, i in zip(names, index, strict=False))
 
 
+def _lines(file: Iterable[str]) -> Iterator[str]:
+  """The lines up to the empty ones at the end; an empty one before is a frame that is lost."""
+  empty = None
+  for number, line in enumerate(file, 1):
+    if not line.strip():
+      empty = empty or number
+    elif empty:
+      raise DataError(f"row {empty}", expected="a frame", got="an empty line")
+    else:
+      yield line
+
+
 def _is_header(cells: list[str]) -> bool:
   """Whether a first row has names, or numbers its columns, as pandas does.
 
   Any other one is data, of which a cell may be damaged.
   """
   columns = [str(i) for i in range(len(cells))]
-  named = cells[0][:1].isalpha() and not _is_number(cells[0])
+  named = cells[0][:1].isalpha() and not any(map(_is_number, cells))
   return named or (len(cells) > 1 and cells[1:] in (columns[:-1], columns[1:]))
 
 

@@ -5,8 +5,8 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,6 +15,17 @@ from jaxtyping import Int64
 
 from jaxmg.errors import DataError
 from jaxmg.skeletons import topology
+
+
+class Track(NamedTuple):
+  """One kind of data of the clips of a prepared set.
+
+  `about` is what an input must know of it before it is read (`check`), and `read(row)` returns the
+  record of a clip, as the inputs of `jaxmg.inputs` read it.
+  """
+
+  about: Mapping[str, Any]
+  read: Callable[[int], Mapping[str, Any]]
 
 
 class Source:
@@ -41,7 +52,9 @@ class Source:
         topology.from_json(definition) if definition else topology.get(index["skeleton"])
       )
       self.skeleton: str = self.layout.name
-      self.class_names: tuple[str, ...] = tuple(index["class_names"])
+      self.class_names: tuple[str, ...] = _texts(index["class_names"], len(index["class_names"]))
+      if not self.class_names:
+        raise ValueError("expected names of classes, got none")
       short_names, groups = index.get("class_short_names"), index.get("class_groups")
       self.class_short_names: tuple[str, ...] = (
         self.class_names if short_names is None else _texts(short_names, len(self.class_names))
@@ -49,24 +62,32 @@ class Source:
       self.class_groups: tuple[str, ...] | None = (
         None if groups is None else _texts(groups, len(self.class_names))
       )
-      self.mirror: bool = index["mirror"]
+      self.mirror: bool = _truth(index["mirror"])
       self.num_persons: int = int(_integers([index["num_persons"]], np.int32)[0])
-      self.frame_size: tuple[int, int] = tuple(index["frame_size"])
+      height, width = _integers(index["frame_size"], np.int32).tolist()
+      self.frame_size: tuple[int, int] = (height, width)
       self.fps: float | None = index["fps"]
-      self.synthetic: bool = index["synthetic"]
+      self.synthetic: bool = _truth(index["synthetic"])
       self.protocols: dict[str, dict[str, np.ndarray]] = {
         name: {split: _integers(rows[split], np.int64) for split in ("train", "test")}
         for name, rows in index["protocols"].items()
       }
       # Protocols across cameras show the same subjects on both sides.
       self.shared_subjects: tuple[str, ...] = tuple(index.get("shared_subjects", ()))
-      self.ids: tuple[str, ...] = tuple(clips["id"])
+      self.ids: tuple[str, ...] = _texts(clips["id"], len(clips["id"]))
       self.labels = _integers(clips["label"], np.int32)
-      self.subjects = np.array(clips["subject"], str)
-      self.videos = np.array(clips["video"], str)
+      self.subjects = np.array(_texts(clips["subject"], len(self.ids)), str)
+      self.videos = np.array(_texts(clips["video"], len(self.ids)), str)
       self.num_frames = _integers(clips["num_frames"], np.int32)
-      self.digests = np.array(clips["digest"], str)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+      self.digests = np.array(_texts(clips["digest"], len(self.ids)), str)
+    except (
+      AttributeError,
+      LookupError,
+      OverflowError,
+      RecursionError,
+      TypeError,
+      ValueError,
+    ) as error:
       raise DataError(
         self.directory / "index.json",
         expected="an index as prepare.py writes it",
@@ -132,6 +153,15 @@ class Source:
         hint="the files were changed: remove the directory and prepare it again",
       )
     return record
+
+  def track(self, name: str) -> Track:
+    """Returns a track of the set; DataError where it has none of this name."""
+    if name != "pose":
+      raise DataError(f"{self.directory}: track", expected="pose", got=name)
+    about = {"layout": self.layout, "keypoints": True}
+    if self.joints3d:
+      about["joints3d"] = True
+    return Track(about, lambda row: self[row] | {"layout": self.layout})
 
   def rows(
     self, split: str, *, protocol: str | None = None, fold: Sequence[int] | None = None
@@ -283,6 +313,12 @@ def _integers(values: Any, dtype: type) -> np.ndarray:
     if type(value) is not int:
       raise TypeError(f"expected integers, got {value!r}")
   return np.array(values, dtype)
+
+
+def _truth(value: Any) -> bool:
+  if not isinstance(value, bool):
+    raise TypeError(f"expected true or false, got {value!r}")
+  return value
 
 
 def _texts(values: Any, length: int) -> tuple[str, ...]:

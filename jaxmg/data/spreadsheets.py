@@ -15,6 +15,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterator
+from typing import IO
 from xml.parsers import expat
 
 _MAX_BYTES = 1 << 30  # of a sheet's XML: 50 minutes of 137 points
@@ -54,10 +55,13 @@ def rows(path: pathlib.Path) -> Iterator[list]:
   """
   import python_calamine
 
-  with tempfile.TemporaryDirectory() as folder:
-    copy = pathlib.Path(folder) / "sheet.xlsx"  # the library goes by the suffix
+  with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as file:
+    # The file has no name, so that a kill leaves none of it; but the library goes by the suffix.
+    copy = pathlib.Path(folder) / "sheet.xlsx"
+    copy.symlink_to(f"/dev/fd/{file.fileno()}")
     try:
-      extent, sheets = _copy(path, copy)
+      extent, sheets = _copy(path, file)
+      file.flush()
       if not extent.cells:
         return
       height = width = 0
@@ -69,6 +73,8 @@ def rows(path: pathlib.Path) -> Iterator[list]:
     except OSError as error:
       if error.errno == errno.EINVAL:
         raise ValueError("it refers to a place outside itself") from error
+      if error.filename is None:
+        error.filename = folder  # which is full, say
       raise
     except BaseException as error:
       if type(error).__name__ == "PanicException":  # Rust's, which is no Exception
@@ -113,6 +119,8 @@ class _Extent:
   def check(self):
     if self.columns > _MAX_COLUMNS:
       raise ValueError(f"the sheet: expected at most {_MAX_COLUMNS} columns, got {self.columns}")
+    if self.cells > self.rows * self.columns:
+      raise ValueError("the sheet: expected each cell once, got some of them twice")
     if self.rows * self.columns > self.cells + _SPARE_CELLS:
       raise ValueError(
         f"the sheet: expected a full table, got {self.cells} cells in {self.rows} rows of"
@@ -120,7 +128,7 @@ class _Extent:
       )
 
 
-def _copy(path: pathlib.Path, copy: pathlib.Path) -> tuple[_Extent, int]:
+def _copy(path: pathlib.Path, copy: IO[bytes]) -> tuple[_Extent, int]:
   """Copies the first worksheet, split into several, if it is small enough; says how many."""
   with open(path, "rb") as file:
     if file.read(4) == b"\xd0\xcf\x11\xe0":  # the mark of Microsoft's older container
@@ -129,6 +137,8 @@ def _copy(path: pathlib.Path, copy: pathlib.Path) -> tuple[_Extent, int]:
     workbook, name = _find(source)
     extent, sheets = _split(source, workbook, name, copy, _SHEET_BYTES)
     if extent is None:
+      copy.seek(0)
+      copy.truncate()
       _, sheets = _split(source, workbook, name, copy, _MAX_BYTES)
       with _open(source, name, _MAX_BYTES) as xml:
         extent = _parse(xml)
@@ -137,7 +147,7 @@ def _copy(path: pathlib.Path, copy: pathlib.Path) -> tuple[_Extent, int]:
 
 
 def _split(
-  source: zipfile.ZipFile, workbook: str, name: str, copy: pathlib.Path, size: int
+  source: zipfile.ZipFile, workbook: str, name: str, copy: IO[bytes], size: int
 ) -> tuple[_Extent | None, int]:
   """Writes a worksheet as several of about `size` bytes; the extent is None for unusual XML."""
   extent, usual, sheets = _Extent(), True, 0

@@ -150,6 +150,10 @@ class PoseC3D(nn.Module):
     logits = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="head")(x)
     return logits, out
 
+  def folded(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """What inference needs of the variables: see `fold_batch_norm`."""
+    return fold_batch_norm(variables)
+
 
 def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
   """Returns variables without batch statistics that predict the same, for `train=False` only.

@@ -170,6 +170,14 @@ class Checkpoints:
       shutil.rmtree(old)
 
 
+def number(directory: str | os.PathLike, step: int | str) -> int | str:
+  """Returns the number of "best" or "latest", or the `step` itself where there is none."""
+  directory = pathlib.Path(directory)
+  found = {"best": _best, "latest": lambda path: max(_steps(path), default=None)}
+  number = found[step](directory) if step in found else step
+  return step if number is None else number
+
+
 def restore_variables(directory: str | os.PathLike, step: int | str = "best") -> dict[str, Any]:
   """Returns {"params", "batch_stats"} as numpy arrays of "best", "latest" or a numbered step.
 

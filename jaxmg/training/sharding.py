@@ -68,8 +68,9 @@ def check_batch_size(mesh: Mesh, batch_size: int, *, where: str = "batch size") 
 def on_host(function: Callable, *arguments: Any) -> Any:
   """Calls what runs once, such as an initialisation, on a CPU; returns its arrays as NumPy's.
 
-  Never on the mesh: a random generator for each parameter makes a program that compiles for minutes
-  there, and other numbers on every platform. On the CPU it is not optimised either.
+  Never on the mesh: a random generator for each parameter makes a program that compiles for long
+  there (2s-AGCN: 43 s on an H200), and other numbers on every platform. On the CPU it is not
+  optimised either.
 
   Raises:
     ConfigError: JAX was started without its CPU backend.

@@ -72,8 +72,9 @@ def make_train_step(
 ) -> Callable:
   """Returns `train_step(state, batch, key) -> (state, metrics)`.
 
-  `preprocess(keys, batch)` augments and renders, with one key per clip; `loss_fn(logits, out,
-  batch)` returns the loss and further scalars for the metrics. The model is called with
+  `preprocess(keys, batch)` augments and renders, with one key per clip, and returns the model's
+  inputs and the batch, whose labels it may have mixed; `loss_fn(logits, out, batch)` returns the
+  loss and further scalars for the metrics. The model is called with
   `train=True` and `rows=batch["clip"]`. A step whose loss or gradient is not finite, or that would
   put something else than a finite number into the state, only counts: see `TrainState.skipped`.
 
@@ -93,7 +94,7 @@ def make_train_step(
 
     def gradient_of(batch_stats, batch):
       clip_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(augment_key, batch["clip"])
-      inputs = preprocess(clip_keys, batch)
+      inputs, batch = preprocess(clip_keys, batch)
 
       def loss_of(params):
         variables = {"params": state.params | params, "batch_stats": batch_stats}

@@ -45,6 +45,7 @@ def test_a_program_that_does_not_compile_is_named_and_the_exit_code_is_1(main, m
     return FIGURES
 
   monkeypatch.setattr(timing, "in_new_process", measure)
+  monkeypatch.setattr(compiled, "COMPILERS", {"cuda": "json"})
   main, results = main
   main("--platform=cuda", "--only=agcn.py:imigue,joint train")
   assert [row["outcome"] for row in results()] == ["compiled"]
@@ -58,10 +59,21 @@ def test_a_program_that_does_not_compile_is_named_and_the_exit_code_is_1(main, m
   assert "aborted: posec3d.py:imigue,joint predict" in capsys.readouterr().out
   with pytest.raises(SystemExit, match="2"):
     main("--platform=cuda", "--only=no such program")
+  assert "There are:\n  slowonly-r50 bare\n" in capsys.readouterr().err
+  monkeypatch.setattr(compiled, "COMPILERS", {"cuda": "no_such_compiler"})
+  with pytest.raises(SystemExit, match="2"):
+    main("--platform=cuda")
+  assert "no_such_compiler is missing (make accelerators)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-  ("job", "config"), [("train", "recipe_a"), ("nearest", "recipe_a"), ("predict", "utd_mhad,joint")]
+  ("job", "config"),
+  [
+    ("train", "recipe_a"),
+    ("nearest", "recipe_a"),
+    ("predict", "utd_mhad,joint"),
+    ("bare", "slowonly"),
+  ],
 )
 def test_a_program_is_that_of_the_command(job, config, monkeypatch):
   monkeypatch.chdir(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
@@ -69,10 +81,10 @@ def test_a_program_is_that_of_the_command(job, config, monkeypatch):
   mesh = sharding.data_mesh(jax.devices()[:1])
   jitted, inputs, clips = compiled.build(program, "tiny", mesh)
   found = jax.eval_shape(jitted, *inputs)
-  if job == "train":
+  if job in ("train", "bare"):
     state, metrics = found
     assert jax.tree.map(jax.numpy.shape, state) == jax.tree.map(jax.numpy.shape, inputs[0])
-    assert clips == 4
+    assert clips == (32 if job == "bare" else 4)
     assert metrics["loss"].shape == ()
   else:
     values = 300 if job == "nearest" else 32  # of the built-in table; classes

@@ -5,11 +5,21 @@ import json
 import numpy as np
 import pytest
 
+from jaxmg import inputs
 from jaxmg.data import batch, pipeline, source
 from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import sampling, topology
 
-KEYS = ("keypoints", "num_frames", "frame_size", "label", "clip", "mask")
+
+def pose(skeleton="openpose18", **options):
+  options = {"num_frames": 6} | options
+  return {"pose": inputs.Heatmaps(topology.get(skeleton), (72, 128), **options)}
+
+
+def flat(batch):
+  """The arrays of a batch by their names, the pose's beside the others."""
+  batch = dict(batch)
+  return batch.pop("pose") | batch
 
 
 @pytest.fixture(scope="module")
@@ -17,22 +27,31 @@ def data(toy):
   return source.Source(toy)
 
 
-def train(data, rows=None, **options):
-  options = (
-    dict(kind="uniform", num_frames=6, num_persons=1, batch_size=6, seed=0, num_threads=0) | options
-  )
-  skeleton = topology.get("openpose18")
+def train(data, rows=None, num_persons=1, **options):
+  options = dict(batch_size=6, seed=0, num_threads=0) | options
   rows = data.rows("train") if rows is None else rows
-  return pipeline.train_batches(data, rows, skeleton=skeleton, **options)
+  batches = pipeline.train_batches(data, rows, pose(num_persons=num_persons), **options)
+  return Flat(batches)
 
 
-def evaluate(data, rows, **options):
-  options = (
-    dict(kind="uniform", num_frames=6, num_clips=3, num_persons=1, batch_size=4, num_threads=0)
-    | options
-  )
-  skeleton = topology.get("openpose18")
-  return list(pipeline.test_batches(data, rows, skeleton=skeleton, **options))
+class Flat:
+  """An iterator over batches whose arrays are all side by side."""
+
+  def __init__(self, batches):
+    self.get_state, self.set_state = batches.get_state, batches.set_state
+    self._batches = batches
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    return flat(next(self._batches))
+
+
+def evaluate(data, rows, num_persons=1, **options):
+  options = dict(num_clips=3, batch_size=4, num_threads=0) | options
+  batches = pipeline.test_batches(data, rows, pose(num_persons=num_persons), **options)
+  return list(map(flat, batches))
 
 
 def take(iterator, count):
@@ -49,9 +68,9 @@ def spec(batch):
 
 def test_batches_are_those_of_the_literal(data):
   fake = batch.fake(batch_size=6, num_frames=6, num_persons=2, num_joints=18)
-  assert spec(next(train(data, num_persons=2))) == spec(fake)
+  assert spec(next(train(data, num_persons=2))) == spec(flat(fake))
   fake = batch.fake(batch_size=4, num_frames=6, num_joints=18, num_views=3)
-  assert spec(evaluate(data, np.arange(4))[0]) == spec(fake)
+  assert spec(evaluate(data, np.arange(4))[0]) == spec(flat(fake))
 
 
 def test_every_clip_comes_once_per_epoch_in_a_new_order(data):
@@ -98,7 +117,7 @@ def test_balanced_batches_resume_exactly(data):
   second = train(data, balanced=True)
   second.set_state(first.get_state())
   for expected, got in zip(whole[4:], take(second, 5), strict=True):
-    for name in KEYS:
+    for name in expected:
       np.testing.assert_array_equal(expected[name], got[name])
 
 
@@ -112,7 +131,6 @@ def test_seeds_order_differently(data):
 def test_columns_follow_the_index(data):
   drawn = next(train(data))
   np.testing.assert_array_equal(drawn["label"], data.labels[drawn["clip"]])
-  np.testing.assert_array_equal(drawn["num_frames"], data.num_frames[drawn["clip"]])
   np.testing.assert_array_equal(drawn["frame_size"][:, 0], 72 + drawn["clip"])
   assert drawn["mask"].all()
 
@@ -152,14 +170,14 @@ def test_fingerprint_knows_data_rows_and_options(data, edited_toy):
   def relabel(index):
     index["clips"]["label"][4] = 0
 
-  rows, options = data.rows("train"), {"skeleton": topology.get("openpose18"), "seed": 0}
+  rows, options = data.rows("train"), {"skeleton": "openpose18", "seed": 0}
   fingerprint = pipeline.fingerprint(data, rows, **options)
   assert fingerprint == pipeline.fingerprint(data, rows.astype(np.int32), **options)
   others = [
     pipeline.fingerprint(source.Source(edited_toy(relabel)), rows, **options),
     pipeline.fingerprint(data, rows[::-1], **options),
     pipeline.fingerprint(data, rows[:-1], **options),
-    pipeline.fingerprint(data, rows, **options | {"skeleton": topology.get("coco17")}),
+    pipeline.fingerprint(data, rows, **options | {"skeleton": "coco17"}),
     pipeline.fingerprint(data, rows, **options | {"seed": 1}),
   ]
   changed = [{name for name in other if other[name] != fingerprint[name]} for other in others]
@@ -172,7 +190,7 @@ def test_processes_share_the_batches_of_one(data, count):
   whole = take(train(data), 5)
   shares = [take(train(data, process_index=i, process_count=count), 5) for i in range(count)]
   for one, *parts in zip(whole, *shares, strict=True):
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in KEYS}
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in one}
     np.testing.assert_equal(joined, one)
 
 
@@ -204,11 +222,8 @@ def test_evaluation_is_in_order_and_can_be_repeated(data):
   batches = pipeline.test_batches(
     data,
     rows,
-    skeleton=topology.get("openpose25"),
-    kind="interpolate",
-    num_frames=4,
+    pose("openpose25", sampling="interpolate", num_frames=4),
     num_clips=2,
-    num_persons=1,
     batch_size=5,
   )
   first, second = list(batches), list(batches)
@@ -230,45 +245,6 @@ def test_views_are_the_test_clips(data):
     data[12]["keypoints"][:, ::-1][:, :, joints], kind="uniform", num_frames=6, num_clips=3
   )
   np.testing.assert_array_equal(one["keypoints"][0], expected)
-
-
-def select(keypoints, joints=(2, 0), num_persons=2):
-  return batch.select(
-    np.float32(keypoints), joints=np.array(joints, np.int32), num_persons=num_persons
-  )
-
-
-def test_joints_without_a_score_are_all_zero():
-  keypoints = np.full((1, 1, 3, 3), 5.0)
-  keypoints[0, 0, 0] = 3, 4, 0
-  keypoints[0, 0, 2] = 3, 4, np.nan
-  keypoints[0, 0, 1] = np.nan, np.nan, 0
-  np.testing.assert_array_equal(select(keypoints, (2, 1, 0), 1), np.zeros((1, 1, 3, 3), np.float32))
-  np.testing.assert_array_equal(select(np.full((1, 1, 3, 3), 5.0), num_persons=1)[0, 0, 0], 5)
-
-
-def test_persons_with_the_highest_scores_come_first_and_ties_in_their_order():
-  keypoints = np.zeros((2, 4, 3, 3))
-  keypoints[..., 0] = np.arange(4)[:, None]  # x tells the person
-  keypoints[..., 2] = np.array([0.2, 0.9, 0.2, 0.9])[:, None]
-  keypoints[1, 3, :, 2] = 0
-  for num_persons, expected in [(1, [1]), (2, [1, 3]), (4, [1, 3, 0, 2])]:
-    assert select(keypoints, num_persons=num_persons)[0, :, 0, 0].tolist() == expected
-
-
-def test_missing_persons_are_all_zero():
-  selected = select(np.ones((4, 1, 3, 3)), num_persons=3)
-  assert selected.shape == (4, 3, 2, 3)
-  assert (selected[:, 0] == 1).all()
-  assert (selected[:, 1:] == 0).all()
-
-
-def test_selection_leaves_the_record_alone():
-  keypoints = np.float32(np.full((1, 1, 3, 3), 5.0))
-  keypoints[..., 2] = 0
-  keypoints.flags.writeable = False
-  select(keypoints)
-  assert (keypoints[..., 0] == 5).all()
 
 
 def test_fault_in_a_clip_names_the_clip(data, monkeypatch):
@@ -308,13 +284,4 @@ def test_batch_that_processes_cannot_share_is_refused(data):
 
 def test_skeleton_that_the_source_lacks_is_refused(data):
   with pytest.raises(ConfigError, match=r"expected imigue22.*got 'openpose25'"):
-    pipeline.train_batches(
-      data,
-      data.rows("train"),
-      skeleton=topology.get("imigue22"),
-      kind="uniform",
-      num_frames=6,
-      num_persons=1,
-      batch_size=2,
-      seed=0,
-    )
+    pipeline.train_batches(data, data.rows("train"), pose("imigue22"), batch_size=2, seed=0)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_short_names_and_groups_of_classes_travel(tmp_path):
 
 def test_a_builder_with_a_group_too_few_is_refused(tmp_path):
   builder = type("Desk", (Desk,), {"class_groups": ("hand",)})
-  with pytest.raises(DataError, match="expected 2 texts, one per class, got 1"):
+  with pytest.raises(DataError, match="class_groups: expected a text for each class, got"):
     write(builder, tmp_path)
   assert not (tmp_path / "data" / "desk").exists()
 
@@ -329,7 +330,10 @@ def test_a_set_that_failed_goes_on_after_its_last_whole_shard(raw, capsys):
 @pytest.mark.usefixtures("tiny_shards")
 @pytest.mark.parametrize(
   "changed",
-  ["raw file", "swapped files", "record", "journal", "line", "features", "code", "names", "notes"],
+  [
+    *("raw file", "swapped files", "record", "journal", "line", "fields", "order"),
+    *("features", "code", "notebook", "names", "notes"),
+  ],
 )
 def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed):
   with pytest.raises(DataError):
@@ -356,6 +360,14 @@ def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed)
   elif changed == "journal":  # a kill in the middle of its second line
     first, second, *_ = (part / "journal.jsonl").read_text().splitlines()
     (part / "journal.jsonl").write_text(f"{first}\n{second[:-10]}")
+  elif changed in ("fields", "order"):  # lines that are whole, and no journal of ours
+    path = part / "journal.jsonl"
+    first, second, third, *more = path.read_text().splitlines(keepends=True)
+    second = {"fields": shards._line({}), "order": ""}[changed]
+    path.write_text("".join([first, second, third, *more]))
+  elif changed == "notebook":  # whose code cannot be compared
+    monkeypatch.setattr(sys.modules[Days.__module__], "__file__", None)
+    made_again = ["0", *made_again]
   elif changed == "code":
     monkeypatch.setattr(topology, "__file__", __file__)
     made_again = ["0", *made_again]
@@ -371,7 +383,9 @@ def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed)
   names = {path.name for path in part.with_name("1.0.0").iterdir()}
   records = {f"days-clips.array_record-{i:05d}" for i in range(5)}
   assert names == records | {"dataset_info.json", "features.json", "index.json"}
-  assert ("shards again" in capsys.readouterr().err) == (changed not in ("journal", "line"))
+  assert ("shards again" in capsys.readouterr().err) == (
+    changed not in ("journal", "line", "fields")
+  )
   again.days_cut.clear()
   assert same(found, prepare(again, raw, "whole"))
 
@@ -545,3 +559,52 @@ def test_an_error_of_the_disk_names_the_shard(raw, monkeypatch):
   monkeypatch.setattr(shards.array_record_module, "ArrayRecordWriter", Full)
   with pytest.raises(StorageError, match="array_record-00000: no space left"):
     prepare(days(), raw)
+
+
+def test_what_a_builder_knows_is_compared_whole_and_in_any_order():
+  long, other = np.zeros(5000), np.zeros(5000)
+  other[2000] = 1
+  assert prepared._canonical(long) != prepared._canonical(other)
+  assert prepared._canonical(long) != prepared._canonical(long.astype(np.float32))
+  names = [f"name {i}" for i in range(50)]
+  assert prepared._canonical({*names}) == prepared._canonical({*reversed(names)})
+  assert prepared._canonical({"a": [1, "2"]}) != prepared._canonical({"a": [1, 2]})
+
+
+def test_train_subjects_are_texts_that_are_kept():
+  drawn = prepared.by_subject(train=(name for name in ("ann", "bob")))
+  assert [drawn({"subject": name}) for name in ("ann", "bob", "ann", "an")] == [
+    *("train", "train", "train", "test")
+  ]
+  assert prepared.by_subject(train="ann")({"subject": "an"}) == "test"
+  with pytest.raises(
+    ConfigError, match="by_subject: train: expected texts, as subjects are, got 1"
+  ):
+    prepared.by_subject(train=(1, 2))
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"class_names": ("idle", "idle")}, "class_names: expected a tuple of one and more different"),
+    ({"class_names": "idle"}, "class_names: expected a tuple"),
+    ({"num_persons": 0}, "num_persons: expected 1 or more, got 0"),
+    ({"class_short_names": ("idle",)}, "class_short_names: expected a text for each class"),
+    ({"protocols": {"x": lambda clip: "val"}}, "protocol 'x': expected train, test or None for"),
+    ({"examples": (example(subject="ann "),)}, "subject: expected no blanks around it, and NFC"),
+    ({"examples": (example(subject="Jose\u0301"),)}, "subject: expected no blanks around it, and"),
+  ],
+)
+def test_a_builder_that_declares_what_cannot_be_is_refused(tmp_path, options, message):
+  with pytest.raises(DataError, match=message):
+    write(type("Desk", (Desk,), options), tmp_path)
+
+
+def test_a_folder_beside_the_shards_is_left(raw, tiny_shards):
+  with pytest.raises(DataError):
+    prepare(days(broken="4"), raw)
+  mine = raw.parent / "data" / "days" / "1.0.0.part" / "days-clips.backup"
+  mine.mkdir()
+  with pytest.raises(ConfigError, match="expected parts of the set alone, got days-clips"):
+    prepare(days(), raw)
+  assert mine.exists()

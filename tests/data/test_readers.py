@@ -266,7 +266,7 @@ def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch):
     readers.read(_bytes(tmp_path / "a.xlsx", b""))
 
 
-@pytest.mark.parametrize("header", ["frame,x0,y0,s0", ",0,1,2", "0,1,2,3", "frame,1,2,3", None])
+@pytest.mark.parametrize("header", ["frame,x0,y0,score", ",0,1,2", "0,1,2,3", "frame,1,2,3", None])
 def test_a_first_line_is_a_header_or_data(tmp_path, header):
   count = 18
   names = header and header + "".join(f",{header[-1]}{i}" for i in range(3, 3 * count))
@@ -327,3 +327,21 @@ def test_a_faulty_layout_is_one_line(tmp_path, text, message):
   with pytest.raises(DataError, match=message) as caught:
     readers.find_layout(str(tmp_path / "a.json"))
   assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", ["N/A", "null", "l"])
+def test_a_first_frame_with_a_damaged_first_cell_is_no_header(tmp_path, cell):
+  lines = [",".join(["1"] * 51)] * 3
+  lines[0] = cell + lines[0][1:]
+  (tmp_path / "x.csv").write_text("\n".join(lines))
+  with pytest.raises(DataError, match=r"x\.csv: could not convert string .* at row 1, column 1"):
+    readers.read(tmp_path / "x.csv")
+
+
+def test_an_empty_line_among_the_frames_is_refused_and_at_the_end_is_none(tmp_path):
+  line = ",".join(["20", "30", "1"] * 17)
+  (tmp_path / "x.csv").write_text(f"{line}\n{line}\n\n \n")
+  assert len(readers.read(tmp_path / "x.csv").keypoints) == 2
+  (tmp_path / "x.csv").write_text(f"{line}\n\n{line}\n")
+  with pytest.raises(DataError, match=r"x\.csv: row 2: expected a frame, got an empty line"):
+    readers.read(tmp_path / "x.csv")

@@ -217,3 +217,21 @@ def test_a_digest_is_of_the_key_points_or_else_of_the_3d_joints():
   assert source.digest({"keypoints": somebody, "joints3d": other}) == one
   assert source.digest({"keypoints": nobody, "joints3d": somebody}) == one
   assert source.digest({"keypoints": nobody, "joints3d": other}) != one
+
+
+@pytest.mark.parametrize(
+  "value", [None, 3, 1.5, "x", [], {}, [{}], ["a"], [None] * 23, [[[]]] * 23]
+)
+@pytest.mark.parametrize(
+  "field",
+  ["mirror", "synthetic", "num_persons", "frame_size", "class_names", "id", "subject", "digest"],
+)
+def test_no_field_of_the_index_may_be_something_else(edited_toy, field, value):
+  def edit(index):
+    (index["clips"] if field in index["clips"] else index)[field] = value
+
+  if (field, value) in (("num_persons", 3), ("class_names", ["a"])):  # these may be, but elsewhere
+    return
+  folder = edited_toy(edit)
+  with pytest.raises(DataError):
+    source.Source(folder)

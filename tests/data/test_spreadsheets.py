@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 
 import numpy as np
@@ -310,10 +311,34 @@ def test_a_long_sheet_is_read_in_parts(tmp_path, monkeypatch):
   for changed, message in (
     (rows[:20] + rows[21:], "row 21: expected 51 numbers, got 0"),
     ([*rows[:30], row(31, VALUES[:-1]), *rows[31:]], "row 31: expected 51 numbers, got 50"),
-    ([*rows, *rows[10:]], "row 11: expected rows that rise"),
+    ([*rows, *rows[10:]], "expected each cell once"),
   ):
     with pytest.raises(DataError, match=message):
       read(tmp_path, sheet("".join(changed)))
   # Where cells do not say where they are, the sheet stays in one piece.
   unnamed = re.sub(r' r="[A-Z]*[0-9]*"', "", "".join(rows))
   np.testing.assert_array_equal(read(tmp_path, sheet(unnamed)), whole)
+
+
+def test_a_reader_that_is_killed_leaves_no_sheet_behind(tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+  (tmp_path / "tmp").mkdir()
+  (tmp_path / "x.xlsx").write_bytes(book(rows=50))
+  rows = spreadsheets.rows(tmp_path / "x.xlsx")
+  assert next(rows) == VALUES  # and is in the middle of it
+  left = [path for path in (tmp_path / "tmp").rglob("*") if not path.is_dir()]
+  assert all(path.is_symlink() for path in left)
+  assert len(list(rows)) == 49
+  assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("what", ["row", "cell"])
+def test_what_is_there_twice_is_refused(tmp_path, what):
+  one = row(2)
+  cell = re.search(r"<c .*?</c>", one)[0]
+  twice = one + one if what == "row" else one.replace(cell, cell + cell)
+  (tmp_path / "x.xlsx").write_bytes(sheet(row(1) + twice))
+  with pytest.raises(
+    DataError, match=r"x\.xlsx: .*expected each cell once, got some of them twice"
+  ):
+    readers.read(tmp_path / "x.xlsx")

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -65,6 +66,15 @@ def test_clips_are_the_lines_of_the_label_files(prepare, raw):
   assert data.subjects.tolist() == ["42"] * 3 + ["19"] * 2 + ["21"]
   assert data.num_frames.tolist() == [10, 10, 10, 5, 1, 2]
   assert (data.skeleton, data.frame_size, data.fps) == ("imigue35", (720, 1280), 25)
+
+
+def test_linked_folders_are_part_of_the_raw_files(prepare, raw, tmp_path):
+  ids = write(prepare, raw).ids
+  shutil.rmtree(raw.parent / "data")
+  raw.rename(tmp_path / "disk2")
+  raw.mkdir()
+  (raw / "linked").symlink_to(tmp_path / "disk2")
+  assert write(prepare, raw).ids == ids
 
 
 def test_frames_count_from_zero_and_ends_are_inclusive(prepare, raw):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, launch, posec3d
+from jaxmg import recipe
 from jaxmg.data import prepared, readers, source
 from jaxmg.errors import DataError
 from jaxmg.skeletons import topology
@@ -121,9 +122,10 @@ def test_recipe_a_runs_on_it_unchanged(prepare, raw):
   command += [f"--config.{key}={value}" for key, value in small.items()]
   assert launch.main(posec3d.run, command) == 0
   assert launch.command(evaluate.run, evaluate.define, [f"--run={workdir}"]) == 0
-  recipe = json.loads((workdir / "recipe.json").read_text())
-  assert (recipe["skeleton"], recipe["sampling"]["kind"]) == ("kinect25", "interpolate")
-  assert recipe["model"]["embedding_size"] == 300
+  found = recipe.load(workdir)
+  one = found.inputs["pose"]
+  assert (one.skeleton.name, one.sampling) == ("kinect25", "interpolate")
+  assert found.model["embedding_size"] == 300
 
 
 def test_gestures_that_imigue_has_too_are_called_and_grouped_as_there(prepare):

@@ -135,3 +135,12 @@ def test_all_of_utd_mhad_is_prepared(prepare, tmp_path):
   record = data[0]
   x, y = np.moveaxis(record["keypoints"][..., :2], -1, 0)
   assert ((x > 0) & (x < 320) & (y > 0) & (y < 240)).all()
+
+
+def test_two_files_of_one_recording_are_refused(prepare, raw, tmp_path):
+  folder = raw / "Skeleton"
+  (folder / "a01_s1_t1_skeleton.mat").write_bytes((folder / "a1_s1_t1_skeleton.mat").read_bytes())
+  with pytest.raises(
+    DataError, match=r"a1_s1_t1_skeleton\.mat: expected one file of each recording"
+  ):
+    write(prepare, raw, tmp_path)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import ablate, launch
-from jaxmg import scores
+from jaxmg import inputs, recipe, scores
 from jaxmg.data import source
 from jaxmg.training import metrics
 
@@ -69,7 +69,7 @@ def done(config_file, tmp_path_factory):
   """An ablation that is done: its config and its work directory."""
   rows = (
     ("plain", ()),
-    ("labels, limb", ("semantic.loss=mse", "inputs.kind=limb")),
+    ("labels, limb", ("semantic.loss=mse", "inputs.stream=limb")),
     ("re-trained", ("stage=classifier", "init_from=@plain")),
   )
   config = config_file(rows, fused=(("both", ("plain", "labels, limb")),))
@@ -123,10 +123,12 @@ def test_columns_count_their_clips_over_all_seeds(tmp_path, make_nods):
   """Of hand-made scores: eight classes' worth of probabilities, two seeds, a tail, short clips."""
   data = source.Source(make_nods(9 * "a" + 6 * "d") / "nods")
   rows = data.rows("test")
-  recipe = {
-    "data": {"directory": data.directory, "protocol": "xsub"},
-    "sampling": {"num_frames": 13},
-  }
+  found = recipe.Recipe(
+    model={"num_classes": 2},
+    inputs={"pose": inputs.Heatmaps(data.layout, data.frame_size, num_frames=13)},
+    class_names=data.class_names,
+    data={"directory": data.directory, "protocol": "xsub"},
+  )
   labels = data.labels[rows]
   right = np.eye(2, dtype=np.float32)[labels]
   wrong = right[:, ::-1]
@@ -134,7 +136,7 @@ def test_columns_count_their_clips_over_all_seeds(tmp_path, make_nods):
     scores.Scores(tuple(data.ids[row] for row in rows), part, labels, data.class_names)
     for part in (right, np.where(labels[:, None] == 1, wrong, right))  # of "shake", all and none
   ]
-  subsets = ablate._subsets(recipe, seeds[0])
+  subsets = ablate._subsets(found, seeds[0])
   # 5 clips of nods and 4 of shakes train: the tail is "shake".
   assert [title for title, _, _ in subsets.values()] == [
     "top-1", "mean-class", "macro-F1", "short (< 13 frames, 6 clips)",
@@ -223,8 +225,8 @@ def children(pid):
     ([], {}, 2, "--config.rows: expected different ones, got []"),
     ([("a", ["data.name=none"])], {}, 3, "expected a prepared data set"),
     ([("a", [])], {"experiment": "pose3d"}, 2, "--config.experiment: expected a module of"),
-    ([("a", ["inputs.kind=limb"]), "b"], {}, 2, "--config.rows: expected a name and texts"),
-    ([("a", "inputs.kind=limb")], {}, 2, "--config.rows: expected a name and texts"),
+    ([("a", ["inputs.stream=limb"]), "b"], {}, 2, "--config.rows: expected a name and texts"),
+    ([("a", "inputs.stream=limb")], {}, 2, "--config.rows: expected a name and texts"),
     ([("a", [1])], {}, 2, "--config.rows: expected a name and texts"),
     ([1], {}, 2, "--config.rows: expected a name and texts"),
     ([("a", [])], {"experiment": "a.b"}, 2, "--config.experiment: expected a module of"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import agcn, evaluate, launch, predict
-from jaxmg import scores
+from jaxmg import recipe, scores
 from jaxmg.data import prepared, readers
 from jaxmg.skeletons import topology
 from jaxmg.training import checkpoints
@@ -114,7 +114,7 @@ def test_a_layout_of_ones_own_goes_with_the_data_and_the_run(tmp_path, capsys):
   prepared.write(Arms, raw=tmp_path, data_dir=tmp_path)
   workdir = tmp_path / "run"
   assert launch.main(agcn.run, command(workdir, tmp_path, "arms,bone")) == 0
-  assert json.loads((workdir / "recipe.json").read_text())["skeleton"] == arm
+  assert recipe.load(workdir).inputs["pose"].skeleton == topology.from_json(arm)
   assert launch.command(evaluate.run, evaluate.define, [f"--run={workdir}"]) == 0
   np.save(tmp_path / "clip.npy", np.full((5, 3, 3), 20.0) * [1, 1, 0.05])
   (tmp_path / "arm3.json").write_text(json.dumps(arm))
@@ -128,7 +128,7 @@ def test_a_layout_of_ones_own_goes_with_the_data_and_the_run(tmp_path, capsys):
 def test_3d_joints_are_asked_of_sets_and_clips_that_have_them(run, nods, tmp_path, capsys):
   settings = ("data.name=nods", "skeleton=coco17")
   assert launch.main(agcn.run, command(tmp_path / "run", nods, "utd_mhad,joint", *settings)) == 2
-  assert "points: expected keypoints, got joints3d" in capsys.readouterr().err
+  assert "points: expected 3-D joints, got none" in capsys.readouterr().err
   np.save(tmp_path / "clip.npy", np.full((5, 20, 3), 0.5) * [200, 200, 1])
   arguments = [f"--run={run}", f"--input={tmp_path / 'clip.npy'}", "--layout=kinect20"]
   assert launch.command(predict.run, predict.define, arguments) == 3

@@ -124,7 +124,7 @@ def test_3d_points_and_a_layout_of_ones_own(examine, tmp_path):
   assert code == 0
   assert "annotations, dot" in out
   assert "note: the 3-D points do not lie before a camera: no key points, no heatmaps" in out
-  assert "note: no two splits pair up: 'toy'" in out
+  assert "note: no two splits pair up, and prepare will not take it: 'toy'" in out
 
 
 @pytest.mark.parametrize(

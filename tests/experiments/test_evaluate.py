@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, launch, plots
-from jaxmg import files
+from jaxmg import files, scores
 from jaxmg.data import pipeline
 from jaxmg.training import evaluate as evaluation
 
@@ -64,7 +64,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_bits(run, score, monkeypa
   assert not (folder / "unfinished.npz").exists()
 
 
-@pytest.mark.parametrize("change", ["batch size", "damage"])
+@pytest.mark.parametrize("change", ["batch size", "damage", "split", "machine"])
 def test_scores_of_other_batches_are_not_gone_on_with(run, score, monkeypatch, capsys, change):
   path = run / "train" / "unfinished.npz"
   with monkeypatch.context() as patch:
@@ -75,9 +75,34 @@ def test_scores_of_other_batches_are_not_gone_on_with(run, score, monkeypatch, c
     content[6] ^= 1  # the flags of its first part, at which zipfile raises a RuntimeError
     content[content.rindex(b"PK\x01\x02") + 8] ^= 1
     path.write_bytes(content)
-  assert score(batch_size=16 if change == "batch size" else 8) == (0, 18)
+  if change == "machine":
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")  # read at the start alone
+  if change == "split":
+    (run / "test").mkdir(exist_ok=True)
+    path = path.rename(run / "test" / "unfinished.npz")
+    arguments = [f"--run={run}", "--split=test", "--batch_size=8"]
+    assert launch.command(evaluate.run, evaluate.define, arguments) == 0
+    assert len(scores.load(run / "test" / "scores.npz").ids) == 6
+  else:
+    assert score(batch_size=16 if change == "batch size" else 8) == (0, 18)
   assert "begins again: " in capsys.readouterr().err
   assert not path.exists()
+
+
+def test_ctrl_c_says_what_is_kept_and_not_what_is_refused(run, score, monkeypatch, capsys):
+  path = run / "train" / "unfinished.npz"
+  path.write_bytes(b"of something else")
+
+  def interrupted(*args, **options):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluation, "evaluate", interrupted)
+    assert score()[0] == 130
+  printed = capsys.readouterr().err
+  assert "begins again: " in printed
+  assert "no scores are kept: the same command begins again" in printed
+  path.unlink()
 
 
 def test_half_a_save_of_a_killed_evaluation_is_removed(tmp_path):

@@ -1,5 +1,6 @@
 """Weights of PyTorch through the commands: imported, then evaluated, predicted with and trained."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -13,7 +14,7 @@ import optax
 import pytest
 
 from experiments import evaluate, import_weights, launch, predict, trainer
-from jaxmg import models, scores, skeletons
+from jaxmg import models, recipe, scores, skeletons
 from jaxmg.training import checkpoints, step
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -66,11 +67,10 @@ def command(source, out, *arguments, model="posec3d"):
 
 def shorten(out):
   """Makes the test of a run short enough for tests."""
-  recipe = json.loads((out / "recipe.json").read_text())
-  recipe["sampling"] |= {"num_clips": 1, "num_frames": 8}
-  if "size" in recipe["inputs"]:
-    recipe["inputs"]["size"] = 16
-  launch.write(out / "recipe.json", recipe)
+  found = recipe.load(out)
+  size = {"test_size": 16} if found.model["name"] == "posec3d" else {}
+  one = dataclasses.replace(found.inputs["pose"], num_frames=8, **size)
+  recipe.save(out, dataclasses.replace(found, inputs={"pose": one}, num_clips=1))
 
 
 @pytest.fixture
@@ -102,8 +102,9 @@ def test_training_begins_with_imported_weights(source, tmp_path):
   model = models.MODELS["posec3d"](2, **models.posec3d.VARIANTS["tiny"])
   init = functools.partial(step.init_train_state, model, optax.sgd(0.1))
   state = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 8, 16, 16, 17)))
-  recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
-  begun = trainer.with_weights(state, str(tmp_path / "run"), recipe, data=None)
+  begun = trainer.with_weights(
+    state, str(tmp_path / "run"), recipe.load(tmp_path / "run"), data=None
+  )
   expected = weights(tmp_path / "run")
   jax.tree.map(np.testing.assert_array_equal, begun.params, expected["params"])
   jax.tree.map(np.testing.assert_array_equal, begun.batch_stats, expected["batch_stats"])
@@ -133,8 +134,7 @@ def test_a_new_head_is_said_and_all_else_is_kept(source, tmp_path, capsys):
   arguments = ["--drop_head", f"--class_names={tmp_path / 'names.txt'}"]
   assert command(source, tmp_path / "new", *arguments) == 0
   assert "the classifier is new" in capsys.readouterr().out
-  recipe = json.loads((tmp_path / "new" / "recipe.json").read_text())
-  assert recipe["class_names"] == ["nod", "shake", "wave"]
+  assert recipe.load(tmp_path / "new").class_names == ("nod", "shake", "wave")
   assert command(source, tmp_path / "old") == 0
   new, old = weights(tmp_path / "new"), weights(tmp_path / "old")
   head = new["params"].pop("head")
@@ -167,8 +167,7 @@ def test_first_kernels_go_to_joints_of_the_same_name_and_their_mean_to_others(so
   for v, joint in enumerate(skeletons.get("imigue22").joints):
     expected = theirs[..., names.index(joint), :] if joint in names else theirs.mean(-2)
     np.testing.assert_allclose(ours[..., v, :], expected, rtol=1e-6)
-  recipe = json.loads((tmp_path / "imigue22" / "recipe.json").read_text())
-  assert recipe["skeleton"] == "imigue22"
+  assert recipe.load(tmp_path / "imigue22").inputs["pose"].skeleton.name == "imigue22"
 
 
 def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
@@ -179,7 +178,7 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
   assert command(source, out, "--skeleton=openpose25", "--stream=bone", model="agcn") == 0
   printed = capsys.readouterr().out
   assert "agcn, width 8, depths [1, 1, 1]; bone of openpose25, keypoints; 2 classes" in printed
-  assert json.loads((out / "recipe.json").read_text())["sampling"]["num_persons"] == 2
+  assert recipe.load(out).inputs["pose"].num_persons == 2
   shorten(out)
   assert launch.command(predict.run, predict.define, [f"--run={out}", *recording]) == 0
   assert "class 1" in capsys.readouterr().out

@@ -23,7 +23,7 @@ def get_config(argument="joint"):
     raise ValueError(f"expected joint or limb, got {argument}")
   config = ml_collections.ConfigDict()
   config.data = dict(name="utd_mhad", fold=ml_collections.config_dict.placeholder(str))
-  config.inputs = dict(kind=argument)
+  config.inputs = dict(stream=argument)
   config.model = dict(depth=3, dropout=0.5)
   config.optimizer = dict(learning_rate=0.4)
   config.sampling = dict(num_frames=48, mirror=True)
@@ -85,7 +85,7 @@ def test_run_gets_the_changed_config_and_an_absolute_work_directory(capsys, tmp_
   argv += ["--config.sampling.mirror=false"]
   assert launch.main(lambda *args: got.extend(args), argv) == 0
   config, workdir = got
-  assert (config.model.depth, config.inputs.kind, config.data.fold) == (5, "limb", "0/4")
+  assert (config.model.depth, config.inputs.stream, config.data.fold) == (5, "limb", "0/4")
   assert config.sampling.mirror is False
   assert config.is_locked
   assert workdir == tmp_path / "a" / "b"
@@ -147,7 +147,7 @@ def test_help_with_a_config_lists_its_settings(capsys):
     launch.main(lambda *_: None, ["--config=c.py:limb", "--help"])
   assert stop.value.code == 0
   lines = capsys.readouterr().out.splitlines()
-  assert lines[lines.index("c.py:limb:") + 1 :].count("  --config.inputs.kind=limb") == 1
+  assert lines[lines.index("c.py:limb:") + 1 :].count("  --config.inputs.stream=limb") == 1
 
 
 def test_the_same_command_in_the_same_work_directory_goes_on():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, launch, posec3d, predict
-from jaxmg import scores
+from jaxmg import recipe, scores
 from jaxmg.data import readers, source
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
@@ -68,7 +68,7 @@ def test_the_same_command_goes_on_and_another_config_is_refused(run, train, tmp_
 
 
 def test_a_fold_validates_on_held_out_training_subjects(train, tmp_path):
-  assert train(tmp_path / "fold", "data.fold=0/3", "inputs.kind=limb") == 0
+  assert train(tmp_path / "fold", "data.fold=0/3", "inputs.stream=limb") == 0
   lines = (tmp_path / "fold" / "metrics.jsonl").read_text().splitlines()
   assert [json.loads(line)["eval/num_clips"] for line in lines if "eval/top1" in line] == [6]
 
@@ -80,8 +80,8 @@ def test_bodies_are_turned_in_space_where_the_data_have_it(train, waves, tmp_pat
   assert message in capsys.readouterr().err
   settings = ["data.name=utd_mhad", f"data.dir={waves}", "skeleton=kinect20"]
   assert train(tmp_path / "run", *settings, *turned) == 0
-  recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
-  assert recipe["sampling"]["points"] == "keypoints"  # what it is evaluated with
+  one = recipe.load(tmp_path / "run").inputs["pose"]
+  assert (one.train_points, one.points) == ("joints3d", "keypoints")
   arguments = [f"--run={tmp_path / 'run'}", f"--input={waves / 'a3_s2_t1_skeleton.mat'}"]
   assert launch.command(predict.run, predict.define, arguments) == 0
 

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import launch, posec3d, predict
 from jaxmg import predict as library
+from jaxmg import recipe
 from jaxmg.data import embeddings, source
 from jaxmg.training import checkpoints
 
@@ -53,9 +54,9 @@ def assert_same_bits(a, b):
 
 def test_label_embeddings_are_learnt_and_kept_with_the_run(labelled, nods):
   data = source.Source(nods / "nods")
-  table = np.load(labelled / library.LABELS)
+  table = np.load(labelled / recipe.LABELS)
   np.testing.assert_array_equal(table, embeddings.built_in(data.class_short_names))
-  assert library.load_recipe(labelled)["model"]["embedding_size"] == 300
+  assert recipe.load(labelled).model["embedding_size"] == 300
   assert all(0 < line["semantic_loss"] < line["loss"] for line in lines(labelled))
   kernel = variables(labelled)["params"]["embedding"]["kernel"]
   assert kernel.shape == (64, 300)
@@ -128,9 +129,9 @@ def test_the_new_classifier_begins_as_a_fresh_one(run, train, tmp_path):
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    (["inputs.kind=limb"], "inputs.kind: expected limb, got joint"),
-    (["sampling.kind=linspace"], "sampling.kind: expected linspace, got uniform"),
-    (["skeleton=openpose18"], "skeleton: expected openpose18, got coco17"),
+    (["inputs.stream=limb"], "pose.stream: expected limb, got joint"),
+    (["sampling.kind=linspace"], "pose.sampling: expected linspace, got uniform"),
+    (["skeleton=openpose18"], "pose.skeleton: expected openpose18, got coco17"),
     (["data.fold=0/3"], "expected weights that have not seen the clips held out here, got 6"),
   ],
 )
@@ -158,7 +159,7 @@ def test_weights_come_with_and_without_a_head_for_labels(run, labelled, train, t
 def test_classifier_stage_keeps_the_table_that_its_head_has_learnt(tabled, train, tmp_path):
   stage = ("stage=classifier", f"init_from={tabled[0]}", "schedule.epochs=1")
   assert train(tmp_path / "second", *stage, "semantic.loss=mse") == 0
-  table = np.load(tmp_path / "second" / library.LABELS)
+  table = np.load(tmp_path / "second" / recipe.LABELS)
   np.testing.assert_array_equal(table, np.eye(2, 5))
 
 

@@ -65,3 +65,12 @@ def test_projection_is_that_of_the_prepared_key_points():
   assert not found[2, 1, 3].any()
   larger = geometry.project(jnp.asarray(scored)[None], jnp.array([[480, 640]]))[0]
   np.testing.assert_allclose(larger, expected * [2, 2, 1], atol=1e-3)
+
+
+def test_bodies_are_centred_where_the_root_is_first_seen():
+  pose = np.random.default_rng(0).uniform(1, 2, (4, 2, 3, 4)).astype(np.float32)
+  pose[..., -1] = 1
+  pose[:2, 0, 1] = 0  # the root of the first person, in the first two frames
+  centred = geometry.center(jnp.asarray(pose), 1)
+  np.testing.assert_allclose(centred[..., :3], pose[..., :3] - pose[2, 0, 1, :3], atol=1e-6)
+  np.testing.assert_array_equal(centred[..., 3], pose[..., 3])

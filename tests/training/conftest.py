@@ -46,7 +46,7 @@ class ToyBatches:
 
 def jittered(keys, batch):
   noise = jax.vmap(lambda key: jax.random.normal(key, (12,)))(keys)
-  return batch["values"] + 0.1 * noise
+  return batch["values"] + 0.1 * noise, batch
 
 
 @pytest.fixture(scope="session")

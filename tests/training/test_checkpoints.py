@@ -47,6 +47,7 @@ def test_what_is_restored_is_what_was_saved(tmp_path, state):
   assert restored_iterator == iterator_state
 
 
+@pytest.mark.usefixtures("all_devices")
 def test_a_save_on_eight_devices_compiles_nothing(tmp_path, state):
   state = sharding.replicate(sharding.data_mesh(), state)
   compiled = []

@@ -11,6 +11,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxmg import errors
 from jaxmg.training import sharding
 
+pytestmark = pytest.mark.usefixtures("all_devices")
+
 
 def test_rows_are_split_over_the_devices_in_order():
   mesh = sharding.data_mesh()

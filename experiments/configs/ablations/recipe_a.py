@@ -42,9 +42,9 @@ def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
     ("baseline", baseline),
     *((f"+ {name}", (*baseline, part)) for name, part in parts.items()),
     ("all", everything),
-    ("baseline, limb", (*baseline, "inputs.kind=limb")),
-    ("+ topology, limb", (*baseline, parts["topology"], "inputs.kind=limb")),
-    ("all, limb", (*everything, "inputs.kind=limb")),
+    ("baseline, limb", (*baseline, "inputs.stream=limb")),
+    ("+ topology, limb", (*baseline, parts["topology"], "inputs.stream=limb")),
+    ("all, limb", (*everything, "inputs.stream=limb")),
   )
   config.fused = (
     ("baseline: joint + limb", ("baseline", "baseline, limb")),

@@ -28,7 +28,7 @@ def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
   config.folds = 0  # of the training subjects; 0: train on all of them, evaluate on the test set
   config.jobs = 1  # runs at a time, each on its share of the cores; on a GPU one
   config.rows = tuple(
-    (f"{name}, {stream}", (f"sampling.kind={kind}", f"inputs.kind={stream}"))
+    (f"{name}, {stream}", (f"sampling.kind={kind}", f"inputs.stream={stream}"))
     for stream in ("joint", "limb")
     for name, kind in KINDS.items()
   )

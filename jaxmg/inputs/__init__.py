@@ -1,0 +1,30 @@
+"""From a record to the model's input: what is read on the host, augmented and drawn on the device.
+
+An input is a frozen dataclass; its fields are its part of a run's recipe. It is all that is known
+about one kind of model input, and training, evaluation and prediction have it from here:
+
+  track               the track of a prepared set that it reads
+  check(about)        ValueError: what the records of a track lack
+  read(record, rng)   host, numpy: the only change of shapes; read_test has an axis of test clips
+  example(num_clips)  the shapes of a batch of one
+  train(keys, part, mirror)    device: augment, then render or derive
+  views(part, mirror), view    device: what all test views share, leading axis R; and one of them
+  draw, picture       what a person should see of a clip, and of what the model is given
+  SEEN                the fields that must not change where a trained network is taken over
+
+A new kind is a file here and a line in `INPUTS`. The functions below them are the same for one's
+own steps: pure, on the device, inside jit, so that a heatmap volume (10 MB a clip) never exists on
+the host.
+"""
+
+from jaxmg.inputs.graph import STREAMS as STREAMS
+from jaxmg.inputs.graph import Graph as Graph
+from jaxmg.inputs.graph import graph_inputs as graph_inputs
+from jaxmg.inputs.graph import graph_view as graph_view
+from jaxmg.inputs.graph import graph_views as graph_views
+from jaxmg.inputs.heatmaps import Heatmaps as Heatmaps
+from jaxmg.inputs.heatmaps import heatmap_inputs as heatmap_inputs
+from jaxmg.inputs.heatmaps import heatmap_view as heatmap_view
+from jaxmg.inputs.heatmaps import heatmap_views as heatmap_views
+
+INPUTS = {"graph": Graph, "heatmaps": Heatmaps}

@@ -1,0 +1,226 @@
+"""Every setting of a config reaches what is trained: none is read and then forgotten."""
+
+import functools
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from experiments import agcn, launch, posec3d, trainer
+from jaxmg import models, recipe
+from jaxmg.data import pipeline, source
+from jaxmg.models import layers
+
+# What these settings do is not in the step, in the batches, or in the options of the loop.
+ELSEWHERE = {
+  "data.dir": "where the set lies",
+  "data.name": "the name of the set: every figure",
+  "data.protocol": "below: nods has one protocol",
+  "init_from": "tests/experiments/test_trainer.py",
+  "stage": "needs init_from: tests/experiments/test_trainer.py",
+  "model.name": "each experiment has one model, and refuses another name",
+  "model.variant": "below: the models here are made for their trace",
+  "sampling.style": "of uniform test clips alone, and below",
+  "augment.turn": "needs 3-D joints: tests/experiments/test_posec3d.py",
+  "augment.tilt": "likewise",
+  "sampling.points": "likewise, in tests/experiments/test_agcn.py",
+}
+# Where another value alone would not do, or does nothing by itself.
+VALUES = {
+  "data.fold": "0/3",
+  "skeleton": "openpose18",
+  "sampling.kind": "linspace",
+  "sampling.num_persons": 2,
+  "sampling.crop": "(0.5,0.9)",
+  "augment.crop_area": "(0.5,0.9)",
+  "augment.bone_scale": "(0.9,1.2)",
+  "augment.scale": "(0.8,1.3)",
+  "model.dropout": 0.35,
+  "semantic.loss": "contrastive",
+  "semantic.weight": 3.0,
+  "optimizer.name": "adamw",
+  "optimizer.decay": "kernels",
+  "optimizer.clip_norm": 2.0,
+  "optimizer.momentum": 0.5,
+  "schedule.name": "step",
+  "schedule.milestones": "(1,)",
+  "schedule.warmup_epochs": 2.5,
+  "train.dtype": "bfloat16",
+  "train.accumulate": 2,
+  "train.batch_size": 16,
+  "train.ema": 0.5,
+  "train.label_smoothing": 0.2,
+  "train.logit_adjustment": 0.5,
+  "train.class_weights": "inverse",
+}
+BESIDE = {
+  "semantic.temperature": ["semantic.loss=contrastive"],
+  "schedule.milestones": ["schedule.name=step"],
+  "train.class_weights": ["train.logit_adjustment=0.0"],
+}
+BASE = {
+  "posec3d": ["inputs.size=12", "sampling.test_size=12", "augment.bone_scale=(0.9,1.1)"],
+  "agcn": ["sampling.kind=uniform", "augment.rotation=5.0"],
+}
+COMMON = [
+  *("data.name=nods", "skeleton=coco17", "sampling.num_frames=4", "train.batch_size=8"),
+  *("semantic.loss=mse", "optimizer.name=sgd", "optimizer.decay=all", "schedule.epochs=3"),
+  *("train.label_smoothing=0.1", "train.logit_adjustment=0.1"),
+]
+CONFIGS = {"posec3d": "imigue,joint,small", "agcn": "imigue,joint"}
+EXPERIMENTS = {"posec3d": posec3d, "agcn": agcn}
+
+
+def traceable(model):
+  """A model of the same fields, all of which are to be seen in its trace, which is short."""
+
+  fields = {name: x for name, x in model.__annotations__.items() if name not in ("parent", "name")}
+
+  names = sorted(fields.keys() - {"dtype"})  # Flax adds to the fields
+
+  @nn.compact
+  def call(self, x, *, train=False, rows=None):
+    x = x.reshape(len(x), -1).astype(self.dtype)[:, :8]
+    sizes = [getattr(self, name) for name in names]
+    digest = hashlib.sha256(repr(sizes).encode()).digest()[0]
+    features = layers.Dropout(self.dropout)(nn.Dense(4)(x), train=train, rows=rows)
+    out = {"embedding": nn.Dense(self.embedding_size, name="embedding")(features)}
+    self.variable("batch_stats", "count", jnp.zeros, ())
+    return nn.Dense(self.num_classes, name="head")(features).astype(jnp.float32) * digest, out
+
+  defaults = {name: getattr(model, name) for name in fields if hasattr(model, name)}
+  return type("Traceable", (nn.Module,), {"__annotations__": fields, "__call__": call, **defaults})
+
+
+@pytest.fixture
+def effects(nods, tmp_path, monkeypatch):
+  """What a config makes of a run, by name: hashes of all that its training depends on."""
+  caught = {}
+  monkeypatch.setattr(
+    trainer.loop,
+    "train",
+    lambda state, step, batches, **options: caught.update(
+      state=state, step=step, batches=batches, **options
+    ),
+  )
+  monkeypatch.setattr(trainer.sharding, "on_host", jax.eval_shape)
+  rows = []
+  original = pipeline.train_batches
+
+  def train_batches(source, taken, *args, **options):
+    rows[:] = taken.tolist()
+    return original(source, taken, *args, **options)
+
+  monkeypatch.setattr(pipeline, "train_batches", train_batches)
+
+  known = {}  # by recipe
+
+  def of_recipe(run, state):
+    """What evaluation and prediction make of a recipe: the recipe itself copies the config."""
+    of = repr(recipe.to_json(run))
+    if of not in known:
+      data = source.Source(nods / "nods")
+      tested = pipeline.test_batches(
+        data, data.rows("test"), run.inputs, num_clips=run.num_clips, batch_size=2
+      )
+      batch = next(iter(tested))
+      predict_step = jax.jit(run.predict_step(run.build_model()))
+      text = predict_step.lower(state.params, state.batch_stats, batch).as_text()
+      known[of] = digest((batch, text))
+    return known[of]
+
+  def effects(name, *settings, batches=1):
+    workdir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+    arguments = [f"--config.{setting}" for setting in (f"data.dir={nods}", *settings)]
+    config = f"--config={launch.__file__[:-9]}configs/{name}.py:{CONFIGS[name]}"
+    assert launch.main(EXPERIMENTS[name].run, [config, f"--workdir={workdir}", *arguments]) == 0
+    batch, *_ = [next(caught["batches"]) for _ in range(batches)]
+    found = {"rows": rows, "batch": batch}
+    key = jax.random.key(0)
+    found["step"] = caught["step"].lower(caught["state"], batch, key).as_text()
+    found["schedule"] = [float(caught["learning_rate"](step)) for step in range(9)]
+    loop = ("steps", "steps_per_epoch", "evaluate_every", "log_every")
+    found["loop"] = [caught[name] for name in loop]
+    found["key"] = jax.random.key_data(caught["key"])
+    found["recipe"] = of_recipe(recipe.load(workdir), caught["state"])
+    return {name: digest(value) for name, value in found.items()}
+
+  return effects
+
+
+def digest(tree):
+  leaves = jax.tree.leaves_with_path(tree)
+  parts = [
+    (jax.tree_util.keystr(path), x.tobytes() if isinstance(x, np.ndarray) else repr(x))
+    for path, x in leaves
+  ]
+  return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def changed(name, value):
+  """Another value of a setting, as it is typed."""
+  if name in VALUES:
+    return VALUES[name]
+  if isinstance(value, bool):
+    return not value
+  if isinstance(value, int):
+    return value + 1
+  if isinstance(value, float):
+    return value + 0.25
+  raise AssertionError(f"{name}: say another value of {value!r}")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_setting_reaches_the_step(name, effects, tmp_path, monkeypatch):
+  monkeypatch.setitem(models.MODELS, name, traceable(models.MODELS[name]))
+  np.save(tmp_path / "table.npy", np.eye(2, 5, dtype=np.float32))
+  values = VALUES | {"semantic.table": tmp_path / "table.npy", "inputs.stream": "bone"}
+  if name == "posec3d":
+    values["inputs.stream"] = "limb"
+  monkeypatch.setattr(f"{__name__}.VALUES", values)
+  path = f"{launch.__file__[:-9]}configs/{name}.py:{CONFIGS[name]}"
+  base = [*COMMON, *BASE[name]]
+  config = launch.read_config(path, [f"--config.{setting}" for setting in base])
+  plain = functools.cache(lambda *beside: effects(name, *merged(base, beside)))
+  assert effects(name, *base) == plain()
+  dead = []
+  for leaf, value in launch.flatten(config.to_dict()).items():
+    if leaf in ELSEWHERE:
+      continue
+    beside = BESIDE.get(leaf, [])
+    other = effects(name, *merged(base, [*beside, f"{leaf}={changed(leaf, value)}"]))
+    if other == plain(*beside):
+      dead.append(leaf)
+  assert dead == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_set_that_forbids_mirroring_is_not_mirrored(name, waves):
+  path = f"{launch.__file__[:-9]}configs/{name}.py:utd_mhad,joint"
+  config = launch.read_config(path, ["--config.sampling.mirror=True"])
+  data = source.Source(waves / "utd_mhad")
+  found = trainer.make_recipe(config, data, EXPERIMENTS[name].describe, None)
+  assert config.sampling.mirror
+  assert not found.mirror
+
+
+def test_training_reads_no_clip_outside_its_split(effects, nods, monkeypatch):
+  data, read = source.Source(nods / "nods"), set()
+  original = source.Source.__getitem__
+
+  def get(self, row):
+    read.add(row)
+    return original(self, row)
+
+  monkeypatch.setitem(models.MODELS, "agcn", traceable(models.MODELS["agcn"]))
+  monkeypatch.setattr(source.Source, "__getitem__", get)
+  effects("agcn", *COMMON, *BASE["agcn"], "data.fold=1/3", batches=4)  # nearly three epochs
+  assert read - set(data.rows("test").tolist()) == set(data.rows("train", fold=(1, 3)).tolist())
+
+
+def merged(base, more):
+  """Settings, the later of which count."""
+  return [f"{key}={value}" for key, value in dict(x.split("=", 1) for x in (*base, *more)).items()]

@@ -1,0 +1,61 @@
+import os
+import pathlib
+
+import pytest
+
+from jaxmg import errors, files
+
+
+def test_a_folder_is_locked_once_and_its_lock_goes_with_its_holder(tmp_path):
+  with files.locked(tmp_path / "set"):
+    assert f"pid {os.getpid()}" in (tmp_path / "set" / "lock").read_text()
+    message = f"set is in use by pid {os.getpid()}"
+    with pytest.raises(errors.LockedError, match=message), files.locked(tmp_path / "set"):
+      pass
+  assert list(tmp_path.rglob("*")) == [tmp_path / "set"]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_file_is_no_lock_and_stays_as_it_is(tmp_path, kind):
+  (tmp_path / "mine").write_text("precious")
+  (tmp_path / "set").mkdir()
+  lock = tmp_path / "set" / "lock"
+  lock.symlink_to(tmp_path / "mine") if kind == "link" else os.mkfifo(lock)
+  with pytest.raises(errors.LockedError, match="lock: expected a file"), files.locked(lock.parent):
+    pass
+  assert (tmp_path / "mine").read_text() == "precious"
+  assert os.path.lexists(lock)
+
+
+def test_a_lock_of_another_holder_is_left(tmp_path):
+  with files.locked(tmp_path):
+    os.rename(tmp_path / "lock", tmp_path / "moved")
+    (tmp_path / "lock").write_text("of the next one")
+  assert (tmp_path / "lock").read_text() == "of the next one"
+
+
+def test_files_of_linked_folders_are_found_and_a_loop_ends(tmp_path):
+  (tmp_path / "raw" / "a").mkdir(parents=True)
+  (tmp_path / "disk2").mkdir()
+  for path in ("raw/one", "raw/a/two", "disk2/three"):
+    (tmp_path / path).touch()
+  (tmp_path / "raw" / "b").symlink_to(tmp_path / "disk2")
+  (tmp_path / "disk2" / "loop").symlink_to(tmp_path / "raw")
+  found = [path.relative_to(tmp_path / "raw") for path in files.walk(tmp_path / "raw")]
+  assert found == list(map(pathlib.Path, ("one", "a/two", "b/three")))
+
+
+def test_a_file_has_its_name_when_it_is_whole(tmp_path):
+  def fail():
+    with files.replace(tmp_path / "file") as part:
+      part.write_text("half")
+      raise RuntimeError
+
+  with pytest.raises(RuntimeError):
+    fail()
+  assert not list(tmp_path.iterdir())
+  with files.replace(tmp_path / "file") as part:
+    part.write_text("whole")
+  assert [path.name for path in tmp_path.iterdir()] == ["file"]
+  with pytest.raises(OSError, match=r"No space.*'the file'"), files.naming("the file"):
+    raise OSError(28, "No space left on device")
