@@ -150,10 +150,14 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     info = functools.partial(tfds.core.DatasetInfo, builder=self, description=self.__doc__)
     if self.pkg_dir_path is not None:  # there are README.md and CITATIONS.bib beside the builder
       info = self.dataset_info_from_configs
-    return info(
+    found = info(
       features=source.features(**pose, joints3d=self.joints3d),
       disable_shuffling=True,  # rows in the order of `clips`; the pipeline shuffles
     )
+    # TFDS would ask a bucket of Google's for what it knows of every set that is not there yet, and
+    # would leave an empty folder among the temporary files each time.
+    found.initialize_from_bucket = lambda: None
+    return found
 
   def _download_and_prepare(self, dl_manager, download_config=None):
     # TFDS wants one, and calls it in a folder that has a new name each time: no place to go on in.

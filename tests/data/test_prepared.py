@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -145,9 +146,12 @@ def test_a_path_that_is_no_text_is_refused(tmp_path):
     prepared.write(Desk, raw=tmp_path, data_dir=tmp_path / os.fsdecode(b"\xff"))
 
 
-def test_only_the_data_set_is_left_in_the_data_directory(tmp_path):
+def test_only_the_data_set_is_left_in_the_data_directory(tmp_path, monkeypatch):
+  (tmp_path / "temporary").mkdir()
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
   write(Desk, tmp_path)
   assert [path.name for path in (tmp_path / "data").iterdir()] == ["desk"]
+  assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_clips_without_anybody_and_copies_are_noted(tmp_path):
