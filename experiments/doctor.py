@@ -84,8 +84,7 @@ def run(values: flags.FlagValues, path: str, *more: str) -> None:
 
 
 def find(path: pathlib.Path, layout: readers.Layout | None) -> Found:
-  prepared = ("index.json", "*/index.json", "*.part")  # the last is not whole, and Source says so
-  if path.suffix == ".part" or any(any(path.glob(pattern)) for pattern in prepared):
+  if source.is_prepared(path):
     return _prepared(source.Source(path))
   if annotations.is_annotations(path):
     return _annotations(path, layout)

@@ -283,13 +283,24 @@ def digest(record: Mapping[str, Any]) -> str:
   return ""
 
 
+def is_prepared(path: pathlib.Path) -> bool:
+  """Whether a folder is a prepared set or holds versions of one, whole or not."""
+  part = re.compile(r"\d+\.\d+\.\d+\.part")
+  if not path.is_dir():
+    return False
+  parts = [path, *path.iterdir()]
+  return any((folder / "index.json").is_file() for folder in parts) or any(
+    part.fullmatch(folder.name) and folder.is_dir() for folder in parts
+  )
+
+
 def _newest_version(directory: pathlib.Path) -> pathlib.Path:
   if (directory / "index.json").is_file():
     return directory
   # Half-made versions have no index, which is written last.
   versions = [path.parent for path in directory.glob("*/index.json")]
   versions = [path for path in versions if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
-  if not versions and (directory.suffix == ".part" or any(directory.glob("*.part"))):
+  if not versions and is_prepared(directory):
     raise DataError(
       directory,
       expected="a prepared data set",

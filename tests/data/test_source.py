@@ -235,3 +235,21 @@ def test_no_field_of_the_index_may_be_something_else(edited_toy, field, value):
   folder = edited_toy(edit)
   with pytest.raises(DataError):
     source.Source(folder)
+
+
+def test_what_is_a_prepared_set_whole_or_not(toy, tmp_path):
+  (tmp_path / "stopped" / "1.0.0.part").mkdir(parents=True)
+  (tmp_path / "downloads").mkdir()
+  (tmp_path / "downloads" / "ntu60.pkl.part").touch()
+  for path in (toy, toy.parent, tmp_path / "stopped", tmp_path / "stopped" / "1.0.0.part"):
+    assert source.is_prepared(path)
+  for path in (
+    tmp_path / "downloads",
+    tmp_path / "downloads" / "ntu60.pkl.part",
+    tmp_path / "none",
+  ):
+    assert not source.is_prepared(path)
+  with pytest.raises(DataError, match="expected a prepared data set, got one that is not whole"):
+    source.Source(tmp_path / "stopped")
+  with pytest.raises(DataError, match="got none"):
+    source.Source(tmp_path / "downloads")
