@@ -9,9 +9,9 @@ An experiment is a function and one call:
 
   python -m experiments.NAME --config=FILE.py[:ARGUMENT] --workdir=DIR [--config.KEY=VALUE ...]
 
-Exit codes: 0 done, 2 command line or config, 3 data, 4 checkpoint, 5 disk, 6 diverged, 7 work
-directory in use, 75 stopped by SIGTERM and saved (start the same command again), 130 stopped by
-Ctrl-C, 1 a fault of jaxmg's own.
+Exit codes: 0 done, 2 command line or config, 3 data, 4 checkpoint, 5 disk, 6 diverged, 7 in use by
+another process (a work directory, an evaluated split, a set that is being prepared), 75 stopped by
+SIGTERM and saved (start the same command again), 130 stopped by Ctrl-C, 1 a fault of jaxmg's own.
 """
 
 import contextlib

@@ -55,13 +55,13 @@ class LockedError(Error):
 
 
 class Preempted(Error):
-  """Training was asked to stop (SIGTERM) and has saved: start the same command again."""
+  """Asked to stop (SIGTERM), and saved: start the same command again."""
 
   exit_code = 75
 
 
 class Interrupted(Error):
-  """Ctrl-C: training has saved."""
+  """Ctrl-C, and what is whole so far is kept."""
 
   exit_code = 130
 
