@@ -36,9 +36,9 @@ def example(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 def jaxmg_calls(arguments: argparse.Namespace, folder: pathlib.Path) -> dict:
   x, label = example(arguments)
-  variant = models.agcn.VARIANTS[arguments.variant]
   parents = skeletons.get(arguments.skeleton).parents
-  model = models.agcn.AGCN(arguments.classes, parents, **variant, dtype=jnp.dtype(arguments.dtype))
+  options = {"variant": arguments.variant, "dtype": jnp.dtype(arguments.dtype)}
+  model = models.agcn.AGCN(arguments.classes, parents, **options)
   return peers.calls(model, peers.variables_of(folder, model, x, table), x, label)
 
 
@@ -46,10 +46,10 @@ def torch_calls(arguments: argparse.Namespace, folder: pathlib.Path) -> dict:
   from benchmarks import torch_agcn
 
   x, label = example(arguments)
-  variant = models.agcn.VARIANTS[arguments.variant]
+  sizes = models.agcn.VARIANTS[arguments.variant]
   edges = models.agcn.adjacency(skeletons.get(arguments.skeleton).parents)
   return peers.torch_calls(
-    torch_agcn.make(edges, arguments.persons, arguments.classes, **variant),
+    torch_agcn.make(edges, arguments.persons, arguments.classes, **sizes),
     torch_agcn.fold,
     as_theirs(x),
     label,

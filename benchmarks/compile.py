@@ -46,7 +46,7 @@ def measure(cache: str, arguments: dict) -> dict[str, tuple[float, float]]:
   jax.config.update("jax_compilation_cache_dir", cache)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   batch_size, size = arguments["batch_size"], arguments["size"]
-  model = models.posec3d.PoseC3D(60, **models.posec3d.VARIANTS[arguments["variant"]])
+  model = models.posec3d.PoseC3D(60, variant=arguments["variant"])
   optimizer = optimizers.optimizer("sgd", lambda count: 1e-3)
   heatmaps = jax.ShapeDtypeStruct(
     (batch_size, arguments["frames"], size, size, arguments["joints"]), jnp.float32

@@ -27,11 +27,11 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from benchmarks import hlo, peers, timing
-from experiments import agcn, launch, posec3d, trainer
+from experiments import agcn, posec3d, settings, trainer
 from jaxmg import models
-from jaxmg.data import readers
+from jaxmg.data import readers, tracks
 from jaxmg.recipe import Recipe
-from jaxmg.training import sharding, step
+from jaxmg.training import parameters, sharding, step
 
 CONFIGS = "experiments/configs/"
 MODELS = {"posec3d": posec3d, "agcn": agcn}
@@ -189,19 +189,20 @@ class Clips:
   """What the commands ask of a prepared set before they read it: one clip with 3-D joints."""
 
   name, version, directory, synthetic = "clips", "1.0.0", pathlib.Path("clips"), True
-  frame_size = (720, 1280)
-  skeleton, num_persons, joints3d, mirror = "all", 1, True, True
+  mirror = True
   class_names = class_short_names = tuple(f"class {k}" for k in range(32))
   class_groups = ("all",) * 32
 
-  def __len__(self):
-    return 1
+  rows, kind = np.arange(1), tracks.Pose("kinect25", frame_size=(720, 1280), joints3d=True)
+
+  def track(self, name):
+    return self
 
   def __getitem__(self, row):
     pose = np.random.default_rng(row).normal((0, 0, 3), 0.1, (8, 1, 25, 3)).astype(np.float32)
     return {"joints3d": pose, "keypoints": readers.depth_view(pose)}
 
-  def fingerprint(self):
+  def fingerprint(self, names):
     return ""
 
 
@@ -211,7 +212,7 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
     return bare(program.config if size == "full" else "tiny", mesh)
   model_name = program.config.partition(".")[0]
   overrides = [f"--config.{setting}" for setting in program.settings]
-  config = launch.read_config(CONFIGS + program.config, overrides)
+  config = settings.read_config(CONFIGS + program.config, overrides)
   config.train.batch_size = 32
   if size == "tiny":
     config.update_from_flattened_dict(TINY[model_name])
@@ -223,7 +224,8 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
   recipe = trainer.make_recipe(config, data, experiment.describe, table)
   model = recipe.build_model(jnp.dtype(config.train.dtype))
   optimizer, _, _ = trainer.make_optimizer(config, 100)
-  trainable = ("head",) if config.stage == "classifier" else None
+  classifier_only = config.stage == "classifier"
+  trainable = (model.HEAD,) if classifier_only else parameters.ALL
   init = functools.partial(
     step.init_train_state, model, optimizer, ema=config.train.ema > 0, trainable=trainable
   )
@@ -232,7 +234,7 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
     train_step = step.make_train_step(
       model,
       recipe.train_inputs,
-      trainer.make_loss(config, np.ones(len(data.class_names)), None if trainable else table),
+      trainer.make_loss(config, np.ones(len(data.class_names)), None if classifier_only else table),
       optimizer,
       accumulate=config.train.accumulate,
       ema_decay=config.train.ema,
@@ -255,7 +257,7 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
 
 def bare(variant: str, mesh: Mesh) -> tuple:
   """The step of `benchmarks.posec3d --dtype=bfloat16 --batch_size=32`."""
-  model = models.posec3d.PoseC3D(60, **models.posec3d.VARIANTS[variant], dtype=jnp.bfloat16)
+  model = models.posec3d.PoseC3D(60, variant=variant, dtype=jnp.bfloat16)
   optimizer, train_step = peers.bare_step(model)
   side = 16 if variant == "tiny" else 56
   x = jax.ShapeDtypeStruct((32, 48, side, side, 17), jnp.float32)

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import timing
 from jaxmg import inputs, skeletons
-from jaxmg.data import pipeline, prepared, readers
+from jaxmg.data import pipeline, prepared, readers, tracks
 from jaxmg.data.source import Source
 
 SETS = (  # joints in the files, and those that are taken
@@ -29,7 +29,6 @@ class RandomClips(prepared.Builder):
   """Clips of 16 to 112 frames."""
 
   class_names = ("any",)
-  frame_size = (720, 1280)
   protocols = {"all": lambda clip: "train"}  # noqa: RUF012
   synthetic = True
   num_clips: int
@@ -37,10 +36,10 @@ class RandomClips(prepared.Builder):
   def clips(self, recording, known):
     rng = np.random.default_rng(0)
     for i in range(self.num_clips):
-      shape = (rng.integers(16, 113), 1, skeletons.get(self.skeleton).num_joints, 3)
+      shape = (rng.integers(16, 113), 1, self.track.layout.num_joints, 3)
       keypoints = rng.uniform((0, 0, 0.1), (1280, 720, 1), shape).astype(np.float32)
       yield prepared.Example(
-        f"{i}", i % len(self.class_names), f"{i % 10}", readers.Clip(keypoints, self.skeleton)
+        f"{i}", i % len(self.class_names), f"{i % 10}", readers.Clip(keypoints, self.track.layout)
       )
 
 
@@ -59,7 +58,8 @@ def main(argv: list[str] | None = None) -> None:
   with tempfile.TemporaryDirectory() as folder:
     directories = {}
     for layout in {layout for layout, _ in SETS}:
-      options = {"skeleton": layout, "num_clips": arguments.clips}
+      pose = tracks.Pose(layout, frame_size=(720, 1280))
+      options = {"track": pose, "num_clips": arguments.clips}
       directories[layout] = prepared.write(
         type(layout.capitalize(), (RandomClips,), options), raw=folder, data_dir=folder
       )
@@ -94,7 +94,9 @@ def measure(directory: pathlib.Path, skeleton: str, cores: list[int], arguments:
     source.rows("train"),
     {
       "pose": inputs.Heatmaps(
-        skeletons.get(skeleton), source.frame_size, num_frames=arguments["frames"]
+        skeletons.get(skeleton),
+        source.track("pose").kind.frame_size,
+        num_frames=arguments["frames"],
       )
     },
     batch_size=arguments["batch_size"],

@@ -36,8 +36,8 @@ def example(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 def jaxmg_calls(arguments: argparse.Namespace, folder: pathlib.Path) -> dict:
   x, label = example(arguments)
-  variant = models.posec3d.VARIANTS[arguments.variant]
-  model = models.posec3d.PoseC3D(arguments.classes, **variant, dtype=jnp.dtype(arguments.dtype))
+  dtype = jnp.dtype(arguments.dtype)
+  model = models.posec3d.PoseC3D(arguments.classes, variant=arguments.variant, dtype=dtype)
   variables = peers.variables_of(folder, model, x, table)
   return peers.calls(model, variables, x, label, fold=models.posec3d.fold_batch_norm)
 
@@ -46,9 +46,10 @@ def torch_calls(arguments: argparse.Namespace, folder: pathlib.Path) -> dict:
   from benchmarks import torch_posec3d
 
   x, label = example(arguments)
-  variant = models.posec3d.VARIANTS[arguments.variant]
+  ours = models.posec3d.PoseC3D(arguments.classes, variant=arguments.variant)
+  sizes = {"width": ours.width, "depths": ours.depths}
   return peers.torch_calls(
-    torch_posec3d.make(arguments.joints, arguments.classes, **variant),
+    torch_posec3d.make(arguments.joints, arguments.classes, **sizes),
     torch_posec3d.fold,
     np.moveaxis(x, -1, 1),
     label,

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import loader, timing
 from experiments import launch, posec3d
-from jaxmg.data import prepared
+from jaxmg.data import prepared, tracks
 
 CONFIG = "experiments/configs/posec3d.py:imigue,recipe_a"
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
   with tempfile.TemporaryDirectory() as folder:
     options = {
       "num_clips": arguments.steps * arguments.batch_size,
-      "skeleton": "openpose137",
+      "track": tracks.Pose("openpose137", frame_size=(720, 1280)),
       "class_names": tuple(f"class {k}" for k in range(32)),
     }
     prepared.write(type("Clips", (loader.RandomClips,), options), raw=folder, data_dir=folder)

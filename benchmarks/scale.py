@@ -37,7 +37,7 @@ import numpy as np
 
 from benchmarks import timing
 from jaxmg import inputs
-from jaxmg.data import pipeline, prepared, readers, source
+from jaxmg.data import pipeline, prepared, readers, source, tracks
 from jaxmg.skeletons import topology
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -88,7 +88,7 @@ def commands(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
   flags = [f"--manual_dir={raw}", f"--data_dir={data}", f"--jobs={arguments.jobs}"]
   count = arguments.clips or CLIPS.get(name, IMIGUE_CLIPS)
   yield row("prepare", ["datasets/prepare.py", *command, *flags], per=(count, "clips"))
-  records = sum(file.stat().st_size for file in path.glob("*array_record*"))
+  records = sum(file.stat().st_size for file in path.glob("pose/*array_record*"))
   yield {"what": "records on the disk", "seconds": 0.0, "MB": records / 1e6, "rate": ""}
   opened = timing.in_new_process(open_set, path)
   yield {"what": "open", "seconds": opened["open"], "MB": opened["MB"], "rate": ""}
@@ -168,12 +168,12 @@ def open_set(path: pathlib.Path) -> dict[str, float]:
   """Opens a prepared set, and loads from it for ten seconds."""
   start = time.perf_counter()
   data = source.Source(path)
-  rows = data.rows("train")
+  rows, pose = data.rows("train"), data.track("pose").kind
   opened = time.perf_counter() - start
   batches = pipeline.train_batches(
     data,
     rows,
-    {"pose": inputs.Heatmaps(data.layout, data.frame_size)},
+    {"pose": inputs.Heatmaps(pose.layout, pose.frame_size)},
     batch_size=32,
     seed=0,
   )
@@ -304,9 +304,8 @@ def write_xlsx(path: pathlib.Path, table: np.ndarray) -> None:
 class Bytes(prepared.Builder):
   """Random: records of 1 MB, ten of each of 2,000 recordings."""
 
-  skeleton = "openpose137"
+  track = tracks.Pose("openpose137", frame_size=(720, 1280))
   class_names = ("any",)
-  frame_size = (720, 1280)
   protocols = {"xsub": prepared.by_subject(train=("0",))}  # noqa: RUF012
   count = 2000
   seen: list[tuple[int, float]] = []  # noqa: RUF012
@@ -320,7 +319,7 @@ class Bytes(prepared.Builder):
     for k in range(10):
       found = rng.random((608, 1, 137, 3), np.float32) + np.float32(1e-3)
       found[..., :2] *= 1000
-      clip = readers.Clip(found.clip(0, None), self.skeleton)
+      clip = readers.Clip(found.clip(0, None), self.track.layout)
       yield prepared.Example(f"{i}_{k}", 0, str(i % 100), clip)
     self.seen.append((i, memory_of(os.getpid())))
 
@@ -335,7 +334,7 @@ def write_bytes(folder: pathlib.Path, clips: int | None) -> dict[str, Any]:
   start = time.perf_counter()
   path = prepared.write(Bytes, raw=folder, data_dir=folder / "data")
   seconds = time.perf_counter() - start
-  records = sum(file.stat().st_size for file in path.glob("*array_record*"))
+  records = sum(file.stat().st_size for file in path.glob("pose/*array_record*"))
   memory = [most for _, most in Bytes.seen]
   tenth = max(1, len(memory) // 10)
   remove(path.parent)

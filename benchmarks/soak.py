@@ -3,6 +3,7 @@
   python -m benchmarks.soak --kills=50
   python -m benchmarks.soak --what=prepare --kills=50
   python -m benchmarks.soak --what=evaluate --kills=50
+  python -m benchmarks.soak --what=two_prepares
 
 The killed one is started again with the same command. Half of the kills are aimed at a save. In the
 end these must be equal to the last bit:
@@ -15,6 +16,10 @@ end these must be equal to the last bit:
   evaluate   of a tiny PoseC3D: all files but the pictures, and that there are no more
 
 What is whole before the kills are used up is compared, removed and begun again.
+
+`two_prepares` kills nothing: it starts `datasets/prepare.py` twice at one place, the second up to
+two seconds later. One ends with 0, the other with that or 7 (in use), and the set is the one that a
+command makes alone.
 """
 
 import abc
@@ -36,10 +41,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmg.data import prepared, readers, recordings, shards, source
+from jaxmg.data import prepared, readers, recordings, shards, source, tracks
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS_PER_EPOCH = 2
+OFFSETS = (0.0, 0.3, 1.0, 2.0)  # seconds between the starts of two commands
 SECONDS = 10.0  # in which the other processes of a killed one must end
 
 
@@ -47,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--what", choices=["train", "prepare", "evaluate"], default="train")
+  choices = ["train", "prepare", "evaluate", "two_prepares"]
+  parser.add_argument("--what", choices=choices, default="train")
   parser.add_argument("--kills", type=int, default=50)
   parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
   arguments = parser.parse_args(argv)
@@ -59,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     elif arguments.what == "prepare":
       command = Preparation(folder, make_recordings(folder, 60))
       said, different = soak(command, arguments.kills, rng)
+    elif arguments.what == "two_prepares":
+      said, different = prepare_twice(folder)
     else:
       run = Run(folder / "run", make_data(folder), epochs=1)
       assert run.start().wait() == 0, run.log()
@@ -131,6 +140,43 @@ def soak(command: "Command", kills: int, rng: np.random.Generator) -> tuple[str,
     f"end; {on} times it went on from what was whole:"
   )
   return said, sorted(different)
+
+
+def prepare_twice(folder: pathlib.Path) -> tuple[str, list[str]]:
+  """Starts two commands that make one set; returns their exit codes, and what is wrong."""
+
+  def start(name):
+    raw, data, log = (folder / f"{name}{end}" for end in (".raw", "", ".log"))
+    raw.mkdir(exist_ok=True)
+    options = ["synthetic_imigue", f"--manual_dir={raw}", f"--data_dir={data}"]
+    with log.open("a") as file:
+      command = [sys.executable, "datasets/prepare.py", *options]
+      return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
+
+  def outcome(name):
+    found = contents(folder / name)
+    for file in found:
+      if ".array_record-" in file:  # protocol buffers: the fields of a record are in any order
+        found[file] = b""
+    # It reads every record, and what it says depends on all of them.
+    command = [sys.executable, "-m", "experiments.doctor", f"{folder / name}/synthetic_imigue"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return found | {"doctor": (done.returncode, done.stdout.replace(str(folder / name), ""))}
+
+  assert start("alone").wait() == 0, (folder / "alone.log").read_text()
+  whole, said, different = outcome("alone"), [], []
+  for offset in OFFSETS:
+    name = f"{offset}s"
+    first = start(name)
+    time.sleep(offset)
+    second = start(name)
+    codes = [first.wait(), second.wait()]
+    said.append(f"{offset} s apart: exit codes {codes[0]} and {codes[1]}")
+    if sorted(codes) not in ([0, 0], [0, 7]):
+      different.append(f"{name}: exit codes")
+    found = outcome(name)
+    different += [f"{name}: {x}" for x in whole | found if found.get(x) != whole.get(x)]
+  return "\n".join(said), different
 
 
 def finish(command: "Command") -> None:
@@ -230,7 +276,7 @@ class Preparation(Command):
   saves = (
     r"open .*array_record-\d+$",
     r"open .*/journal\.jsonl$",
-    r" .*(\.part\.index|dataset_info|features)\.json$",
+    r" .*(\.part\.index|\.part\.track|dataset_info|features)\.json$",
     r"os.remove .*/(lock|journal\.jsonl)$",
     r"os.rename .*/1\.0\.0\.part$",
   )
@@ -249,8 +295,11 @@ class Preparation(Command):
       if ".array_record-" in name:  # protocol buffers: the fields of a record are in any order
         found[name] = b""
     data = source.Source(prepared.directory(Days, self._data))
+    track = data.track("pose")
     for row, id in enumerate(data.ids):
-      found[id] = {name: np.asarray(x).tobytes() for name, x in data[row].items()}
+      found[id] = {
+        name: np.asarray(x).tobytes() for name, x in track[row].items() if name != "layout"
+      }
     return found
 
   def remove(self) -> None:
@@ -420,9 +469,8 @@ def kill(run: Run, kills: int, rng: np.random.Generator) -> list[bool]:
 class Waves(prepared.Builder):
   """Synthetic: subjects who raise the left arm or the right one."""
 
-  skeleton = "coco17"
+  track = tracks.Pose("coco17", frame_size=(72, 128))
   class_names = ("left", "right")
-  frame_size = (72, 128)
   protocols = {"xsub": prepared.by_subject(train=("a", "b", "c"))}  # noqa: RUF012
   synthetic = True
 
@@ -439,9 +487,8 @@ class Waves(prepared.Builder):
 class Days(prepared.Builder):
   """Synthetic: a csv file for each day."""
 
-  skeleton = "coco17"
+  track = tracks.Pose("coco17", frame_size=(720, 1280))
   class_names = ("idle", "typing")
-  frame_size = (720, 1280)
   protocols = {"xsub": prepared.by_subject(train=("day00", "day01"))}  # noqa: RUF012
   synthetic = True
 

@@ -12,18 +12,16 @@ is; one that was killed goes on where it was, in DATA/<name>/<version>.part/.
 import argparse
 import difflib
 import importlib
-import json
 import os
 import pathlib
 import re
 import sys
 import time
 
-import numpy as np
 from etils import epath
 
 from jaxmg import errors
-from jaxmg.data import prepared
+from jaxmg.data import prepared, records, source
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 
@@ -56,25 +54,24 @@ def named(builder: type[prepared.Builder], name: str | None, raw: str) -> type[p
   return type("Builder", (builder,), {"name": name, "__module__": builder.__module__})
 
 
-def summary(index: dict) -> str:
+def summary(data: source.Source, track: records.Track) -> str:
   """What was prepared, for the eye: sizes, protocols, notes, classes that no protocol can learn."""
-  labels = np.array(index["clips"]["label"])
-  subjects = len(set(index["clips"]["subject"]))
   lines = [
-    f"{len(labels)} clips, {len(index['class_names'])} classes, {subjects} subjects, "
-    f"{index['skeleton']}" + (", synthetic" if index["synthetic"] else "")
+    f"{len(track.rows)} clips, {len(data.class_names)} classes, "
+    f"{len(set(data.subjects))} subjects, "
+    f"{track.kind}" + (", synthetic" if data.synthetic else "")
   ]
-  for name, rows in index["protocols"].items():
-    learned = set(labels[rows["train"]])
-    missing = [name for k, name in enumerate(index["class_names"]) if k not in learned]
+  for name, rows in data.protocols.items():
+    learned = set(data.labels[rows["train"]])
+    missing = [name for k, name in enumerate(data.class_names) if k not in learned]
     train, test = len(rows["train"]), len(rows["test"])
     lines.append(f"{name}: {train} to train, {test} to test")
-    if train + test < len(labels):
-      lines[-1] += f", {len(labels) - train - test} left out"
+    if train + test < len(data):
+      lines[-1] += f", {len(data) - train - test} left out"
     if missing:
       lines.append(f"{name}: no training clip of {', '.join(missing)}")
-  notes = index["notes"]
-  lines += notes[:5] + [f"and {len(notes) - 5} more notes in index.json"] * (len(notes) > 5)
+  notes, where = track.notes, track.folder / prepared.TRACK
+  lines += [*notes[:5], *[f"and {len(notes) - 5} more notes in {where}"] * (len(notes) > 5)]
   return "\n".join(f"  {line}" for line in lines)
 
 
@@ -103,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
       raise errors.ConfigError("--jobs", expected="at least 1", got=args.jobs)
     builder = named(load(args.data_set), args.name, args.manual_dir)
     path = prepared.directory(builder, args.data_dir)
-    whole = (path / prepared.INDEX).exists()
+    whole = source.is_whole(path, builder.track_name)
     start = time.perf_counter()
     prepared.write(
       builder, raw=args.manual_dir, data_dir=args.data_dir, layout=args.layout, jobs=args.jobs
@@ -114,7 +111,8 @@ def main(argv: list[str] | None = None) -> int:
       if whole
       else f"{path} made in {seconds:.0f} s"
     )
-    print(summary(json.loads((path / prepared.INDEX).read_text(encoding="utf-8"))))
+    data = source.Source(path)
+    print(summary(data, data.track(builder.track_name)))
 
   return errors.exit_code(body)
 

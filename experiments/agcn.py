@@ -1,6 +1,6 @@
 r"""Trains one stream of 2s-AGCN on a prepared data set, from 3-D joints or key points.
 
-  python -m experiments.agcn --config=experiments/configs/agcn.py:utd_mhad,joint \
+  python -m experiments.train --config=agcn:utd_mhad,joint \
     --config.data.dir=DATA --workdir=RUN
 
 The same command in the same work directory goes on where it stopped. Afterwards:
@@ -12,33 +12,29 @@ The same command in the same work directory goes on where it stopped. Afterwards
 import itertools
 import pathlib
 
-from experiments import launch, trainer
 from jaxmg import errors, inputs
 from jaxmg.data.source import Source
-from jaxmg.models import agcn
-from jaxmg.skeletons.topology import Skeleton
+
+from . import launch, trainer
 
 
 def run(config, workdir: pathlib.Path) -> None:
   trainer.run(config, workdir, describe=describe)
 
 
-def describe(config, data: Source, skeleton: Skeleton) -> tuple[dict, dict]:
+def describe(config, data: Source) -> tuple[dict, dict]:
   """The model and the inputs of a config's recipe."""
-  model = {
-    "name": config.model.name,
-    "num_classes": len(data.class_names),
-    "parents": list(skeleton.parents),
-    **trainer.variant(config, "agcn", agcn.VARIANTS),
-    "dropout": config.model.dropout,
-  }
+  fields = trainer.pose_fields(config, data)
+  joints3d = data.track("pose").kind.joints3d
+  parents = tuple(fields["skeleton"].parents)
+  model = trainer.model_options(config, "agcn", num_classes=len(data.class_names), parents=parents)
   one = trainer.make_input(
     config,
     inputs.Graph,
-    trainer.pose_fields(config, data, skeleton)
+    fields
     | config.inputs.to_dict()
     | config.augment.to_dict()
-    | {"points": config.sampling.points or ("joints3d" if data.joints3d else "keypoints")},
+    | {"points": config.sampling.points or ("joints3d" if joints3d else "keypoints")},
   )
   return model, {"pose": one}
 
@@ -56,7 +52,8 @@ def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> 
     raise errors.CheckpointError(
       f"{values.source}: joints", expected=f"{skeleton.num_joints} of {skeleton.name}", got=joints
     )
-  in_space = data.joints3d if data else skeleton.name.startswith("kinect")
+  pose = data.track("pose").kind if data else None
+  in_space = pose.joints3d if pose else skeleton.name.startswith("kinect")
   widths = []
   for block in itertools.count(1):
     path = f"params/block{block}/temporal/conv/kernel"
@@ -65,7 +62,7 @@ def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> 
     widths.append(shapes[path][-1])
   one = inputs.Graph(
     skeleton=skeleton,
-    frame_size=data.frame_size if data else trainer.NTU_FRAME_SIZE,
+    frame_size=pose.frame_size if pose else trainer.NTU_FRAME_SIZE,
     sampling="repeat",
     num_frames=300,
     num_persons=max(1, shapes["params/data_bn/scale"][0] // (3 * joints)),

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from absl import flags
 
-from experiments import launch
 from jaxmg import errors, progress
-from jaxmg.data import annotations, readers, source
+from jaxmg.data import annotations, readers, records, source
+
+from . import launch
 
 MOST_LINES = 10  # of notes, and of what is wrong
 
@@ -96,16 +97,24 @@ def find(path: pathlib.Path, layout: readers.Layout | None) -> Found:
 
 
 def _prepared(data: source.Source) -> Found:
+  track = data.track("pose")
+
   def rows():
-    for i in range(len(data)):
+    for other in map(data.track, data.track_names):
+      for i in other.rows.tolist() if other is not track else ():
+        try:
+          other.check(i)
+        except errors.DataError as error:
+          found.wrong.append(str(error))
+    for i in track.rows.tolist():
       try:
-        record = data[i]
+        record = track[i]
       except errors.DataError as error:
         found.wrong.append(str(error))
         continue
       # Where subjects are not known, a clip's is its id.
       subject = None if data.subjects[i] == data.ids[i] else str(data.subjects[i])
-      in_3d = data.joints3d and not record["keypoints"].any()
+      in_3d = track.kind.joints3d and not record["keypoints"].any()
       points = record["joints3d" if in_3d else "keypoints"]
       size = tuple(record["frame_size"].tolist())
       yield Row(data.ids[i], int(data.labels[i]), subject, points, size, in_3d)
@@ -114,8 +123,8 @@ def _prepared(data: source.Source) -> Found:
     name: tuple(frozenset(data.ids[row] for row in sides[side]) for side in ("train", "test"))
     for name, sides in data.protocols.items()
   }
-  what = f"{data.name} {data.version}, prepared{', synthetic' * data.synthetic}, {data.skeleton}"
-  found = Found(what, rows(), len(data), data.class_names, protocols, data.shared_subjects)
+  what = f"{data.name} {data.version}, prepared{', synthetic' * data.synthetic}, {track.kind}"
+  found = Found(what, rows(), len(track.rows), data.class_names, protocols, data.shared_subjects)
   return found
 
 
@@ -170,10 +179,10 @@ def examine(found: Found) -> dict[str, str]:
     labels.append(row.label)
     lengths.append(len(row.points))
     persons.append(row.points.shape[1])
-    digests.append(source.digest({"keypoints": row.points}))
     subjects.append(row.subject)
     float16 += row.float16
     present = row.points.any(-1)
+    digests.append(records.digest({"points": row.points}) if present.any() else None)
     if not present.any():
       nobody.append(row.id)
     joints.update(all=present.size, absent=int((~present).sum()), nan=row.nan)

@@ -24,7 +24,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 import jaxmg
-from experiments import launch, plots
 from jaxmg import errors, files, progress, scores
 from jaxmg import recipe as recipes
 from jaxmg.data import pipeline
@@ -32,6 +31,8 @@ from jaxmg.data.source import Source
 from jaxmg.recipe import Recipe
 from jaxmg.training import checkpoints, metrics, sharding, step
 from jaxmg.training import evaluate as evaluation
+
+from . import launch, plots, signals, workdir
 
 COLUMNS = ("rows", "probabilities", "labels")
 
@@ -64,7 +65,10 @@ def run(values: flags.FlagValues) -> None:
   variables = checkpoints.restore_variables(directory / "checkpoints", at)
   mesh = sharding.data_mesh()
   batch_size = -(-values.batch_size // mesh.size) * mesh.size
-  if data.fingerprint() != location["fingerprint"] or data.class_names != recipe.class_names:
+  if (
+    data.fingerprint(recipe.tracks) != location["fingerprint"]
+    or data.class_names != recipe.class_names
+  ):
     raise errors.DataError(
       data.directory, expected="the clips and classes that the run was trained with", got="others"
     )
@@ -109,7 +113,7 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
   summary = metrics.summary(probabilities, labels, len(data.class_names))
   samples = metrics.bootstrap(probabilities, labels)
   intervals = {name: metrics.interval(x) for name, x in samples.items()}
-  launch.write(
+  workdir.write(
     folder / "metrics.json",
     summary
     | {"interval": intervals, "split": split, "step": at}
@@ -229,7 +233,7 @@ def validation(recipe: Recipe, model: nn.Module, data: Source, mesh: Mesh) -> Ca
   score = scorer(one_view, model, data, "val", mesh=mesh, batch_size=16 * mesh.size)
 
   def evaluate(state):
-    scored = score(state.variables, stop=launch.stop_reason)
+    scored = score(state.variables, stop=signals.stop_reason)
     if scored is None:
       return None
     _, probabilities, labels = scored

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import launch
 from jaxmg import errors, scores
 from jaxmg.training import metrics
+
+from . import launch
 
 
 def define(values: flags.FlagValues) -> None:

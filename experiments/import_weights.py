@@ -30,8 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import agcn, launch, posec3d, trainer
-from jaxmg import errors
+from jaxmg import errors, models
 from jaxmg import recipe as recipes
 from jaxmg.data.source import Source
 from jaxmg.pretrained import agcn as pretrained_agcn
@@ -40,10 +39,11 @@ from jaxmg.pretrained import posec3d as pretrained_posec3d
 from jaxmg.recipe import Recipe
 from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
-from jaxmg.training import checkpoints
+from jaxmg.training import checkpoints, parameters
+
+from . import agcn, launch, posec3d, trainer
 
 MODELS = {"posec3d": (posec3d, pretrained_posec3d), "agcn": (agcn, pretrained_agcn)}
-HEAD = "params/head/"
 
 
 def define(values: flags.FlagValues) -> None:
@@ -88,7 +88,7 @@ def run(values: flags.FlagValues) -> None:
     class_names=tuple(names),
     num_clips=found.num_clips,
     mirror=found.mirror,
-    data=trainer.describe_data(data) if data else None,
+    data=trainer.describe_data(data, found.inputs) if data else None,
   )
   try:
     variables = fill(tensors, table, recipe, found, drop_head=values.drop_head)
@@ -108,7 +108,8 @@ def our_shapes(
       match = re.fullmatch(rule.pattern, name)
       if match and tensor.size:
         with contextlib.suppress(ValueError):  # another rank: `convert` will say so
-          shapes[match.expand(rule.target)] = rule.layout(tensor).shape
+          # Our model is not known yet: nothing is resized.
+          shapes[match.expand(rule.target)] = rule.layout(tensor, tensor.shape).shape
   return shapes
 
 
@@ -126,18 +127,19 @@ def find_skeleton(values, data: Source | None, fits, *, flag: str | None = None)
   """
   if flag:
     return layout(flag, values[flag].value)
-  if data is not None and values.skeleton == data.skeleton:
-    return data.layout  # which may be a user's own
+  theirs = data.track("pose").kind.layout if data else None
+  if theirs and values.skeleton == theirs.name:
+    return theirs  # which may be a user's own
   if values.skeleton:
     return layout("skeleton", values.skeleton)
   found = [
     skeleton
-    for skeleton in {*topology.SKELETONS.values(), *([data.layout] if data else [])}
+    for skeleton in {*topology.SKELETONS.values(), *([theirs] if theirs else [])}
     if fits(skeleton)
-    and (data is None or data.skeleton in (skeleton.name, *dict(skeleton.sources)))
+    and (theirs is None or theirs.name in (skeleton.name, *dict(skeleton.sources)))
   ]
-  if not found and data is not None:
-    return data.layout  # which then does not fit, and it is said how
+  if not found and theirs:
+    return theirs  # which then does not fit, and it is said how
   if len(found) != 1 or values.stem_from:
     names = " or ".join(sorted(x.name for x in found or topology.SKELETONS.values()))
     raise errors.ConfigError("--skeleton", expected=names, got="none", hint="weights do not tell")
@@ -145,7 +147,9 @@ def find_skeleton(values, data: Source | None, fits, *, flag: str | None = None)
 
 
 def find_classes(values, shapes, data: Source | None) -> list[str]:
-  bias = shapes.get(f"{HEAD}bias")
+  head = models.MODELS[values.model].HEAD
+  biases = [path for path in shapes if re.fullmatch(f"params/{head}", path) and "bias" in path]
+  bias = shapes[biases[0]] if biases else None
   if data is not None and values.class_names:
     raise errors.ConfigError("--class_names", expected="no --data beside it", got=values.data)
   if data is not None:
@@ -178,17 +182,18 @@ def find_classes(values, shapes, data: Source | None) -> list[str]:
 def fill(tensors, table, recipe: Recipe, found: trainer.Weights, *, drop_head) -> dict[str, Any]:
   """The variables of the recipe's model."""
   model, ignore, rules = recipe.build_model(), list(table.IGNORE), table.RULES
-  example = jnp.zeros(found.example)
+  example, head = jnp.zeros(found.example), f"params/{model.HEAD}"
   abstract = jax.eval_shape(model.init, jax.random.key(0), example)
   if drop_head:
-    ignore += [rule.pattern for rule in rules if rule.target.startswith(HEAD)]
-    rules = [rule for rule in rules if not rule.target.startswith(HEAD)]
-    params = {name: leaf for name, leaf in abstract["params"].items() if name != "head"}
-    abstract = {**abstract, "params": params}
+    ignore += [rule.pattern for rule in rules if re.fullmatch(head, rule.target)]
+    rules = [rule for rule in rules if not re.fullmatch(head, rule.target)]
+    rest = parameters.select(abstract["params"], [rf"(?!{model.HEAD}$).*"])
+    abstract = {**abstract, "params": rest}
   variables = convert.convert(tensors, abstract, rules, ignore=ignore)
   if drop_head:
-    init = jax.jit(lambda key: model.init(key, example)["params"]["head"])
-    variables["params"]["head"] = jax.tree.map(np.asarray, init(jax.random.key(0)))
+    init = jax.jit(lambda key: parameters.select(model.init(key, example)["params"], [model.HEAD]))
+    new = jax.tree.map(np.asarray, init(jax.random.key(0)))
+    variables["params"] = parameters.merge(variables["params"], new)
   return found.fit(variables)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmg import skeletons
+from jaxmg import files, skeletons
 from jaxmg.data import pipeline
 from jaxmg.recipe import Recipe
 from jaxmg.skeletons import augment
@@ -33,8 +33,7 @@ def confusion(path: pathlib.Path, counts: np.ndarray, names: tuple[str, ...], *,
   axes.set_yticks(range(len(names)), names, fontsize=7)
   axes.set(xlabel="predicted", ylabel="label", title=title)
   figure.colorbar(image, shrink=0.6, label="share of the label's clips")
-  figure.savefig(path, dpi=110, bbox_inches="tight")
-  pyplot.close(figure)
+  _save(figure, path, dpi=110, bbox_inches="tight")
 
 
 def views(
@@ -89,8 +88,7 @@ def views(
     # Out of the layout, it may reach over the next columns.
     first.text(0, 1.04, heading, fontsize=8, transform=first.transAxes).set_in_layout(False)
     first.set_title(" ", fontsize=8)
-  figure.savefig(path, dpi=100)
-  pyplot.close(figure)
+  _save(figure, path, dpi=100)
 
 
 def layouts(path: str | pathlib.Path):
@@ -115,8 +113,7 @@ def layouts(path: str | pathlib.Path):
   lines = [",  ".join(names[start : start + 6]) for start in range(0, len(names), 6)]
   key = "blue: the person's left; orange: the right; black: the middle; red, dashed: no limb"
   figure.supxlabel("\n".join([*lines, key]), fontsize=8)
-  figure.savefig(path, dpi=80)
-  pyplot.close(figure)
+  _save(figure, path, dpi=80)
 
 
 def _layout(axes, pose, limbs, correct):
@@ -156,8 +153,13 @@ def differences(
     axes.set_xlabel("difference in points", fontsize=8)
   panels[0, 0].invert_yaxis()
   figure.suptitle(title, fontsize=9)
-  figure.savefig(path, dpi=110)
-  pyplot.close(figure)
+  _save(figure, path, dpi=110)
+
+
+def _save(figure, path, **options):
+  with files.replace(path) as part:
+    figure.savefig(part, **options)
+  _pyplot().close(figure)
 
 
 def _pyplot():

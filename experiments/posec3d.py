@@ -1,6 +1,6 @@
 r"""Trains PoseC3D on joint or limb heatmaps of a prepared data set.
 
-  python -m experiments.posec3d --config=experiments/configs/posec3d.py:utd_mhad,joint \
+  python -m experiments.train --config=posec3d:utd_mhad,joint \
     --config.data.dir=DATA --workdir=RUN
 
 The same command in the same work directory goes on where it stopped. Afterwards:
@@ -14,23 +14,25 @@ import pathlib
 
 import numpy as np
 
-from experiments import launch, trainer
 from jaxmg import errors, inputs
 from jaxmg.data import readers
+from jaxmg.data.records import Track
 from jaxmg.data.source import Source
-from jaxmg.models import posec3d
+from jaxmg.inputs import heatmaps
 from jaxmg.pretrained import posec3d as table
 from jaxmg.skeletons.topology import Skeleton
+
+from . import launch, trainer
 
 
 def run(config, workdir: pathlib.Path) -> None:
   trainer.run(config, workdir, describe=describe)
 
 
-def shows_its_joints3d(data: Source) -> bool:
+def shows_its_joints3d(track: Track) -> bool:
   """Whether there are 3-D joints, and the key points are what a camera sees of them."""
-  for row in range(min(len(data), 16) if data.joints3d else 0):
-    pose, keypoints = data[row]["joints3d"], data[row]["keypoints"]
+  for row in track.rows[:16].tolist() if track.kind.joints3d else ():
+    pose, keypoints = (track[row][points] for points in ("joints3d", "keypoints"))
     there = pose.any(-1) & keypoints.any(-1)
     if there.any():
       view = readers.depth_view(pose)[there]
@@ -39,25 +41,17 @@ def shows_its_joints3d(data: Source) -> bool:
   return False
 
 
-def describe(config, data: Source, skeleton: Skeleton) -> tuple[dict, dict]:
+def describe(config, data: Source) -> tuple[dict, dict]:
   """The model and the inputs of a config's recipe."""
-  if config.sampling.points != "keypoints":
-    got = config.sampling.points
-    raise errors.ConfigError("--config.sampling.points", expected="keypoints", got=got)
-  if (config.augment.turn or config.augment.tilt) and not shows_its_joints3d(data):
+  if (config.augment.turn or config.augment.tilt) and not shows_its_joints3d(data.track("pose")):
     got = f"{config.augment.turn:g} and {config.augment.tilt:g}"
     hint = f"{data.name} has no 3-D joints of which its key points are a camera's view"
     raise errors.ConfigError("--config.augment.turn and tilt", expected="0", got=got, hint=hint)
-  model = {
-    "name": config.model.name,
-    "num_classes": len(data.class_names),
-    **trainer.variant(config, "posec3d", posec3d.VARIANTS),
-    "dropout": config.model.dropout,
-  }
+  model = trainer.model_options(config, "posec3d", num_classes=len(data.class_names))
   one = trainer.make_input(
     config,
     inputs.Heatmaps,
-    trainer.pose_fields(config, data, skeleton)
+    trainer.pose_fields(config, data)
     | config.inputs.to_dict()
     | config.augment.to_dict()
     | {"test_size": config.sampling.test_size},
@@ -65,7 +59,7 @@ def describe(config, data: Source, skeleton: Skeleton) -> tuple[dict, dict]:
   return model, {"pose": one}
 
 
-STREAMS = ("joint", "limb")
+STREAMS = heatmaps.STREAMS
 
 
 def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> trainer.Weights:
@@ -106,10 +100,11 @@ def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> 
     notes.append("limbs in the order of the configs of PYSKL and mmaction2, not of their code's")
   if values.stem_from:
     notes.append(f"first kernels by name from {theirs}; joints that it has not: their mean")
+  pose = data.track("pose").kind if data else None
   one = inputs.Heatmaps(
     skeleton=skeleton,
-    frame_size=data.frame_size if data else trainer.NTU_FRAME_SIZE,
-    num_persons=data.num_persons if data else 2,
+    frame_size=pose.frame_size if pose else trainer.NTU_FRAME_SIZE,
+    num_persons=pose.num_persons if pose else 2,
     stream=values.stream,
   )
   return trainer.Weights(

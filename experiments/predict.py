@@ -12,10 +12,11 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from experiments import launch
 from jaxmg import errors, predict, recipe
 from jaxmg.data import readers
 from jaxmg.skeletons import topology
+
+from . import launch
 
 
 def define(values: flags.FlagValues) -> None:

@@ -21,9 +21,10 @@ import zipfile
 import numpy as np
 from absl import flags
 
-from experiments import launch
-from jaxmg import errors, scores
+from jaxmg import errors, files, scores
 from jaxmg.data.source import Source
+
+from . import launch
 
 MIGA_CLASSES = 32
 
@@ -41,13 +42,8 @@ def run(values: flags.FlagValues) -> None:
   order = None if values.data is None else dataset_order(found, values.data)
   content = FORMATS[values.format](found, order)
   out = pathlib.Path(values.out)
-  temporary = out.parent / f".{out.name}.tmp"
-  try:
-    temporary.write_bytes(content)
-    temporary.replace(out)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
+  with files.replace(out) as part:
+    part.write_bytes(content)
   print(f"{len(found.ids)} clips in {out}")
 
 

@@ -1,13 +1,13 @@
 """From a config to a training run: what all experiments share.
 
-An experiment says what is its own: `describe(config, data, skeleton)` gives the "model" and the
+An experiment says what is its own: `describe(config, data)` gives the "model" and the
 "inputs" of the recipe (see `jaxmg.recipe`).
 """
 
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,15 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import evaluate, launch
-from jaxmg import errors
+from jaxmg import errors, fields, files
 from jaxmg import recipe as recipes
 from jaxmg.data import embeddings, pipeline
 from jaxmg.data.source import Source
 from jaxmg.recipe import Recipe
 from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
-from jaxmg.training import checkpoints, loop, losses, optimizers, sharding, step
+from jaxmg.training import checkpoints, loop, losses, optimizers, parameters, sharding, step
+
+from . import evaluate, settings, signals
 
 NTU_FRAME_SIZE = (1080, 1920)  # of clips that come without one, for published weights
 
@@ -43,7 +44,7 @@ class Weights(NamedTuple):
 def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
   """Trains the model of a config in a work directory, from where it stopped.
 
-  `describe(config, data, skeleton)` returns the model and the inputs of the recipe.
+  `describe(config, data)` returns the model and the inputs of the recipe.
   """
   mesh = sharding.data_mesh()
   check_batch_size(config, mesh)
@@ -53,14 +54,13 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
   recipe = make_recipe(config, data, describe, table)
   rows = data.rows("train", protocol=config.data.protocol, fold=recipe.data["fold"])
   classifier_only = config.stage == "classifier"
-  trainable = ("head",) if classifier_only else None
   drawn = {
     "balanced": classifier_only,
     "batch_size": config.train.batch_size,
     "seed": config.train.seed,
   }
-  inputs = launch.flatten(recipes.to_json(recipe)["inputs"])
-  fingerprint = pipeline.fingerprint(data, rows, **inputs, **drawn)
+  inputs = settings.flatten(recipes.to_json(recipe)["inputs"])
+  fingerprint = pipeline.fingerprint(data, rows, recipe.tracks, **inputs, **drawn)
   if table is not None:
     fingerprint["label embeddings"] = recipe.label_embeddings
   batches = pipeline.train_batches(
@@ -72,11 +72,13 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
     **drawn,
   )
 
-  steps_per_epoch = len(rows) // config.train.batch_size
+  steps = last_step(config, data)
+  steps_per_epoch = steps // config.schedule.epochs
   optimizer, schedule, rate = make_optimizer(config, steps_per_epoch)
   counts = class_counts(data, rows, balanced=classifier_only)
 
   model = recipe.build_model(jnp.dtype(config.train.dtype))
+  trainable = (model.HEAD,) if classifier_only else parameters.ALL
   train_step = step.make_train_step(
     model,
     recipe.train_inputs,
@@ -93,12 +95,12 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
   example = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), recipe.example())
   state = sharding.on_host(init, init_key, example)
 
-  parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   if jax.process_index() == 0:
     print(
       f"{data.name}{' (synthetic)' if data.synthetic else ''}: {len(rows)} training clips of "
       f"{len(data.class_names)} classes; {recipe}\n"
-      f"{config.model.name} {config.model.variant}: {parameters:,} parameters\n"
+      f"{config.model.name} {config.model.variant}: {size:,} parameters\n"
       f"learning rate {config.optimizer.learning_rate:g} x batch {config.train.batch_size} / "
       f"{config.optimizer.reference_batch} = {rate:g}",
       flush=True,
@@ -112,32 +114,41 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
   with checkpoints.Checkpoints(workdir / "checkpoints", fingerprint=fingerprint) as saved:
     if saved.latest_step() is None:
       if config.init_from:
-        state = with_weights(state, config.init_from, recipe, data, new=trainable or ())
+        new = trainable if classifier_only else ()
+        state = with_weights(state, config.init_from, recipe, data, new=new)
       if jax.process_index() == 0:
         if table is not None:
-          np.save(workdir / recipes.LABELS, table)
+          with files.replace(workdir / recipes.LABELS) as part:
+            np.save(part, table)
         recipes.save(workdir, recipe)  # weights keep their recipe
     loop.train(
       state,
       step.compile_train_step(train_step, mesh),
       batches,
       mesh=mesh,
-      steps=config.schedule.epochs * steps_per_epoch,
+      steps=steps,
       steps_per_epoch=steps_per_epoch,
       key=train_key,
       learning_rate=schedule,
       checkpoints=saved,
       logger=loop.Logger(workdir),
       evaluate=evaluate.validation(recipe, model, data, mesh),
-      evaluate_every=config.train.evaluate_every,
+      evaluate_every=config.train.evaluate_every or 5,
       log_every=config.train.log_every,
-      stop=launch.stop_reason,
+      stop=signals.stop_reason,
     )
+
+
+def last_step(config, data: Source) -> int:
+  """How many steps a run makes."""
+  fold = parse_fold(config.data.fold)
+  rows = data.rows("train", protocol=config.data.protocol, fold=fold)
+  return config.schedule.epochs * (len(rows) // config.train.batch_size)
 
 
 def make_recipe(config, data: Source, describe: Callable, table: np.ndarray | None) -> Recipe:
   """What a run is, beside its weights; `table` are the label embeddings."""
-  model, inputs = describe(config, data, find_skeleton(config, data))
+  model, inputs = describe(config, data)
   if table is not None:
     model["embedding_size"] = table.shape[1]
   return Recipe(
@@ -146,42 +157,51 @@ def make_recipe(config, data: Source, describe: Callable, table: np.ndarray | No
     class_names=data.class_names,
     num_clips=config.sampling.test_clips,
     mirror=config.sampling.mirror and data.mirror,
-    data=describe_data(data, protocol=config.data.protocol, fold=parse_fold(config.data.fold)),
+    data=describe_data(
+      data, inputs, protocol=config.data.protocol, fold=parse_fold(config.data.fold)
+    ),
     label_embeddings=None if table is None else recipes.table_digest(table),
   )
 
 
-def pose_fields(config, data: Source, skeleton: Skeleton) -> dict[str, Any]:
+def pose_fields(config, data: Source) -> dict[str, Any]:
   """The fields that all inputs of poses have."""
+  pose, num_persons = data.track("pose").kind, config.sampling.num_persons
   return {
-    "skeleton": skeleton,
-    "frame_size": data.frame_size,
+    "skeleton": find_skeleton(config, pose.layout),
+    "frame_size": pose.frame_size,
     "sampling": config.sampling.kind,
     "num_frames": config.sampling.num_frames,
-    "num_persons": config.sampling.num_persons or data.num_persons,
+    "num_persons": pose.num_persons if num_persons is None else num_persons,
     "crop": config.sampling.crop,
-    "style": config.sampling.style,
   }
 
 
-def make_input(config, kind: type, fields: dict[str, Any]) -> Any:
+def make_input(config, kind: type, values: dict[str, Any]) -> Any:
   """An input with these fields; ConfigError where they cannot be."""
   try:
-    return recipes.make(kind, fields)
+    return fields.make(kind, values)
   except ValueError as error:
-    field = str(error).partition(":")[0]
-    sections = [name for name in ("inputs", "augment", "sampling") if field in config[name]]
-    raise errors.ConfigError(f"--config.{'.'.join([*sections[:1], str(error)])}") from error
+    field, colon, rest = str(error).partition(":")
+    name = "kind" if field == "sampling" else field
+    sections = [section for section in ("inputs", "augment", "sampling") if name in config[section]]
+    where = ".".join([*sections[:1], name if sections else field])
+    raise errors.ConfigError(f"--config.{where}{colon}{rest}") from error
 
 
 def describe_data(
-  data: Source, *, protocol: str | None = None, fold: list[int] | None = None
+  data: Source,
+  inputs: Mapping[str, Any],
+  *,
+  protocol: str | None = None,
+  fold: list[int] | None = None,
 ) -> dict:
-  """A data set in a recipe."""
+  """A data set in a recipe, as these inputs see it."""
   return {
     "name": data.name,
     "version": data.version,
-    "fingerprint": data.fingerprint(),
+    "fingerprint": data.fingerprint(recipes.tracks(inputs)),
+    "clips": data.clips_fingerprint(),
     "directory": str(data.directory.resolve()),
     "protocol": protocol,
     "fold": fold,
@@ -189,23 +209,24 @@ def describe_data(
   }
 
 
-def find_skeleton(config, data: Source) -> Skeleton:
+def find_skeleton(config, layout: Skeleton) -> Skeleton:
   """One of ours, or the data set's, which may be a user's own."""
-  if config.skeleton in (None, data.skeleton):
-    return data.layout
+  if config.skeleton in (None, layout.name):
+    return layout
   try:
     return topology.get(config.skeleton)
   except ValueError as error:
     raise errors.ConfigError(f"--config.skeleton: {error}") from error
 
 
-def variant(config, name: str, variants: dict[str, dict]) -> dict:
-  """The options of `config.model.variant` of the model called `name`."""
-  for key, choices in (("name", [name]), ("variant", variants)):
-    if config.model[key] not in choices:
-      expected = " or ".join(choices)
-      raise errors.ConfigError(f"--config.model.{key}", expected=expected, got=config.model[key])
-  return variants[config.model.variant]
+def model_options(config, name: str, **fields) -> dict[str, Any]:
+  """The options in a recipe of the model called `name`: the config's, and these."""
+  if config.model.name != name:
+    raise errors.ConfigError("--config.model.name", expected=name, got=config.model.name)
+  try:
+    return recipes.write_out(config.model.to_dict() | fields)
+  except ValueError as error:
+    raise errors.ConfigError(f"--config.model.{error}") from error
 
 
 def with_weights(
@@ -213,12 +234,13 @@ def with_weights(
 ) -> step.TrainState:
   """The state with the weights of another run, which must be those of the very same model.
 
-  Only one of the two may have a head for label embeddings. The parameters named by `new` stay as
-  they are; if there are any, the others are not trained, and must see what they were trained on.
+  Only one of the two may have a head for label embeddings. Parameters that a pattern of `new`
+  matches stay as they are; if there are any, the others are not trained, and must see what they
+  were trained on.
   """
   where = f"--config.init_from={run}"
   if pathlib.Path(run).is_file():
-    hint = "PyTorch's weights: experiments.import_weights makes one"
+    hint = "PyTorch's weights: jaxmg import_weights makes one"
     raise errors.CheckpointError(where, expected="a run directory", got="a file", hint=hint)
   theirs = recipes.load(run)
   loose = ("dropout", "embedding_size")
@@ -227,31 +249,28 @@ def with_weights(
     | (one["inputs"] if new else {})
     for one in (seen_by(recipe), seen_by(theirs))
   )
-  ours, others = launch.flatten(ours), launch.flatten(others)
+  ours, others = settings.flatten(ours), settings.flatten(others)
   for name in [*ours, *(others.keys() - ours.keys())]:
     if ours.get(name) != others.get(name):
       hint = "of other classes: import_weights --drop_head" if name == "num_classes" else None
       expected, got = ours.get(name), others.get(name)
       raise errors.CheckpointError(f"{where}: {name}", expected=expected, got=got, hint=hint)
   trained = pathlib.Path(run, "config.json").is_file()  # and not imported: those saw other data
+  if trained and "clips" not in theirs.data:
+    hint = "of an earlier version: train again"
+    raise errors.CheckpointError(where, expected="a run that says its clips", got="none", hint=hint)
   if trained and (seen := held_out_clips(data, recipe.data, theirs.data)):
     expected = "weights that have not seen the clips held out here"
     raise errors.CheckpointError(where, expected=expected, got=f"{seen} trained on")
   found = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", "best")
-  if "embedding" not in state.params:
-    found["params"].pop("embedding", None)
-  elif "embedding" not in found["params"]:
-    new = (*new, "embedding")
-  found["params"] |= {name: state.params[name] for name in new}
-  wanted = {"params": state.params, "batch_stats": state.batch_stats}
-  shapes = [
-    {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
-    for tree in (wanted, found)
-  ]
-  if wrong := sorted(name for name, _ in shapes[0].items() ^ shapes[1].items()):
-    expected, got = (shape.get(wrong[0], "nothing") for shape in shapes)
-    hint = f"{len(set(wrong))} such weights; other joints or persons?"
-    raise errors.CheckpointError(f"{where}: {wrong[0]}", expected=expected, got=got, hint=hint)
+  if (recipe.label_embeddings is None) != (theirs.label_embeddings is None):
+    new = (*new, recipe.build_model().LABEL_HEAD)
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  try:
+    found = parameters.take_over(variables, found, new=new)
+  except errors.CheckpointError as error:
+    hint = "other joints or persons?"
+    raise errors.CheckpointError(f"{where}: {error}", hint=hint) from error
   if jax.process_index() == 0:
     print(f"begins with the weights of {run}", flush=True)
   return state.replace(**found, ema=found if state.ema else {})
@@ -270,8 +289,8 @@ def seen_by(recipe: Recipe) -> dict[str, Any]:
 
 
 def held_out_clips(data: Source, ours: dict, theirs: dict) -> int:
-  """How many of the clips that we validate or test on another run of the same data trained on."""
-  if theirs["fingerprint"] != ours["fingerprint"]:
+  """How many of the clips that we validate or test on another run of the same clips trained on."""
+  if theirs["clips"] != ours["clips"]:
     return 0
   held_out = "test" if ours["fold"] is None else "val"
   rows = [
@@ -282,18 +301,10 @@ def held_out_clips(data: Source, ours: dict, theirs: dict) -> int:
 
 
 def check_stage(config) -> None:
-  """Raises ConfigError for settings that do not go together."""
+  """Raises ConfigError for a stage that lacks the run before it."""
   if config.stage == "classifier" and not config.init_from:
     hint = "the run whose classifier is to be trained anew"
     raise errors.ConfigError("--config.init_from", expected="a run directory", got=None, hint=hint)
-  if config.semantic.table and config.semantic.loss == "off":
-    hint = "--config.semantic.loss=mse or contrastive takes one"
-    where = "--config.semantic.table"
-    raise errors.ConfigError(where, expected="none", got=config.semantic.table, hint=hint)
-  if config.train.class_weights != "none" and config.train.logit_adjustment:
-    where = "--config.train.class_weights"
-    hint = "or --config.train.logit_adjustment=0.0: together they correct twice"
-    raise errors.ConfigError(where, expected="none", got=config.train.class_weights, hint=hint)
 
 
 def check_batch_size(config, mesh) -> None:
@@ -332,9 +343,14 @@ def make_optimizer(
     warmup_steps=round(config.schedule.warmup_epochs * steps_per_epoch),
     milestones=[epoch * steps_per_epoch for epoch in config.schedule.milestones],
   )
-  options = config.optimizer.to_dict()
-  del options["learning_rate"], options["reference_batch"]
-  return optimizers.optimizer(options.pop("name"), schedule, **options), schedule, rate
+  ours = ("name", "learning_rate", "reference_batch")
+  options = {name: x for name, x in given(config.optimizer).items() if name not in ours}
+  return optimizers.optimizer(config.optimizer.name, schedule, **options), schedule, rate
+
+
+def given(section) -> dict[str, Any]:
+  """The settings of a section that are not left to the defaults of who takes them."""
+  return {name: value for name, value in section.to_dict().items() if value is not None}
 
 
 def class_counts(data: Source, rows: np.ndarray, *, balanced: bool) -> np.ndarray:
@@ -351,13 +367,10 @@ def make_loss(config, counts: np.ndarray, table: np.ndarray | None) -> Callable:
     log_prior = np.float32(config.train.logit_adjustment * np.log(shares))
   if config.train.class_weights != "none":
     class_weights = losses.class_weights(counts, config.train.class_weights)
-  weight = config.semantic.weight
-  if table is not None and config.semantic.loss == "mse":
-    semantic = losses.embedding_regression(table, weight=20.0 if weight is None else weight)
-  elif table is not None:
-    temperature = config.semantic.temperature
-    weight = 1.0 if weight is None else weight
-    semantic = losses.embedding_contrast(table, weight=weight, temperature=temperature)
+  if table is not None:
+    options = given(config.semantic)
+    options.pop("table", None)
+    semantic = losses.EMBEDDING[options.pop("loss")](table, **options)
   return losses.classification(
     label_smoothing=config.train.label_smoothing,
     log_prior=log_prior,

@@ -8,6 +8,14 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+# What more of jaxmg than the library needs, and the extra of `pip install` that it comes with.
+EXTRAS = {
+  **dict.fromkeys(("absl", "array_record", "etils", "google", "grain", "ml_collections"), "train"),
+  **dict.fromkeys(("optax", "orbax", "tensorboardX", "tensorflow_datasets", "tqdm"), "train"),
+  **dict.fromkeys(("python_calamine", "scipy", "xlsxwriter"), "prepare"),
+  "matplotlib": "plots",
+}
+
 
 class Error(Exception):
   """A fault outside jaxmg: `<where>: expected <expected>, got <got> (<hint>)`, or one sentence."""
@@ -93,6 +101,14 @@ def exit_code(body: Callable[[], Any], *, debug: bool = False) -> int:
     line = f"{first} {'; '.join(map(str.strip, more))}".rstrip()
     print(f"jaxmg: error: {line}", file=sys.stderr)
     return code
-  except Exception:
-    traceback.print_exc()
-    return 1
+  except Exception as error:
+    missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
+    extra = EXTRAS.get(missing.partition(".")[0])
+    if debug or not extra:
+      traceback.print_exc()
+    if not extra:
+      return 1
+    print(
+      f"jaxmg: error: {missing} is missing: needs pip install 'jaxmg[{extra}]'", file=sys.stderr
+    )
+    return ConfigError.exit_code

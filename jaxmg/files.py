@@ -79,6 +79,8 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
       if error.errno == errno.ELOOP:
         raise LockedError(f"{path}: expected a file, got a link") from error
+      if error.errno == errno.ENOENT:  # the folder has just got another name
+        raise LockedError(f"{folder} is in use by another process") from error
       raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
       os.close(descriptor)

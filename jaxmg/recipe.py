@@ -6,23 +6,19 @@
      "class_names": [...], "data": {"name": "imigue", "fingerprint": ..., "fold": null, ...},
      "label_embeddings": null, "sha256": ...}
 
-"model" are the fields of one of `models.MODELS`; a value among them that has a "name" is a model
+"model" are all fields of one of `models.MODELS`; a value among them that has a "name" is a model
 itself. "inputs" are those of `inputs.INPUTS`: a model of one input is given its array, one of
 several a dictionary by their names. A run with a head for label embeddings has their table beside
 the recipe, `label_embeddings.npy` float32[K, D], whose digest the recipe holds.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
-import math
 import os
 import pathlib
-import types
-import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +26,11 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxmg import errors, files, inputs, models
-from jaxmg.skeletons import topology
+from jaxmg import errors, fields, files, inputs, models
 from jaxmg.training import step
 
 FILE, LABELS = "recipe.json", "label_embeddings.npy"
+_NO_OPTIONS = ("parent", "name", "dtype")  # fields of a model that a recipe does not hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +60,10 @@ class Recipe:
   @property
   def num_views(self) -> int:
     return self.num_clips * (2 if self.mirror else 1)
+
+  @property
+  def tracks(self) -> tuple[str, ...]:
+    return tracks(self.inputs)
 
   def build_model(self, dtype: Any = jnp.float32) -> nn.Module:
     """The model, computing in `dtype`."""
@@ -99,13 +99,18 @@ class Recipe:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     return jax.eval_shape(lambda keys, batch: self.train_inputs(keys, batch)[0], keys, batch)
 
-  def predict_step(self, model: nn.Module, *, output: str = "probabilities") -> Callable:
-    """The step `(params, batch_stats, batch) -> probabilities [B, K]`, averaged over all views.
+  def predict_step(
+    self, model: nn.Module, *, output: str = "probabilities", average: bool = True
+  ) -> Callable:
+    """The step `(params, batch_stats, batch) -> probabilities [B, K]`, averaged over all R views.
 
-    Or what else of the model's outputs `output` names, such as "embedding" [B, D]. It takes
-    variables as training leaves them: what a model folds for inference is folded inside the step.
+    Or what else of the model's outputs `output` names, such as "features" [B, C]; with
+    `average=False` that of every view, [B, R, ...]. It takes variables as training leaves them:
+    what a model folds for inference is folded inside the step.
     """
-    predict = step.make_predict_step(model, self.test_views, self.test_view, output=output)
+    predict = step.make_predict_step(
+      model, self.test_views, self.test_view, output=output, average=average
+    )
     fold = getattr(model, "folded", lambda variables: variables)
 
     def predict_step(params, batch_stats, batch):
@@ -113,6 +118,19 @@ class Recipe:
       return predict(variables["params"], variables.get("batch_stats", {}), batch)
 
     return predict_step
+
+
+def write_out(options: Mapping[str, Any]) -> dict[str, Any]:
+  """The options of a model with all of its fields, and no variant: tables of these may change.
+
+  Raises ValueError, which begins with the field, where the model refuses one.
+  """
+  model = _build(options, jnp.float32)
+  names = [field.name for field in dataclasses.fields(model) if field.name not in _NO_OPTIONS]
+  return {"name": options["name"]} | {
+    name: write_out(options[name]) if _is_model(options.get(name)) else getattr(model, name)
+    for name in names
+  }
 
 
 def _build(options: Mapping[str, Any], dtype: Any) -> nn.Module:
@@ -128,26 +146,21 @@ def _is_model(value: Any) -> bool:
   return isinstance(value, Mapping) and "name" in value
 
 
+def tracks(inputs: Mapping[str, Any]) -> tuple[str, ...]:
+  """What of a prepared set the inputs read."""
+  return tuple(sorted({one.track for one in inputs.values()}))
+
+
 def describe_input(one: Any) -> dict[str, Any]:
   """An input in a recipe: its kind and its fields."""
   (kind,) = (name for name, cls in inputs.INPUTS.items() if type(one) is cls)
-  values = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
-  return {"kind": kind} | {
-    name: describe_skeleton(value) if isinstance(value, topology.Skeleton) else value
-    for name, value in values.items()
-  }
-
-
-def describe_skeleton(skeleton: topology.Skeleton) -> str | dict[str, Any]:
-  """A layout in a recipe: the name of one of ours, or a user's own, written out."""
-  ours = skeleton in topology.SKELETONS.values()
-  return skeleton.name if ours else topology.to_json(skeleton)
+  return {"kind": kind} | fields.to_json(one)
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
   """A recipe as its file holds it."""
   content = {
-    "model": dict(recipe.model),
+    "model": write_out(recipe.model),
     "inputs": {name: describe_input(one) for name, one in recipe.inputs.items()},
     "views": {"num_clips": recipe.num_clips, "mirror": recipe.mirror},
     "class_names": recipe.class_names,
@@ -155,7 +168,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
     "label_embeddings": recipe.label_embeddings,
   }
   content = json.loads(json.dumps(content))  # tuples as lists
-  return content | {"sha256": _digest(content)}
+  return content | {"sha256": fields.digest(content)}
 
 
 def save(run: str | os.PathLike, recipe: Recipe) -> None:
@@ -181,7 +194,7 @@ def load(run: str | os.PathLike) -> Recipe:
   if not isinstance(content, dict) or "sha256" not in content:
     hint = "of an earlier version: train again"
     raise errors.CheckpointError(path, expected="a recipe with its digest", got="none", hint=hint)
-  if _digest({name: x for name, x in content.items() if name != "sha256"}) != content["sha256"]:
+  if fields.digest(content) != content["sha256"]:
     raise errors.CheckpointError(path, expected="the recipe as it was written", got="a changed one")
   try:
     return from_json(content)
@@ -192,16 +205,18 @@ def load(run: str | os.PathLike) -> Recipe:
 def from_json(content: Mapping[str, Any]) -> Recipe:
   """The recipe of a file's content; ValueError, with the place, for what cannot be one."""
   keys = {"model", "inputs", "views", "class_names", "data", "label_embeddings", "sha256"}
-  _check_keys("", content, required=keys - {"sha256"}, known=keys)
+  fields.check_keys("", content, required=keys - {"sha256"}, known=keys)
   found = {}
-  for name, options in _mapping("inputs", content["inputs"]).items():
+  for name, options in fields.mapping("inputs", content["inputs"]).items():
     place = f"inputs: {name}"
-    kind = _choice(f"{place}: kind", _mapping(place, options).get("kind"), inputs.INPUTS)
+    kind = fields.choice(
+      f"{place}: kind", fields.mapping(place, options).get("kind"), inputs.INPUTS
+    )
     values = {name: value for name, value in options.items() if name != "kind"}
-    found[name] = make(inputs.INPUTS[kind], values, place=place)
-  views = _mapping("views", content["views"])
-  _check_keys("views", views, required={"num_clips", "mirror"})
-  return make(
+    found[name] = fields.make(inputs.INPUTS[kind], values, place=place)
+  views = fields.mapping("views", content["views"])
+  fields.check_keys("views", views, required={"num_clips", "mirror"})
+  return fields.make(
     Recipe,
     {
       "model": _model("model", content["model"]),
@@ -233,99 +248,12 @@ def table_digest(table: np.ndarray) -> str:
   return hashlib.sha256(f"{table.dtype}{table.shape}".encode() + table.tobytes()).hexdigest()[:16]
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _model(place: str, options: Any) -> dict[str, Any]:
   """The options of a model, and of the models among them, as they are, but checked."""
-  name = _choice(f"{place}: name", _mapping(place, options).get("name"), models.MODELS)
+  name = fields.choice(f"{place}: name", fields.mapping(place, options).get("name"), models.MODELS)
   given = {key: value for key, value in options.items() if key != "name"}
   for key, value in given.items():
     if _is_model(value):
       _model(f"{place}: {key}", value)
-  fields = _fields(models.MODELS[name], ignore=("parent", "name", "dtype"))
-  _check_keys(
-    place, given, required={f for f, (_, needed) in fields.items() if needed}, known=fields
-  )
-  for key, value in given.items():
-    _value(f"{place}: {key}", fields[key][0], value)
+  fields.check(models.MODELS[name], given, place=place, ignore=_NO_OPTIONS)
   return dict(options)
-
-
-def make(cls: type, values: Mapping[str, Any], *, place: str = "") -> Any:
-  """A dataclass of these values; ValueError, which begins with the field, where they cannot be."""
-  fields = _fields(cls)
-  required = {name for name, (_, needed) in fields.items() if needed}
-  _check_keys(place, values, required=required, known=fields)
-  prefix = f"{place}: " if place else ""
-  checked = {name: _value(f"{prefix}{name}", fields[name][0], x) for name, x in values.items()}
-  try:
-    return cls(**checked)
-  except ValueError as error:
-    raise ValueError(f"{prefix}{error}") from error
-
-
-@functools.cache
-def _fields(cls: type, ignore: tuple[str, ...] = ()) -> dict[str, tuple[Any, bool]]:
-  """The type of each field of a dataclass, and whether it must be given."""
-  hints = typing.get_type_hints(cls)
-  missing = dataclasses.MISSING
-  return {
-    field.name: (hints[field.name], field.default is missing and field.default_factory is missing)
-    for field in dataclasses.fields(cls)
-    if field.name not in ignore
-  }
-
-
-def _value(place: str, kind: Any, value: Any) -> Any:
-  """A value of JSON as one of a field's type; ValueError where it is none."""
-  origin, of = typing.get_origin(kind), typing.get_args(kind)
-  if origin in (types.UnionType, typing.Union):
-    others = [x for x in of if x is not type(None)]
-    return None if value is None and len(others) < len(of) else _value(place, others[0], value)
-  if origin is Literal:
-    return _choice(place, value, of)
-  if kind is topology.Skeleton:
-    try:
-      return topology.from_json(value) if isinstance(value, dict) else topology.get(value)
-    except (ValueError, TypeError) as error:
-      raise ValueError(f"{place}: {error}") from error
-  if origin is tuple and isinstance(value, list | tuple):
-    kinds = of[:1] * len(value) if of[-1] is ... else of
-    if len(kinds) == len(value):
-      return tuple(_value(place, *pair) for pair in zip(kinds, value, strict=True))
-  number = isinstance(value, int | float) and not isinstance(value, bool)
-  if (
-    (kind is int and type(value) is int and value >= 0)
-    or (kind is float and number and math.isfinite(value))
-    or (kind in (bool, str) and type(value) is kind)
-  ):
-    return value
-  if kind not in (int, float, bool, str) and origin is not tuple:
-    return value  # what else a field may be, its class knows
-  expected = {int: "a whole number from 0", float: "a number", bool: "true or false", str: "a text"}
-  expected = expected.get(kind, f"{len(of)} values")
-  raise ValueError(f"{place}: expected {expected}, got {value!r:.60}")
-
-
-def _mapping(place: str, value: Any) -> Mapping[str, Any]:
-  if not isinstance(value, Mapping):
-    raise ValueError(f"{place}: expected names and values, got {value!r:.60}")
-  return value
-
-
-def _choice(place: str, value: Any, choices: Any) -> Any:
-  if not isinstance(value, str) or value not in choices:
-    got = value if isinstance(value, str) else repr(value)
-    raise ValueError(f"{place}: expected {' or '.join(choices)}, got {got:.60}")
-  return value
-
-
-def _check_keys(place: str, values: Mapping[str, Any], *, required, known=None) -> None:
-  known = required if known is None else known
-  prefix = f"{place}: " if place else ""
-  if missing := sorted(set(required) - values.keys()):
-    raise ValueError(f"{prefix}expected {', '.join(missing)}, got none")
-  if unknown := sorted(values.keys() - set(known)):
-    raise ValueError(f"{prefix}expected {', '.join(sorted(known))}, got {unknown[0]}")

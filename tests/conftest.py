@@ -45,6 +45,22 @@ def all_devices(one_device, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def edit_json():
+  """Changes a file of a prepared set, and its digest: `edit_json(path, edit)`."""
+  import json
+
+  from jaxmg import fields
+
+  def change(path, edit):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    edit(content)
+    content["sha256"] = fields.digest(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+  return change
+
+
+@pytest.fixture(scope="session")
 def prepare():
   """datasets/prepare.py, which is a script and no part of a package."""
   path = ROOT / "datasets" / "prepare.py"
@@ -59,14 +75,13 @@ def make_nods(tmp_path_factory):
   """Prepares a data set `nods` of synthetic clips, one by each of these subjects: a, b, c train."""
   import numpy as np
 
-  from jaxmg.data import prepared, readers
+  from jaxmg.data import prepared, readers, tracks
 
   class Nods(prepared.Builder):
     """Subjects who nod or shake their heads."""
 
-    skeleton = "openpose25"
+    track = tracks.Pose("openpose25", frame_size=(72, 128))
     class_names = ("nod", "shake")
-    frame_size = (72, 128)
     protocols = {"xsub": prepared.by_subject(train=("a", "b", "c"))}  # noqa: RUF012
     synthetic = True
 

@@ -101,23 +101,23 @@ def test_the_peers_are_the_same_networks():
     torch.testing.assert_close(fold(peer)(theirs), peer(theirs))
 
   rng = np.random.default_rng(0)
-  variant = models.posec3d.VARIANTS["tiny"]
+  ours = models.posec3d.PoseC3D(5, variant="tiny")
   x = rng.random((1, 4, 9, 9, 3), np.float32)
   check(
-    torch_posec3d.make(3, 5, **variant),
+    torch_posec3d.make(3, 5, width=ours.width, depths=ours.depths),
     torch_posec3d.fold,
     np.moveaxis(x, -1, 1),
-    models.posec3d.PoseC3D(5, **variant),
+    ours,
     x,
     pretrained_posec3d,
   )
-  variant, parents = models.agcn.VARIANTS["tiny"], (0, 0, 1, 1)
+  parents = (0, 0, 1, 1)
   x = rng.random((1, 5, 2, 4, 3), np.float32)
   check(
-    torch_agcn.make(models.agcn.adjacency(parents), 2, 5, **variant),
+    torch_agcn.make(models.agcn.adjacency(parents), 2, 5, **models.agcn.VARIANTS["tiny"]),
     torch_agcn.fold,
     agcn.as_theirs(x),
-    models.agcn.AGCN(5, parents, **variant),
+    models.agcn.AGCN(5, parents, variant="tiny"),
     x,
     pretrained_agcn,
   )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import ablate, launch
+from experiments import grid, settings
 from jaxmg import models
 from jaxmg.data import annotations, prepared, readers, source
 
@@ -84,10 +84,10 @@ def commands():
 def test_config_of_every_command_is_complete_and_in_range(command, monkeypatch):
   monkeypatch.chdir(ROOT)
   (config,) = re.findall(r"--config=(\S+)", command)
-  config = launch.read_config(config, re.findall(r"--config\.\S+", command))
+  config = settings.read_config(config, re.findall(r"--config\.\S+", command))
   if "experiments.ablate" in command:
-    for one in ablate.plan(config):
-      launch.read_config(config.base, one.overrides(pathlib.Path("runs")))
+    for one in grid.plan(config):
+      settings.read_config(config.base, one.overrides(pathlib.Path("runs")))
 
 
 def test_the_model_works_under_nnx_as_the_readme_says():

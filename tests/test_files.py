@@ -34,6 +34,18 @@ def test_a_lock_of_another_holder_is_left(tmp_path):
   assert (tmp_path / "lock").read_text() == "of the next one"
 
 
+def test_a_folder_that_gets_another_name_at_that_moment_is_in_use(tmp_path, monkeypatch):
+  def open_moved(path, *args):
+    path.parent.rename(tmp_path / "whole")
+    return original(path, *args)
+
+  original = os.open
+  monkeypatch.setattr(os, "open", open_moved)
+  match = "part is in use by another process"
+  with pytest.raises(errors.LockedError, match=match), files.locked(tmp_path / "part"):
+    pass
+
+
 def test_files_of_linked_folders_are_found_and_a_loop_ends(tmp_path):
   (tmp_path / "raw" / "a").mkdir(parents=True)
   (tmp_path / "disk2").mkdir()

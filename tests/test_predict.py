@@ -14,7 +14,7 @@ def predictor(run):
 
 
 def clip(data, row):
-  return readers.Clip(data[row]["keypoints"], data.skeleton)
+  return readers.Clip(data.track("pose")[row]["keypoints"], "openpose25")
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def no_extent(keypoints):
   "edit", [nobody, one_frame_of_a_body, one_joint_far_out, all_joints_far_out, no_extent]
 )
 def test_odd_clips_have_finite_probabilities(predictor, data, edit):
-  keypoints = data[3]["keypoints"].copy()
+  keypoints = data.track("pose")[3]["keypoints"].copy()
   edit(keypoints)
-  probabilities = predictor(readers.Clip(keypoints, data.skeleton))
+  probabilities = predictor(readers.Clip(keypoints, "openpose25"))
   assert np.isfinite(probabilities).all()
   assert probabilities.sum() == pytest.approx(1)

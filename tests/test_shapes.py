@@ -43,12 +43,12 @@ def limbs(points):
 
 
 def posec3d(volume):
-  model = models.MODELS["posec3d"](num_classes=3, **models.posec3d.VARIANTS["tiny"])
+  model = models.MODELS["posec3d"](num_classes=3, variant="tiny")
   return model.init(jax.random.key(0), volume)
 
 
 def agcn(x):
-  model = models.MODELS["agcn"](3, SKELETON.parents, **models.agcn.VARIANTS["tiny"])
+  model = models.MODELS["agcn"](3, SKELETON.parents, variant="tiny")
   return model.init(jax.random.key(0), x)
 
 

@@ -32,8 +32,8 @@ class Both(nn.Module):
     return nn.Dense(self.num_classes, name="head")(features), {"features": features}
 
 
-def describe(config, data, skeleton):
-  fields = trainer.pose_fields(config, data, skeleton)
+def describe(config, data):
+  fields = trainer.pose_fields(config, data)
   drawn = trainer.make_input(config, inputs.Heatmaps, fields | {"size": 16, "test_size": 16})
   joints = trainer.make_input(config, inputs.Graph, fields | {"stream": "bone"})
   model = {"name": "both", "num_classes": len(data.class_names)}
@@ -77,7 +77,7 @@ def test_a_file_is_predicted_as_in_evaluation(trained, nods):
   predictor = predict.Predictor(trained)
   data = source.Source(nods / "nods")
   for row in data.rows("test").tolist():
-    clip = readers.Clip(data[row]["keypoints"], data.skeleton)
+    clip = readers.Clip(data.track("pose")[row]["keypoints"], "openpose25")
     expected = found.probabilities[found.ids.index(data.ids[row])]
     np.testing.assert_allclose(predictor(clip), expected, rtol=0, atol=1e-6)
   with pytest.raises(predict.errors.DataError, match="the clip: expected a pose, got video"):

@@ -8,7 +8,7 @@ import pathlib
 import re
 
 from jaxmg import files
-from jaxmg.data import prepared
+from jaxmg.data import prepared, tracks
 from jaxmg.errors import ConfigError, DataError
 
 # Public readers of the data set disagree by one frame: this is our reading.
@@ -78,19 +78,18 @@ class Builder(prepared.Builder):
   """iMiGUE skeletons: OpenPose key points of whole videos, cut into labelled clips."""
 
   class_names, class_short_names, class_groups = zip(*CLASSES, strict=True)
-  frame_size = (720, 1280)
-  fps = 25
   protocols = {  # noqa: RUF012
     "xsub": _cross_subject,
-    "miga": lambda clip: None if clip["video"] in ABSENT_VIDEOS else _cross_subject(clip),
+    "miga": lambda clip: None if clip["recording"] in ABSENT_VIDEOS else _cross_subject(clip),
   }
   subject_file = pathlib.Path(__file__).with_name("imigue_video_to_subject.json")
 
   def __init__(self, *, raw, layout=None, **kwargs):
     paths = sorted(files.walk(raw))
     found = {name: _by_video(paths, pattern) for name, pattern in LAYOUTS.items()}
-    self.skeleton = _choose_layout(raw, found, layout)
-    self.files = found[self.skeleton]
+    chosen = _choose_layout(raw, found, layout)
+    self.track = tracks.Pose(chosen, frame_size=(720, 1280), fps=25)
+    self.files = found[chosen]
     self.label_files = _by_video(paths, r"(\d+)_label\.csv")
     self.label_tables = [path for path in paths if re.fullmatch(r"labels_\d+\.csv", path.name)]
     super().__init__(raw=raw, layout=layout, **kwargs)

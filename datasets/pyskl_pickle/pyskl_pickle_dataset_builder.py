@@ -3,7 +3,7 @@
 import collections
 import functools
 
-from jaxmg.data import annotations, prepared, readers
+from jaxmg.data import annotations, prepared, readers, tracks
 from jaxmg.errors import DataError
 
 MOST_CLASSES = 10_000  # without a file of their names
@@ -19,12 +19,15 @@ class Builder(prepared.Builder):
     clips = self.file.clips
     for clip in clips:
       self.file.check_shape(clip)
-    self.joints3d = clips[0].in_3d
-    self.skeleton = self.file.layout() if layout is None else readers.find_layout(layout)
-    self.num_persons = max(clip.points.shape[1] for clip in clips)
+    in_3d = clips[0].in_3d
     sizes = collections.Counter(clip.frame_size for clip in clips)
-    self.frame_size = (240, 320) if self.joints3d else sizes.most_common(1)[0][0]
-    self.view = self.joints3d and self.file.seen_by_camera()
+    self.track = tracks.Pose(
+      self.file.layout() if layout is None else readers.find_layout(layout),
+      frame_size=(240, 320) if in_3d else sizes.most_common(1)[0][0],
+      num_persons=max(clip.points.shape[1] for clip in clips),
+      joints3d=in_3d,
+    )
+    self.view = in_3d and self.file.seen_by_camera()
     names, notes = _class_names(self.file)
     self.class_names = tuple(names)
     protocols = _protocols(self.file)
@@ -50,7 +53,7 @@ class Builder(prepared.Builder):
 
   def clips(self, recording, known):
     subject = annotations.subject(recording.id) or recording.id
-    clip = recording.clip(self.skeleton, view=self.view)
+    clip = recording.clip(self.track.layout, view=self.view)
     yield prepared.Example(recording.id, recording.label, subject, clip)
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from jaxmg import files
-from jaxmg.data import prepared
+from jaxmg.data import prepared, tracks
 from jaxmg.errors import DataError
 
 # The authors' scripts disagree by one frame: this is our reading.
@@ -51,10 +51,8 @@ class Label:
 class Builder(prepared.Builder):
   """SMG skeletons: 3D joints of whole recordings and their view, cut into labelled clips."""
 
-  skeleton = "kinect25"
+  track = tracks.Pose("kinect25", frame_size=(1080, 1920), joints3d=True)
   class_names, class_short_names, class_groups = zip(*CLASSES, strict=True)
-  frame_size = (1080, 1920)
-  joints3d = True
   protocols = {"xsub": prepared.by_subject(train=[str(s) for s in TRAIN_SUBJECTS])}  # noqa: RUF012
 
   def recordings(self):
@@ -80,7 +78,7 @@ class Builder(prepared.Builder):
         rates.add(fps)
       yield path, (path, sample, declared, read_labels(labels[sample]))
     if len(rates) == 1:
-      (self.fps,) = rates
+      self.track = dataclasses.replace(self.track, fps=rates.pop())
 
   def clips(self, recording, known):
     path, sample, declared, labels = known

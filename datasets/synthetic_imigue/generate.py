@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import xlsxwriter
 
-from jaxmg import errors
+from jaxmg import errors, files
 from jaxmg.skeletons import topology
 
 WIDTH, HEIGHT = 1280, 720
@@ -523,9 +523,8 @@ def write(
   (clip,) = video.clips
   _write_csv(out / "example_clip.csv", video.found[clip.start : clip.stop])
   (out / LABELS).parent.mkdir(exist_ok=True)
-  part = out / f"{LABELS}.part"
-  part.write_text("\n".join([*table, ""]))
-  part.replace(out / LABELS)
+  with files.replace(out / LABELS) as part:
+    part.write_text("\n".join([*table, ""]))
 
 
 def _write_csv(path: pathlib.Path, found: np.ndarray):

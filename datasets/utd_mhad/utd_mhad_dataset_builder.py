@@ -5,7 +5,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from jaxmg.data import prepared
+from jaxmg.data import prepared, tracks
 from jaxmg.errors import DataError
 
 TRAIN_SUBJECTS = (1, 3, 5, 7)
@@ -43,7 +43,7 @@ class Builder(prepared.Builder):
 
   VERSION = tfds.core.Version("1.1.0")  # 1.0.0 had no long_tail
 
-  skeleton = "kinect20"
+  track = tracks.Pose("kinect20", frame_size=(240, 320), joints3d=True, fps=30)
   class_names = (
     "swipe left",
     "swipe right",
@@ -73,9 +73,6 @@ class Builder(prepared.Builder):
     "lunge",
     "squat",
   )
-  frame_size = (240, 320)
-  fps = 30
-  joints3d = True
   mirror = False  # swipes and circles name their side
   protocols = {"xsub": _cross_subject, "long_tail": _long_tail}  # noqa: RUF012
 

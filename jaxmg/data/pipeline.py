@@ -6,14 +6,15 @@ number, so the state of an iterator is one integer, whatever the number of threa
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import grain
 import numpy as np
 from jaxtyping import Integer
 
-from jaxmg.data.source import Source, Track
+from jaxmg.data.records import Track
+from jaxmg.data.source import Source
 from jaxmg.errors import ConfigError, DataError
 
 
@@ -52,7 +53,7 @@ def train_batches(
       got=str(len(rows)),
       hint="choose a smaller batch size",
     )
-  tracks = _tracks(source, inputs)
+  tracks = _tracks(source, inputs, rows)
   share = _share(batch_size, process_count)
 
   labels = source.labels[rows]
@@ -68,7 +69,8 @@ def train_batches(
       source,
       row,
       tracks,
-      lambda name, record: inputs[name].read(record, np.random.default_rng((seed, epoch, row))),
+      inputs,
+      lambda one, record: one.read(record, np.random.default_rng((seed, epoch, row))),
     )
 
   order = grain.MapDataset.source(drawn.tolist()).seed(seed).shuffle().repeat()
@@ -102,14 +104,12 @@ def test_batches(
   """
   if len(rows) == 0:
     raise DataError(f"{source.directory}: clips to evaluate", expected="at least 1", got="0")
-  tracks = _tracks(source, inputs)
+  tracks = _tracks(source, inputs, rows)
   share = _share(batch_size, process_count)
   padded = np.append(rows, np.repeat(rows[-1], -len(rows) % batch_size))
 
   def load(position: int, row: int) -> dict[str, Any]:
-    clip = _load(
-      source, row, tracks, lambda name, record: inputs[name].read_test(record, num_clips)
-    )
+    clip = _load(source, row, tracks, inputs, lambda one, record: one.read_test(record, num_clips))
     return clip | {"mask": np.bool_(position < len(rows))}
 
   clips = grain.MapDataset.source(padded.tolist()).map_with_index(load)
@@ -118,27 +118,32 @@ def test_batches(
 
 
 def fingerprint(
-  source: Source, rows: Integer[np.ndarray, " rows"], **options: Any
+  source: Source, rows: Integer[np.ndarray, " rows"], tracks: Collection[str], **options: Any
 ) -> dict[str, Any]:
-  """Returns what the batches of `train_batches` with these arguments depend on, by name."""
+  """Returns what the batches of `train_batches` of these tracks depend on, by name."""
   return {
-    "data": source.fingerprint(),
+    "data": source.fingerprint(tracks),
     "rows": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:16],
     "number of rows": len(rows),
     **options,
   }
 
 
-def _tracks(source: Source, inputs: Mapping[str, Any]) -> dict[str, Track]:
-  """The track that each input reads; ConfigError for one that it cannot be taken from."""
-  found = {}
-  for name, one in inputs.items():
-    found[name] = source.track(one.track)
+def _tracks(
+  source: Source, inputs: Mapping[str, Any], rows: Integer[np.ndarray, " rows"]
+) -> dict[str, Track]:
+  """The tracks that the inputs read, by name; an error for what they or their clips lack."""
+  tracks = {}
+  for one in inputs.values():
+    track = tracks[one.track] = source.track(one.track)
     try:
-      one.check(found[name].about)
+      one.check(track.about)
     except ValueError as error:
       raise ConfigError(f"{source.directory}: {error}") from error
-  return found
+    if missing := [row for row in rows.tolist() if row not in track]:
+      where = f"{track.folder}: clip {source.ids[missing[0]]!r}"
+      raise DataError(where, expected="its data", got="none", hint=f"{len(missing)} such clips")
+  return tracks
 
 
 def _share(batch_size: int, process_count: int) -> int:
@@ -159,10 +164,15 @@ def _batches(
 
 
 def _load(
-  source: Source, row: int, tracks: Mapping[str, Track], read: Callable[[str, Any], Any]
+  source: Source,
+  row: int,
+  tracks: Mapping[str, Track],
+  inputs: Mapping[str, Any],
+  read: Callable[[Any, Any], Any],
 ) -> dict[str, Any]:
   try:
-    parts = {name: read(name, track.read(row)) for name, track in tracks.items()}
+    records = {name: track[row] for name, track in tracks.items()}
+    parts = {name: read(one, records[one.track]) for name, one in inputs.items()}
   except Exception as error:  # whatever it is, it came from this clip, and Grain does not say so
     raise DataError(f"{source.directory}: clip {source.ids[row]!r}: {error}") from error
   return parts | {"label": source.labels[row], "clip": np.int32(row), "mask": np.bool_(True)}

@@ -1,12 +1,11 @@
-"""The writer's side of a prepared directory: pose clips -> ArrayRecord shards and `index.json`.
+"""The writer's side of a prepared directory: clips -> an index, and ArrayRecord shards of a track.
 
 A data set is a subclass of `Builder`, which is TFDS's; `write` prepares it, and
 `jaxmg.data.source.Source` reads the outcome:
 
   class Desk(prepared.Builder):
-    skeleton = "openpose25"
+    track = tracks.Pose("openpose25", frame_size=(720, 1280))
     class_names = ("idle", "scratching", "typing")
-    frame_size = (720, 1280)
     protocols = {"xsub": prepared.by_subject(train=("ann", "bob"))}
 
     def recordings(self):
@@ -18,8 +17,12 @@ A data set is a subclass of `Builder`, which is TFDS's; `write` prepares it, and
 
   prepared.write(Desk, raw="recordings", data_dir="data")     # data/desk/1.0.0/
 
+A builder whose `track` is of another kind (`jaxmg.data.tracks`), and which yields clips of the same
+ids, adds it to the set that is there. Nothing else of the set is touched.
+
 Records are written as they come: memory does not grow with the set. Until it is whole, a set is
-called `1.0.0.part`; a `write` that was killed goes on there after its last whole shard.
+called `1.0.0.part`, a track that is added `video.part`; a `write` that was killed goes on there
+after its last whole shard.
 """
 
 import abc
@@ -42,17 +45,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder
 
-from jaxmg import files, progress
-from jaxmg.data import readers, recordings, shards, source
+from jaxmg import fields, files, progress
+from jaxmg.data import readers, recordings, records, shards, source, tracks
 from jaxmg.errors import ConfigError, DataError
-from jaxmg.skeletons import topology
 
-INDEX = "index.json"
-COLUMNS = ("id", "subject", "video", "label", "num_frames", "digest")  # of the index
+INDEX, TRACK = source.INDEX, records.TRACK
+COLUMNS = ("id", "subject", "recording", "label")  # of the index
+_OF_TRACK = ("num_frames", "digests", "content")  # the digests of a clip's records
 
 _MOVE = "move it away, or prepare elsewhere"
 
-# A clip's columns of the index (id, label, subject, video, num_frames) -> "train", "test" or None.
+# A clip's columns of the index (id, subject, recording, label) -> "train", "test" or None.
 Protocol = Callable[[Mapping[str, Any]], str | None]
 
 
@@ -60,19 +63,20 @@ Protocol = Callable[[Mapping[str, Any]], str | None]
 class Example:
   """One clip; its label is a class's name or number, or -1 where it is hidden.
 
-  `video` is the recording that it was cut from (default: its id). `id`, `subject` and
-  `video` are text of 1 to 200 bytes without control characters, and no paths.
+  `clip` is what its track writes: of poses, a `readers.Clip`. `recording` names what it was cut
+  from (default: its id). `id`, `subject` and `recording` are text of 1 to 200 bytes without control
+  characters, and no paths.
   """
 
   id: str
   label: str | int
   subject: str
-  clip: readers.Clip
-  video: str = ""
+  clip: Any
+  recording: str = ""
 
 
 class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
-  """A data set of pose clips: a subclass declares what stands below, and cuts its recordings.
+  """A data set: a subclass declares what stands below, and cuts its recordings into clips.
 
   The directory is named by the class (`DeskWork` -> desk_work) or, for a class called `Builder`, by
   its module (`desk_work_dataset_builder`).
@@ -80,14 +84,11 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
   VERSION = tfds.core.Version("1.0.0")
 
-  skeleton: readers.Layout  # of all clips: the name of one of ours, or a Skeleton of one's own
+  track: Any  # what is written of the clips: `tracks.Pose(...)`
+  track_name = "pose"  # its folder
   class_names: tuple[str, ...]
   class_short_names: tuple[str, ...] | None = None  # for word embeddings
   class_groups: tuple[str, ...] | None = None  # of each class: the part of the body, say
-  frame_size: tuple[int, int]  # height, width, where a clip has none of its own
-  fps: float | None = None
-  num_persons: int = 1  # the most in any clip
-  joints3d: bool = False  # whether the clips have them
   mirror: bool = True  # whether a mirrored clip keeps its label
   synthetic: bool = False
   protocols: Mapping[str, Protocol]  # the first is the default
@@ -102,26 +103,22 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
   ):
     self.raw = pathlib.Path(raw)
     try:
-      self._skeleton = topology.get(self.skeleton)
-      ours = self._skeleton in topology.SKELETONS.values()
-      self.skeleton_definition = None if ours else topology.to_json(self._skeleton)
+      fields.make(type(self.track), json.loads(json.dumps(fields.to_json(self.track))))
     except ValueError as error:
       raise ConfigError(f"{self.name}: {error}") from error
     self._check_declared()
-    if layout not in (None, str(self.skeleton)):
-      raise ConfigError("layout", expected=self.skeleton, got=layout)
-    self.notes: list[str] = []  # what was left out or cut, for the index
+    if layout not in (None, str(self.track)):
+      raise ConfigError("layout", expected=self.track, got=layout)
+    self.notes: list[str] = []  # what was left out or cut
     super().__init__(data_dir=data_dir, file_format="array_record")
 
   def _check_declared(self) -> None:
     """Raises DataError for what would only be noticed when all is written."""
-    names, size = self.class_names, self.frame_size
+    names = self.class_names
     texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     distinct = "a tuple of one and more different texts"
     for field, right, expected in (
       ("class_names", texts and 0 < len(names) == len(set(names)), distinct),
-      ("num_persons", isinstance(self.num_persons, int) and self.num_persons > 0, "1 or more"),
-      ("frame_size", len(size) == 2 and min(size) > 0, "height and width above 0"),
       ("class_short_names", _fits(self.class_short_names, names), "a text for each class"),
       ("class_groups", _fits(self.class_groups, names), "a text for each class"),
     ):
@@ -131,11 +128,12 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
   def recordings(self) -> Iterable[tuple[Any, Any]]:
     """Yields what is read by itself, in the order of the rows.
 
-    Each is a pair: the `pathlib.Path` of a file or folder for `readers.read`, or any other thing;
-    and what `clips` has to know of it. Both are given to `clips`, the file as the `readers.Clip`
-    that it holds. Files may be read in other processes, and those in whole shards of a killed
-    `write` are not read again: nothing but this pair may decide what comes of a recording, and its
-    second part must show all that it holds in its `repr`, by which a change is noticed.
+    Each is a pair: the `pathlib.Path` of a file or folder that the track reads (`read_file`), or
+    any other thing; and what `clips` has to know of it. Both are given to `clips`, the file as what
+    it holds, of poses a `readers.Clip`. Files may be read in other processes, and those in whole
+    shards of a killed `write` are not read again: nothing but this pair may decide what comes of a
+    recording, and its second part must show all that it holds in its `repr`, by which a change is
+    noticed.
 
     By default it is one pair of Nones, for a builder whose `clips` reads `self.raw` itself.
     """
@@ -146,12 +144,11 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     """Yields the clips of one recording, in the order of their rows."""
 
   def _info(self) -> tfds.core.DatasetInfo:
-    pose = {"num_persons": self.num_persons, "num_joints": self._skeleton.num_joints}
     info = functools.partial(tfds.core.DatasetInfo, builder=self, description=self.__doc__)
     if self.pkg_dir_path is not None:  # there are README.md and CITATIONS.bib beside the builder
       info = self.dataset_info_from_configs
     found = info(
-      features=source.features(**pose, joints3d=self.joints3d),
+      features=records.features(self.track),
       disable_shuffling=True,  # rows in the order of `clips`; the pipeline shuffles
     )
     # TFDS would ask a bucket of Google's for what it knows of every set that is not there yet, and
@@ -163,14 +160,13 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     # TFDS wants one, and calls it in a folder that has a new name each time: no place to go on in.
     raise NotImplementedError("jaxmg.data.prepared.write does it")
 
-  def record(self, example: Example) -> dict[str, Any]:
-    """What is written of a clip; DataError for one that does not fit the data set."""
-    clip, label = example.clip, example.label
+  def columns(self, example: Example) -> dict[str, Any]:
+    """What the index says of a clip; DataError for what cannot be."""
+    label = example.label
     if label in self.class_names:
       label = self.class_names.index(label)
-    video = example.video or example.id
-    frame_size = clip.frame_size or self.frame_size
-    num_persons, last = clip.keypoints.shape[1], len(self.class_names) - 1
+    recording = example.recording or example.id
+    last = len(self.class_names) - 1
     whole = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
     name = "1 to 200 printable bytes that are no path"
     plain = "no blanks around it, and NFC (two that look alike are two)"
@@ -179,35 +175,25 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
       ("id", _is_plain(example.id), plain, "another"),
       ("subject", _is_name(example.subject), name, repr(example.subject)),
       ("subject", _is_plain(example.subject), plain, repr(example.subject)),
-      ("video", _is_name(video), name, repr(video)),
+      ("recording", _is_name(recording), name, repr(recording)),
       (
         "label",
         whole and -1 <= label <= last,
         f"a class name, or an integer from -1 to {last}",
         repr(label),
       ),
-      ("layout", topology.get(clip.layout) == self._skeleton, self.skeleton, clip.layout),
-      ("persons", num_persons <= self.num_persons, f"at most {self.num_persons}", num_persons),
-      ("frame_size", min(frame_size) > 0, "height and width above 0", frame_size),
-      ("joints3d", self.joints3d == (clip.joints3d is not None), self.joints3d, not self.joints3d),
     ):
       if not right:
         raise DataError(f"{self.name}: clip {example.id!r}: {field}", expected=expected, got=got)
-    if not (clip.joints3d if self.joints3d else clip.keypoints).any():
-      self.notes.append(f"clip {example.id} shows nobody")
-    record = {
-      "id": example.id,
-      "label": int(label),
-      "subject": example.subject,
-      "video": video,
-      "num_frames": len(clip.keypoints),
-      "frame_size": np.array(frame_size, np.int32),
-    }
-    absent = self.num_persons - num_persons
-    for name in ("keypoints", "joints3d") if self.joints3d else ("keypoints",):
-      points = getattr(clip, name)
-      record[name] = np.pad(points, [(0, 0), (0, absent), (0, 0), (0, 0)]) if absent else points
-    return record
+    values = (example.id, example.subject, recording, int(label))
+    return dict(zip(COLUMNS, values, strict=True))
+
+  def records(self, example: Example) -> list[dict[str, np.ndarray]]:
+    """What is written of a clip; DataError for one that does not fit the track."""
+    try:
+      return self.track.records(example.clip)
+    except ValueError as error:
+      raise DataError(f"{self.name}: clip {example.id!r}: {error}") from error
 
 
 def _fits(texts: Any, names: Collection[str]) -> bool:
@@ -234,40 +220,46 @@ def write(
   layout: str | None = None,
   jobs: int = 1,
 ) -> pathlib.Path:
-  """Prepares a data set and returns its directory, `data_dir/<name>/<version>`.
+  """Prepares a data set, or adds a track to it; returns its directory, `data_dir/<name>/<version>`.
 
-  One that is there and whole is left as it is. `layout` says which of the layouts that a data set
+  What is there and whole is left as it is. `layout` says which of the layouts that a data set
   comes in; `jobs` is the number of processes that read raw files, on which nothing else depends (a
   script that asks for several calls this under `if __name__ == "__main__":`).
 
   Raises:
     DataError: missing or faulty raw files, repeated ids, a clip or subject on both sides of a
-      protocol.
+      protocol; a clip of an added track that the set does not have, or has otherwise.
     ConfigError: a layout that the data set does not come in, or was not prepared in.
     LockedError: another process is preparing it.
   """
-  path = directory(builder, data_dir)
-  part = path.with_name(f"{path.name}.part")
-  raw = pathlib.Path(raw)
-  if (path / INDEX).exists():
-    _check_whole(path, raw, layout)
-    for name in (shards.JOURNAL, files.LOCK):  # of one that was killed a moment before its end
-      (path / name).unlink(missing_ok=True)
+  path, raw, name = directory(builder, data_dir), pathlib.Path(raw), builder.track_name
+  if source.is_whole(path, name):
+    _check_whole(path, name, raw, layout)
+    _clean(path, path / name)
     return path
   if not (raw.is_dir() or (builder.is_format and raw.is_file())):
     got = "a file" if raw.exists() else "no such folder"
     raise DataError(raw, expected="the folder of the raw files", got=got)
-  _check_place(path, part)
+  adds = (path / INDEX).exists()
+  final, whole = (path / name, TRACK) if adds else (path, INDEX)
+  part = final.with_name(f"{final.name}.part")
+  folder = part if adds else part / name  # of the records
+  _check_place(final, whole, part)
   with files.locked(part):
-    if (path / INDEX).exists():  # made by another process meanwhile
+    if (final / whole).exists():  # made by another process meanwhile
       shutil.rmtree(part)
-      _check_whole(path, raw, layout)
-      return path
-    _check_part(builder, part)
+      return write(builder, raw=raw, data_dir=data_dir, layout=layout, jobs=jobs)
+    _check_part(builder, part, folder)
+    for left in part.iterdir() if folder != part else ():  # of a version without tracks
+      if left.is_file() and left.name != files.LOCK:
+        left.unlink()
     try:
-      _fill(builder(raw=raw, data_dir=data_dir, layout=layout), part, jobs)
+      made = builder(raw=raw, data_dir=data_dir, layout=layout)
+      if adds:
+        _check_same(made, path)
+      columns = _fill(made, folder, jobs, source.Source(path) if adds else None)
     except BaseException as error:
-      if shards.read_journal(part):
+      if shards.read_journal(folder):
         progress.say(f"{part} holds what is whole: the same command goes on from there")
       else:
         _remove(part)
@@ -275,53 +267,75 @@ def write(
           progress.say(f"{builder.name}: nothing is kept, as no shard was whole")
       raise
     try:
-      made = source.Source(part)
-      for protocol in made.protocols:
-        made.rows("train", protocol=protocol)  # checks it
+      if not adds:
+        _write(part / INDEX, _index(made, columns))
+      data = source.Source(path if adds else part)
+      for protocol in data.protocols:
+        data.rows("train", protocol=protocol)  # checks it
+      data.check_copies(records.read(folder, data.ids))
     except DataError:
       _remove(part)
       raise
-    part.rename(path)
-    files.sync(path.parent)
+    part.rename(final)
+    files.sync(final.parent)
     # Not before: whoever comes in between finds the lock, and its folder gone.
-    for name in (shards.JOURNAL, files.LOCK):
-      (path / name).unlink(missing_ok=True)
+    _clean(path, path / name)
   return path
 
 
-def _check_whole(path: pathlib.Path, raw: pathlib.Path, layout: str | None) -> None:
-  """Raises ConfigError if a prepared set is not that of these files and this layout."""
-  there = source.Source(path).skeleton
-  if layout is not None and str(readers.find_layout(layout)) != there:
-    raise ConfigError(path, expected=layout, got=there, hint="remove it, or prepare elsewhere")
-  then = json.loads((path / INDEX).read_text(encoding="utf-8")).get("made_of")
+def _check_same(made: Builder, path: pathlib.Path) -> None:
+  """Raises ConfigError where a builder of one more track says other things of the set."""
+  there, ours = source.Source(path), _declared(made)
+  for name in ("class_names", "mirror", "synthetic"):
+    found = getattr(there, name)
+    if (tuple(ours[name]) if name == "class_names" else ours[name]) != found:
+      raise ConfigError(f"{path}: {name}", expected=found, got=ours[name])
+
+
+def _clean(*folders: pathlib.Path) -> None:
+  """Removes what only a set that is not whole needs."""
+  for folder in folders:
+    for name in (shards.JOURNAL, files.LOCK):
+      (folder / name).unlink(missing_ok=True)
+
+
+def _check_whole(path: pathlib.Path, name: str, raw: pathlib.Path, layout: str | None) -> None:
+  """Raises ConfigError if a track that is there is not that of these files and this layout."""
+  there = source.Source(path).track(name)
+  if layout is not None and str(readers.find_layout(layout)) != str(there.kind):
+    hint = "remove it, or prepare elsewhere"
+    raise ConfigError(path, expected=layout, got=there.kind, hint=hint)
+  then = there.made_of
   if then and raw.exists() and then != (now := _made_of(raw)):
     raise ConfigError(path, expected=now, got=then, hint="remove it, or take another --name")
 
 
-def _check_place(path: pathlib.Path, part: pathlib.Path) -> None:
+def _check_place(final: pathlib.Path, whole: str, part: pathlib.Path) -> None:
   """Raises ConfigError where something lies in the way that was not made here."""
   try:
-    os.fspath(path).encode()
+    os.fspath(final).encode()
   except UnicodeEncodeError:
-    raise ConfigError(repr(os.fspath(path)), expected="a path in UTF-8", got="another") from None
-  for folder in (path.parent.parent, path.parent):
+    raise ConfigError(repr(os.fspath(final)), expected="a path in UTF-8", got="another") from None
+  for folder in (final.parent.parent, final.parent):
     if folder.exists() and not folder.is_dir():
       raise ConfigError(folder, expected="a folder", got="a file")
-  if os.path.lexists(path) and not (path / INDEX).exists():
-    got = f"no {INDEX} in it"
-    raise ConfigError(path, expected="a prepared set, or nothing", got=got, hint=_MOVE)
+  if os.path.lexists(final) and not (final / whole).exists():
+    expected = f"{'a prepared set' if whole == INDEX else 'a track'}, or nothing"
+    raise ConfigError(final, expected=expected, got=f"no {whole} in it", hint=_MOVE)
   if part.is_symlink() or (part.exists() and not part.is_dir()):
     raise ConfigError(part, expected="a folder", got="a link or a file", hint=_MOVE)
 
 
-def _check_part(builder: type[Builder], part: pathlib.Path) -> None:
+def _check_part(builder: type[Builder], part: pathlib.Path, folder: pathlib.Path) -> None:
   """Raises ConfigError for a file in an unfinished set that was not made here."""
-  ours = "|".join(map(re.escape, (INDEX, shards.JOURNAL, files.LOCK, *shards.INFO)))
+  ours = "|".join(map(re.escape, (INDEX, TRACK, shards.JOURNAL, files.LOCK, *shards.INFO)))
   ours = re.compile(rf"(\.part\.)?({ours})|{builder.name}-{shards.SPLIT}\.array_record-\d+")
-  for other in sorted(part.iterdir()):
-    if not ours.fullmatch(other.name) or other.is_symlink() or not other.is_file():
-      raise ConfigError(part, expected="parts of the set alone", got=other.name, hint=_MOVE)
+  found = [*part.iterdir(), *(folder.iterdir() if folder.is_dir() and folder != part else ())]
+  for other in sorted(found):
+    is_ours = ours.fullmatch(other.name) and other.is_file()
+    if (not is_ours and other != folder) or other.is_symlink():
+      got = os.fspath(other.relative_to(part))
+      raise ConfigError(part, expected="parts of the set alone", got=got, hint=_MOVE)
 
 
 def _remove(part: pathlib.Path) -> None:
@@ -330,16 +344,22 @@ def _remove(part: pathlib.Path) -> None:
     part.parent.rmdir()  # unless it holds another version
 
 
-def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
-  """Writes the shards of a set and its index, from where a killed process stopped."""
+def _fill(
+  made: Builder, folder: pathlib.Path, jobs: int, there: source.Source | None
+) -> dict[str, list]:
+  """Writes the records of a track and track.json, from where a killed process stopped.
+
+  Returns the columns of the index. `there` is the set that the track is added to, if it is.
+  """
+  folder.mkdir(exist_ok=True)
   plan, last_notes = _plan(made)
   made_of = _identities(made, plan)
 
   def holds(state):
     return state["made of"] in made_of[state["recordings"] - 1 : state["recordings"]]
 
-  writer = shards.Writer(part, made.info, holds=holds)
-  columns = {name: [] for name in COLUMNS}
+  writer = shards.Writer(folder, made.info, holds=holds)
+  columns = {name: [] for name in (*COLUMNS, *_OF_TRACK)}
   first = 0  # the recording to go on with
   for state in writer.restored:
     first = state["recordings"]
@@ -353,34 +373,53 @@ def _fill(made: Builder, part: pathlib.Path, jobs: int) -> None:
     because = "they are damaged, or the raw files, the layout or the code changed"
     progress.say(f"{made.name}: makes {writer.discarded} shards again: {because}")
 
-  videos = dict(zip(columns["id"], columns["video"], strict=True))
-  new = {name: [] for name in COLUMNS}  # of the open shard, as its notes
+  of = dict(zip(columns["id"], columns["recording"], strict=True))
+  wanted = None if there is None else _by_id(there)
+  new = {name: [] for name in columns}  # of the open shard, as its notes
   noted = len(made.notes)
-  readings = recordings.read(plan[first:], made.skeleton, jobs)
+  readings = recordings.read(plan[first:], made.track.read_file, jobs)
   readings = progress.track(readings, made.name, total=len(plan), unit="recordings", done=first)
   for count, (one, recording) in enumerate(readings, first + 1):
     made.notes += one.notes
     for example in _cut(made, one, recording):
-      record = made.record(example)
-      if example.id in videos:
-        got = f"one of video {videos[example.id]} and one of {record['video']}"
-        raise DataError(f"{made.name}: clip {example.id!r}", expected="an id of its own", got=got)
-      videos[example.id] = record["video"]
-      writer.write(record)
-      for name in COLUMNS:
-        new[name].append(source.digest(record) if name == "digest" else record[name])
+      clip, found = made.columns(example), made.records(example)
+      where = f"{made.name}: clip {example.id!r}"
+      if example.id in of:
+        got = f"one of recording {of[example.id]} and one of {clip['recording']}"
+        raise DataError(where, expected="an id of its own", got=got)
+      if wanted is not None and wanted.get(example.id) != clip:
+        got = "none" if example.id not in wanted else repr(wanted[example.id])
+        raise DataError(where, expected=f"it in {there.directory}, as {clip}", got=got)
+      of[example.id] = clip["recording"]
+      for record in found:
+        writer.write({"id": example.id, **record})
+      clip["num_frames"] = made.track.num_frames(example.clip)
+      clip["digests"] = [records.digest(record) for record in found]
+      content = made.track.content(example.clip)
+      clip["content"] = "" if content is None else records.digest({"": content})
+      if content is None:
+        made.notes.append(f"clip {example.id} shows nobody")
+      for name, value in clip.items():
+        new[name].append(value)
     if writer.full or count == len(plan):
       state = {"recordings": count, "made of": made_of[count - 1]}
       writer.close_shard(state | {"columns": new, "notes": made.notes[noted:]})
-      for name in COLUMNS:
+      for name in columns:
         columns[name] += new[name]
-      new, noted = {name: [] for name in COLUMNS}, len(made.notes)
+      new, noted = {name: [] for name in columns}, len(made.notes)
   made.notes += last_notes
-  if not videos:
+  if not of:
     raise DataError(made.raw, expected="at least one clip", got="none")
   writer.finish()
-  with files.replace(part / INDEX) as index:
-    index.write_text(json.dumps(_index(made, columns)), encoding="utf-8")
+  row_of = {id: row for row, id in enumerate(columns["id"] if there is None else there.ids)}
+  _write(folder / TRACK, _track(made, columns, [row_of[id] for id in columns["id"]]))
+  return columns
+
+
+def _by_id(there: source.Source) -> dict[str, dict[str, Any]]:
+  """What a set says of each of its clips."""
+  columns = (there.ids, there.subjects.tolist(), there.recordings.tolist(), there.labels.tolist())
+  return {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)}
 
 
 def _cut(made: Builder, one: recordings.Recording, recording: Any) -> Iterator[Example]:
@@ -421,7 +460,7 @@ def _identities(made: Builder, plan: list[recordings.Recording]) -> list[str]:
     for name, file in code.items()
     if os.path.dirname(file) in folders or name.startswith(parts)
   }
-  running = hashlib.sha256(_canonical(_declared(made)))
+  running = hashlib.sha256(_canonical([_declared(made), _declared_track(made)]))
   if not all(os.path.isfile(code.get(name, "")) for name in builders):
     running.update(os.urandom(16))  # a notebook's code cannot be compared: begin again
   for file in sorted(filter(os.path.isfile, used)):
@@ -456,14 +495,10 @@ def _made_of(raw: pathlib.Path) -> str:
   return f"{raw.name} of {sum(path.stat().st_size for path in paths if path.is_file())} bytes"
 
 
-def _index(builder: Builder, clips: Mapping[str, list]) -> dict[str, Any]:
-  counts = collections.Counter(filter(None, clips["digest"]))
-  if copies := sum(count for count in counts.values() if count > 1):
-    builder.notes.append(f"{copies} clips have the key points of another one")
+def _index(builder: Builder, columns: Mapping[str, list]) -> dict[str, Any]:
+  clips = {name: columns[name] for name in COLUMNS}
   return {
     **_declared(builder),
-    "made_of": _made_of(builder.raw) if builder.is_format else None,
-    "notes": builder.notes,
     "clips": clips,
     "shared_subjects": list(builder.shared_subjects),
     "protocols": {
@@ -472,23 +507,46 @@ def _index(builder: Builder, clips: Mapping[str, list]) -> dict[str, Any]:
   }
 
 
+def _track(builder: Builder, columns: Mapping[str, list], rows: list[int]) -> dict[str, Any]:
+  counts = collections.Counter(filter(None, columns["content"]))
+  if copies := sum(count for count in counts.values() if count > 1):
+    builder.notes.append(f"{copies} clips have the {builder.track_name} of another one")
+  return {
+    **_declared_track(builder),
+    "made_of": _made_of(builder.raw) if builder.is_format else None,
+    "notes": builder.notes,
+    "clips": {
+      "row": rows,
+      "num_frames": columns["num_frames"],
+      "records": [len(digests) for digests in columns["digests"]],
+      "content": columns["content"],
+    },
+    "digests": [digest for digests in columns["digests"] for digest in digests],
+  }
+
+
+def _write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+  content = json.loads(json.dumps(content))  # tuples as lists
+  with files.replace(path) as part:
+    part.write_text(json.dumps(content | {"sha256": fields.digest(content)}), encoding="utf-8")
+
+
 def _declared(builder: Builder) -> dict[str, Any]:
   """What a builder says of its set before any clip is read."""
   return {
     "name": builder.name,
     "version": str(builder.version),
-    "skeleton": str(builder.skeleton),
-    "skeleton_definition": builder.skeleton_definition,
     "class_names": builder.class_names,
     "class_short_names": builder.class_short_names,
     "class_groups": builder.class_groups,
     "mirror": builder.mirror,
-    "joints3d": builder.joints3d,
-    "num_persons": builder.num_persons,
-    "frame_size": builder.frame_size,
-    "fps": builder.fps,
     "synthetic": builder.synthetic,
   }
+
+
+def _declared_track(builder: Builder) -> dict[str, Any]:
+  (kind,) = (name for name, cls in tracks.TRACKS.items() if type(builder.track) is cls)
+  return {"kind": kind, "fields": fields.to_json(builder.track)}
 
 
 def _rows(name: str, protocol: Protocol, clips: Mapping[str, list]) -> dict[str, list[int]]:

@@ -3,17 +3,15 @@
 import collections
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
 import multiprocessing
 import os
 import pathlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxmg.data import readers
 from jaxmg.errors import DataError
 
 # Starting processes takes some seconds: files of fewer bytes are read by this one.
@@ -30,7 +28,7 @@ class Recording:
 
   @property
   def is_file(self) -> bool:
-    """Whether it is for `readers.read`; any other thing is handed over as it is."""
+    """Whether it is to be read; any other thing is handed over as it is."""
     return isinstance(self.source, os.PathLike)
 
   def stamp(self) -> str:
@@ -51,10 +49,9 @@ def stamp(path: os.PathLike) -> str:
 
 
 def read(
-  plan: list[Recording], layout: readers.Layout, jobs: int
+  plan: list[Recording], read_one: Callable[[pathlib.Path], Any], jobs: int
 ) -> Iterator[tuple[Recording, Any]]:
   """Each recording and what it holds, in their order; `jobs` processes read files ahead."""
-  read_one = functools.partial(readers.read, layout=layout)
   raw = [one for one in plan if one.is_file]
   size = sum(file.stat().st_size for one in raw for file in _files(one.source))
   if jobs == 1 or len(raw) < 2 or size < BYTES_FOR_PROCESSES:

@@ -9,6 +9,7 @@ about one kind of model input, and training, evaluation and prediction have it f
   example(num_clips)  the shapes of a batch of one
   train(keys, part, mirror)    device: augment, then render or derive
   views(part, mirror), view    device: what all test views share, leading axis R; and one of them
+  num_frames          how many frames of a clip are drawn
   draw, picture       what a person should see of a clip, and of what the model is given
   SEEN                the fields that must not change where a trained network is taken over
 

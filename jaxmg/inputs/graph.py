@@ -1,7 +1,7 @@
 """A skeleton as a graph's nodes over time, 2s-AGCN's input: joints, bones, and their motion."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,9 @@ class Graph(poses.Pose):
 
   points: Literal["keypoints", "joints3d"] = "keypoints"
   stream: Literal[STREAMS] = "joint"
-  rotation: float = 0.0
-  tilt: float = 0.0
-  scale: tuple[float, float] = (1.0, 1.0)
+  rotation: Annotated[float, "[0, 180]"] = 0.0
+  tilt: Annotated[float, "[0, 180]"] = 0.0
+  scale: Annotated[tuple[float, float], "(0, 10]"] = (1.0, 1.0)
 
   @property
   def _options(self) -> dict:

@@ -1,7 +1,7 @@
 """Heatmaps of joints or limbs, PoseC3D's input: a clip's points are drawn on the device."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from jaxmg import shapes
 from jaxmg.inputs import pose as poses
 from jaxmg.skeletons import augment, geometry, heatmaps
 from jaxmg.skeletons.topology import Skeleton
+
+STREAMS = ("joint", "limb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,23 +27,17 @@ class Heatmaps(poses.Pose):
   points: ClassVar[str] = "keypoints"
   SEEN: ClassVar[tuple[str, ...]] = (*poses.Pose.SEEN, "stream", "size", "sigma")
 
-  stream: Literal["joint", "limb"] = "joint"
-  size: int = 56
-  test_size: int = 64
-  sigma: float = 0.6
-  crop_area: tuple[float, float] = (0.56, 1.0)
-  rotation: float = 0.0
-  jitter: float = 0.0
-  joint_dropout: float = 0.0
-  bone_scale: tuple[float, float] = (1.0, 1.0)
-  turn: float = 0.0
-  tilt: float = 0.0
-
-  def __post_init__(self):
-    super().__post_init__()
-    for name in ("size", "test_size", "sigma"):
-      if not getattr(self, name) > 0:
-        raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
+  stream: Literal[STREAMS] = "joint"
+  size: Annotated[int, "[8, 1024]"] = 56
+  test_size: Annotated[int, "[8, 1024]"] = 64
+  sigma: Annotated[float, "(0, 100]"] = 0.6
+  crop_area: Annotated[tuple[float, float], "(0, 1]"] = (0.56, 1.0)
+  rotation: Annotated[float, "[0, 180]"] = 0.0
+  jitter: Annotated[float, "[0, 1000]"] = 0.0
+  joint_dropout: Annotated[float, "[0, 1)"] = 0.0
+  bone_scale: Annotated[tuple[float, float], "(0, 10]"] = (1.0, 1.0)
+  turn: Annotated[float, "[0, 180]"] = 0.0
+  tilt: Annotated[float, "[0, 180]"] = 0.0
 
   @property
   def train_points(self) -> str:

@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Integer, Key
 
+from jaxmg import ranges
 from jaxmg.skeletons import augment
 from jaxmg.skeletons import sampling as frames
 from jaxmg.skeletons.topology import Skeleton
@@ -32,15 +33,13 @@ class Pose:
   skeleton: Skeleton
   frame_size: tuple[int, int]
   sampling: Literal[frames.KINDS] = "uniform"
-  num_frames: int = 48
-  num_persons: int = 1
-  crop: tuple[float, float] = (1.0, 1.0)
-  style: Literal["mmaction2", "pyskl"] = "mmaction2"
+  num_frames: Annotated[int, "[1, 4096]"] = 48
+  num_persons: Annotated[int, "[1, 100]"] = 1
+  crop: Annotated[tuple[float, float], "(0, 1]"] = (1.0, 1.0)
+  style: Literal[frames.STYLES] = "mmaction2"
 
   def __post_init__(self):
-    for name in ("num_frames", "num_persons"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+    ranges.check(self)
     if min(self.frame_size) < 1:
       raise ValueError(f"frame_size: expected height and width above 0, got {self.frame_size}")
 

@@ -1,6 +1,6 @@
 """The models: Flax Linen modules that take arrays and return `(logits, out)`.
 
-model = models.MODELS["posec3d"](num_classes=32, **models.posec3d.VARIANTS["slowonly-r50"])
+model = models.MODELS["posec3d"](num_classes=32, variant="slowonly-r50")
 variables = model.init(key, heatmaps)
 logits, out = model.apply(variables, heatmaps)
 """

@@ -8,6 +8,7 @@ clips. Inside, arrays are N V T C: with frames before channels, a person's joint
 matrix, and the convolution over time is one of images with a row for each joint.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxmg import shapes
-from jaxmg.models import layers
+from jaxmg.models import layers, variants
 
 # The published network has 3,469,510 parameters at two persons of 25 joints and 60 classes. "small"
 # is ours, for CPUs; "tiny", with every kind of block, is for tests.
@@ -101,10 +102,10 @@ class Subset(nn.Module):
 
   @nn.compact
   def __call__(self) -> tuple[tuple[Array, Array], ...]:
-    embed = (1, self.inputs, self.features // 4)
+    narrow = (1, self.inputs, self.features // 4)
     return (
-      Weights(embed, name="theta")(),
-      Weights(embed, name="phi")(),
+      Weights(narrow, name="theta")(),
+      Weights(narrow, name="phi")(),
       Weights((1, self.inputs, self.features), _value_init, name="value")(),
     )
 
@@ -124,12 +125,12 @@ class GraphConv(nn.Module):
     theta, phi, value = zip(*subsets, strict=True)
     # One wide product: six narrow ones take longer, most of all for the gradients of the kernels.
     kernels = jnp.concatenate([kernel[0] for kernel, _ in (*theta, *phi)], axis=1)
-    embedded = jnp.split(layers.dot(x, kernels.astype(self.dtype)), 2 * _SUBSETS, axis=-1)
+    narrow = jnp.split(layers.dot(x, kernels.astype(self.dtype)), 2 * _SUBSETS, axis=-1)
     joints = x.reshape(*x.shape[:2], -1)  # N V T*C
     y = 0
     for i, (kernel, _) in enumerate(value):
-      phi_i = embedded[_SUBSETS + i] + phi[i][1].astype(self.dtype)
-      graph = (edges[i].T + _attention(embedded[i], phi_i)).astype(self.dtype)
+      phi_i = narrow[_SUBSETS + i] + phi[i][1].astype(self.dtype)
+      graph = (edges[i].T + _attention(narrow[i], phi_i)).astype(self.dtype)
       gathered = jnp.einsum("nwv,nvd->nwd", graph, joints).reshape(x.shape)
       y += layers.dot(gathered, kernel[0].astype(self.dtype))
     norm = layers.BatchNorm(dtype=self.dtype, scale_init=nn.initializers.constant(1e-6), name="bn")
@@ -144,7 +145,7 @@ def _attention(theta, phi):  # N V T C -> N W V
 
   The bias of theta would add the same to all that a softmax compares, and so is left out.
   """
-  theta, phi = (embedded.reshape(*embedded.shape[:2], -1) for embedded in (theta, phi))
+  theta, phi = (x.reshape(*x.shape[:2], -1) for x in (theta, phi))
   wide = jnp.promote_types(theta.dtype, jnp.float32)
   scores = jnp.einsum("nwd,nvd->nwv", phi, theta, preferred_element_type=wide)
   return nn.softmax(scores / theta.shape[-1])
@@ -172,13 +173,13 @@ class Block(nn.Module):
 
 
 class AGCN(nn.Module):
-  """Joints, bones or their motions -> class scores; `**VARIANTS[name]` gives the named sizes.
+  """Joints, bones or motions -> class scores; a `variant` of VARIANTS gives sizes not given.
 
   Called on float[B, T, M, V, C], returns `(logits float32[B, K], out)`, where `out` holds the
   output of every block, "block1", ... as [B, T', M, V, C], and "features" float32[B, C], their mean
   before dropout. Time is halved where the width doubles. Persons that are missing are all zero.
   `parents` is the skeleton's tree: the parent of every joint, the root its own. With an
-  `embedding_size` D there is "embedding" float32[B, D] too, as in `posec3d.PoseC3D`.
+  `embedding_size` D, a second head learns label embeddings: "embedding" float32[B, D].
 
   In training (`train=True`) pass `mutable=["batch_stats"]` and, with dropout,
   `rngs={"dropout": key}`; `rows` int[B] names the rows, see `layers.Dropout`. `dtype=jnp.bfloat16`
@@ -186,13 +187,22 @@ class AGCN(nn.Module):
   and head. Other shapes raise ValueError.
   """
 
+  # Patterns of the paths of parameters: of the classifier, and of what learns label embeddings.
+  HEAD = r"head/.*"
+  LABEL_HEAD = r"embedding/.*"
+
   num_classes: int
   parents: tuple[int, ...]
-  width: int = 64
-  depths: tuple[int, ...] = (4, 3, 3)
+  width: int | None = None
+  depths: tuple[int, ...] | None = None
   dropout: float = 0.0
   embedding_size: int = 0
   dtype: Any = jnp.float32
+  variant: dataclasses.InitVar[str] = "agcn"
+
+  def __post_init__(self, variant: str):
+    variants.fill(self, VARIANTS, variant)
+    super().__post_init__()
 
   @nn.compact
   def __call__(

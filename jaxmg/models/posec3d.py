@@ -6,7 +6,9 @@ bottlenecks halve it. Kernels reach over time only in the last two stages.
 Axis letters: B batch, T frames, H rows, W columns, V joints or limbs, C channels, K classes.
 """
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,15 +16,15 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxmg import shapes
-from jaxmg.models import layers
+from jaxmg.models import layers, variants
 
 # The published network has 2,024,860 parameters at 17 joints and 60 classes. "small" and
 # "small-strided" are ours, for laptops; "tiny" is for tests.
 VARIANTS = {
-  "slowonly-r50": dict(width=32, depths=(4, 6, 3)),
-  "small": dict(width=16, depths=(1, 2, 1)),
+  "slowonly-r50": dict(width=32, depths=(4, 6, 3), stem=(7, 1)),
+  "small": dict(width=16, depths=(1, 2, 1), stem=(7, 1)),
   "small-strided": dict(width=16, depths=(1, 3, 3), stem=(3, 2)),
-  "tiny": dict(width=4, depths=(1, 1, 1)),
+  "tiny": dict(width=4, depths=(1, 1, 1), stem=(7, 1)),
 }
 
 
@@ -51,24 +53,19 @@ class Bottleneck(nn.Module):
   """1x1x1 (3x1x1 where inflated), 1x3x3 with the strides, 1x1x1 to four times the planes."""
 
   planes: int
-  strides: tuple[int, int] = (1, 1)
-  inflated: bool = False
-  dtype: Any = jnp.float32
+  strides: tuple[int, int]
+  inflated: bool
+  conv: Callable  # `ConvNorm` with its dtype
 
   @nn.compact
   def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t2 h2 w2 d"]:
     kernel = (3, 1, 1) if self.inflated else (1, 1, 1)
-    y = ConvNorm(self.planes, kernel, dtype=self.dtype, name="conv1")(x, train=train)
-    y = ConvNorm(self.planes, (1, 3, 3), self.strides, dtype=self.dtype, name="conv2")(
-      y, train=train
-    )
-    y = ConvNorm(4 * self.planes, relu=False, zero_scale=True, dtype=self.dtype, name="conv3")(
-      y, train=train
-    )
+    y = self.conv(self.planes, kernel, name="conv1")(x, train=train)
+    y = self.conv(self.planes, (1, 3, 3), self.strides, name="conv2")(y, train=train)
+    wide = functools.partial(self.conv, 4 * self.planes, relu=False)
+    y = wide(zero_scale=True, name="conv3")(y, train=train)
     if x.shape != y.shape:
-      x = ConvNorm(
-        4 * self.planes, strides=self.strides, relu=False, dtype=self.dtype, name="downsample"
-      )(x, train=train)
+      x = wide(strides=self.strides, name="downsample")(x, train=train)
     return layers.relu_of_sum(x + y)
 
 
@@ -79,40 +76,49 @@ class Stage(nn.Module):
   depth: int
   strides: tuple[int, int]
   inflated: bool
-  dtype: Any = jnp.float32
+  conv: Callable
 
   @nn.compact
   def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> list[Array]:
     outputs = []
     for i in range(self.depth):
       strides = self.strides if i == 0 else (1, 1)
-      block = Bottleneck(self.planes, strides, self.inflated, self.dtype, name=f"block{i}")
+      block = Bottleneck(self.planes, strides, self.inflated, self.conv, name=f"block{i}")
       x = block(x, train=train)
       outputs.append(x)
     return outputs
 
 
 class PoseC3D(nn.Module):
-  """Heatmaps -> class scores; `**VARIANTS[name]` gives the named sizes.
+  """Heatmaps -> class scores; a `variant` of VARIANTS gives the sizes that are not given.
 
   Called on float[B, T, H, W, V], returns `(logits float32[B, K], out)`, where `out` holds every
   intermediate: "stem", "pool", "stage1" ("stage1/block0", ...) to "stage3", and "features"
   float32[B, C], the pooled features before dropout. Under jit, what is not used costs nothing.
-  With an `embedding_size` D, a second head of the features gives "embedding" float32[B, D], for the
-  losses by label embeddings.
+  With an `embedding_size` D, a second head of the features learns label embeddings: its output is
+  "embedding" float32[B, D].
 
   In training (`train=True`) pass `mutable=["batch_stats"]` and `rngs={"dropout": key}`; `rows`
   int[B] names the rows, see `layers.Dropout`. `dtype=jnp.bfloat16` computes in bfloat16 over
   float32 parameters, with float32 batch statistics and head. Other shapes raise ValueError.
   """
 
+  # Patterns of the paths of parameters: of the classifier, and of what learns label embeddings.
+  HEAD = r"head/.*"
+  LABEL_HEAD = r"embedding/.*"
+
   num_classes: int
-  width: int = 32
-  depths: tuple[int, ...] = (4, 6, 3)
-  stem: tuple[int, int] = (7, 1)  # size and stride, in pixels, of the first kernel
+  width: int | None = None
+  depths: tuple[int, ...] | None = None
+  stem: tuple[int, int] | None = None  # size and stride, in pixels, of the first kernel
   dropout: float = 0.5
   embedding_size: int = 0
   dtype: Any = jnp.float32
+  variant: dataclasses.InitVar[str] = "slowonly-r50"
+
+  def __post_init__(self, variant: str):
+    variants.fill(self, VARIANTS, variant)
+    super().__post_init__()
 
   @nn.compact
   def __call__(
@@ -124,10 +130,9 @@ class PoseC3D(nn.Module):
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     shapes.check("heatmaps", heatmaps, "float", "B", "T", "H", "W", "V")
     out = {}
+    conv = functools.partial(ConvNorm, dtype=self.dtype)
     size, stride = self.stem
-    x = ConvNorm(self.width, (1, size, size), (1, stride), dtype=self.dtype, name="stem")(
-      heatmaps, train=train
-    )
+    x = conv(self.width, (1, size, size), (1, stride), name="stem")(heatmaps, train=train)
     out["stem"] = x
     x = out["pool"] = layers.max_pool_3x3(x)
     for i, depth in enumerate(self.depths):
@@ -137,7 +142,7 @@ class PoseC3D(nn.Module):
         depth=depth,
         strides=(2 if last else 1, 2),  # time is halved in the last stage only
         inflated=i > 0,
-        dtype=self.dtype,
+        conv=conv,
         name=f"stage{i + 1}",
       )
       blocks = stage(x, train=train)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from jaxmg.pretrained.convert import Rule, linear
+from jaxmg.pretrained.convert import Rule, Shape, linear
 
 
-def temporal(array: np.ndarray) -> np.ndarray:
+def temporal(array: np.ndarray, shape: Shape) -> np.ndarray:
   return np.einsum("oitv->tvio", array).squeeze(1)  # its kernels are T x 1
 
 

@@ -1,6 +1,6 @@
 """The engine: from named arrays to a parameter tree, by a table of renames, strict both ways.
 
-model = models.MODELS["posec3d"](num_classes=60, **models.posec3d.VARIANTS["slowonly-r50"])
+model = models.MODELS["posec3d"](num_classes=60, variant="slowonly-r50")
 abstract = jax.eval_shape(model.init, key, heatmaps)
 variables = convert.convert(state_dict, abstract, posec3d.RULES, ignore=posec3d.IGNORE)
 """
@@ -16,18 +16,19 @@ from flax import traverse_util
 
 from jaxmg import errors
 
+Shape = tuple[int, ...]
 _SHOWN = 10
 
 
-def same(array: np.ndarray) -> np.ndarray:
+def same(array: np.ndarray, shape: Shape) -> np.ndarray:
   return array
 
 
-def linear(array: np.ndarray) -> np.ndarray:
+def linear(array: np.ndarray, shape: Shape) -> np.ndarray:
   return np.einsum("oi->io", array)
 
 
-def conv3d(array: np.ndarray) -> np.ndarray:
+def conv3d(array: np.ndarray, shape: Shape) -> np.ndarray:
   return np.einsum("oithw->thwio", array)
 
 
@@ -36,12 +37,13 @@ class Rule:
   r"""Where a source tensor goes: `pattern` matches its whole name.
 
   `target` is a path such as "params/stem/conv/kernel" and may use the pattern's groups (`\1`);
-  `layout` brings the tensor's axes into our order and raises ValueError for one of another rank.
+  `layout(array, shape)` brings the tensor's axes into our order, and may make the shape of our leaf
+  of it: a table of positions is resized so. It raises ValueError for a tensor of another rank.
   """
 
   pattern: str
   target: str
-  layout: Callable[[np.ndarray], np.ndarray] = same
+  layout: Callable[[np.ndarray, Shape], np.ndarray] = same
 
 
 def convert(
@@ -96,7 +98,7 @@ def convert(
 def _fit(tensor, leaf, layout):
   if not jnp.issubdtype(tensor.dtype, jnp.floating):  # unlike NumPy, jnp counts bfloat16 in
     raise ValueError(f"expected floating-point numbers, got {tensor.dtype}")
-  value = layout(tensor)
+  value = layout(tensor, leaf.shape)
   if value.shape != leaf.shape:
     raise ValueError(f"expected {leaf.shape}, got {value.shape} from {tensor.shape}")
   with np.errstate(over="ignore"):  # what is then infinite is refused

@@ -248,11 +248,11 @@ def _read_zip(file: io.BufferedReader) -> dict[str, np.ndarray]:
     if "data.pkl" not in members:
       raise ValueError("a zip archive without data.pkl")
     content = archive.read(members["data.pkl"])
-    stream, storages = io.BytesIO(content), _Storages(legacy=False)
+    pickled, storages = io.BytesIO(content), _Storages(legacy=False)
     tree = pickles.interpret(
-      stream, size=len(content), admitted=_ADMITTED, persistent=storages.refer
+      pickled, size=len(content), admitted=_ADMITTED, persistent=storages.refer
     )
-    if stream.tell() < len(content):
+    if pickled.tell() < len(content):
       raise ValueError("more bytes after the pickle")
 
     def read_storage(storage: _Storage) -> bytes:
@@ -308,24 +308,24 @@ def _members(archive: zipfile.ZipFile, file: io.BufferedReader) -> dict[str, zip
 
 
 def _read_legacy(file: io.BufferedReader) -> dict[str, np.ndarray]:
-  with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
-    size = len(stream)
-    if pickles.interpret(stream, size=size, admitted={}) != _MAGIC:
+  with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+    size = len(mapped)
+    if pickles.interpret(mapped, size=size, admitted={}) != _MAGIC:
       raise ValueError("a pickle that PyTorch did not write")
-    version, system = (pickles.interpret(stream, size=size, admitted={}) for _ in range(2))
+    version, system = (pickles.interpret(mapped, size=size, admitted={}) for _ in range(2))
     if version != 1001:
       raise ValueError("a pickle of another version of PyTorch")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
       raise ValueError("numbers in another byte order than little")
     storages = _Storages(legacy=True)
-    tree = pickles.interpret(stream, size=size, admitted=_ADMITTED, persistent=storages.refer)
-    keys = pickles.interpret(stream, size=size, admitted={})
+    tree = pickles.interpret(mapped, size=size, admitted=_ADMITTED, persistent=storages.refer)
+    keys = pickles.interpret(mapped, size=size, admitted={})
     if not isinstance(keys, list) or sorted(keys) != sorted(storages):
       raise ValueError("storages that are not those of its tensors")
     starts = {}
-    position = stream.tell()
+    position = mapped.tell()
     for key in keys:
-      (found,) = struct.unpack("<q", stream[position : position + 8])
+      (found,) = struct.unpack("<q", mapped[position : position + 8])
       if found != storages[key].size:
         raise ValueError(f"storage {key[:20]!r} of {storages[key].size} numbers with {found}")
       starts[key] = position + 8
@@ -334,7 +334,7 @@ def _read_legacy(file: io.BufferedReader) -> dict[str, np.ndarray]:
       raise ValueError(f"storages up to byte {position} in a file of {size}")
 
     def read_storage(storage: _Storage) -> bytes:
-      return stream[starts[storage.key] : starts[storage.key] + storage.nbytes]
+      return mapped[starts[storage.key] : starts[storage.key] + storage.nbytes]
 
     return _state_dict(tree, read_storage)
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 KINDS = ("uniform", "interpolate", "linspace", "linear", "repeat")
+STYLES = ("mmaction2", "pyskl")
 
 
 def uniform(length: int, num_frames: int, rng: np.random.Generator) -> Int64[np.ndarray, " t"]:
@@ -41,8 +42,8 @@ def test_clips(
       other frames come out where `length >= num_frames`.
   """
   _check(length, num_frames, num_clips)
-  if style not in ("mmaction2", "pyskl"):
-    raise ValueError(f"style: expected 'mmaction2' or 'pyskl', got {style!r}")
+  if style not in STYLES:
+    raise ValueError(f"style: expected {' or '.join(map(repr, STYLES))}, got {style!r}")
   rng = np.random.RandomState(255)
   clips = []
   for n in range(num_clips):

@@ -15,7 +15,7 @@ import tqdm
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
-from jaxmg import errors
+from jaxmg import errors, files
 from jaxmg.training import sharding
 from jaxmg.training.checkpoints import Checkpoints
 from jaxmg.training.step import TrainState
@@ -55,8 +55,8 @@ class Logger:
 
     # A kill can cut off the last line.
     kept = [x for x in lines if x.endswith("\n") and place(x) <= (step, evaluated)]
-    path.with_suffix(".tmp").write_text("".join(kept))
-    path.with_suffix(".tmp").replace(path)
+    with files.replace(path) as part:
+      part.write_text("".join(kept))
     self._file = path.open("a")
     self._events = tensorboardX.SummaryWriter(str(self._directory), purge_step=step + 1)
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
+CLASS_WEIGHTS = {"inverse": -1.0, "square_root": -0.5}  # the power of a class's training clips
+
 
 def cross_entropy(
   logits: Float[Array, "*b k"], label: Int[Array, "*b"], *, label_smoothing: float = 0.0
@@ -71,13 +73,12 @@ def class_weights(counts: Int[np.ndarray, " k"], kind: str) -> Float32[np.ndarra
 
   Raises ValueError for another kind, a negative count, or no clips at all.
   """
-  powers = {"inverse": -1.0, "square_root": -0.5}
-  if kind not in powers:
-    raise ValueError(f"kind of class weights: expected {' or '.join(powers)}, got {kind!r}")
+  if kind not in CLASS_WEIGHTS:
+    raise ValueError(f"kind of class weights: expected {' or '.join(CLASS_WEIGHTS)}, got {kind!r}")
   counts = np.asarray(counts)
   if (counts < 0).any() or not counts.any():
     raise ValueError(f"counts of class weights: expected clips, got {counts.tolist()}")
-  weights = np.maximum(counts, 1.0) ** powers[kind]
+  weights = np.maximum(counts, 1.0) ** CLASS_WEIGHTS[kind]
   return (weights * counts.sum() / (counts * weights).sum()).astype(np.float32)
 
 
@@ -96,7 +97,7 @@ def embedding_regression(table: Float[np.ndarray, "k d"], *, weight: float = 20.
 
 
 def embedding_contrast(
-  table: Float[np.ndarray, "k d"], *, weight: float, temperature: float
+  table: Float[np.ndarray, "k d"], *, weight: float = 1.0, temperature: float = 0.1
 ) -> Callable:
   """Returns `weight` x the cross-entropy of cosine / `temperature` over the rows of `table`.
 
@@ -113,6 +114,9 @@ def embedding_contrast(
     return weight * cross_entropy(embedding / length @ directions.T / temperature, label)
 
   return semantic
+
+
+EMBEDDING = {"mse": embedding_regression, "contrastive": embedding_contrast}
 
 
 def _of_label(table: np.ndarray, label: Array) -> Array:

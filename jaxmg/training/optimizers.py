@@ -1,6 +1,7 @@
 """Learning-rate schedules and optimizers, with PyTorch's conventions."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,7 @@ def schedule(
   "cosine" falls to 0 at `steps`; "step" multiplies by `factor` at each of the `milestones`. Before
   either, `warmup_steps` updates rise linearly: the first has learning_rate / warmup_steps.
   """
-  if name not in ("cosine", "step"):
-    raise errors.ConfigError("schedule", expected="cosine or step", got=name)
+  _check("schedule", name, SCHEDULES)
 
   def rate(count):
     if name == "cosine":
@@ -50,30 +50,38 @@ def optimizer(
   weight_decay: float = 0.0,
   decay: str = "all",
   clip_norm: float | None = None,
-  momentum: float = 0.9,
-  nesterov: bool = False,
-  betas: tuple[float, float] = (0.9, 0.999),
-  epsilon: float = 1e-8,
+  **options: Any,
 ) -> optax.GradientTransformation:
-  """Returns "sgd" (`momentum`, `nesterov`) or "adamw" (`betas`, `epsilon`).
+  """Returns "sgd" (momentum=0.9, nesterov=False) or "adamw" (betas=(0.9, 0.999), epsilon=1e-8).
 
   The gradient is clipped to a global norm of `clip_norm` before all else. SGD adds the weight decay
   to the gradient, before the momentum; AdamW multiplies it by the learning rate alone. It falls on
   "all" parameters, as in the recipes of PYSKL, or on "kernels" only: no biases, no normalisation.
   """
-  masks = {"all": None, "kernels": _kernels}
-  if decay not in masks:
-    raise errors.ConfigError("weight decay", expected="all or kernels", got=decay)
-  weight_decay_term = optax.add_decayed_weights(weight_decay, masks[decay])
-  if name == "sgd":
-    rule = (weight_decay_term, optax.trace(momentum, nesterov))
-  elif name == "adamw":
-    rule = (optax.scale_by_adam(*betas, epsilon), weight_decay_term)
-  else:
-    raise errors.ConfigError("optimizer", expected="sgd or adamw", got=name)
+  _check("optimizer", name, OPTIMIZERS)
+  _check("weight decay", decay, DECAY)
+  rule = OPTIMIZERS[name](optax.add_decayed_weights(weight_decay, DECAY[decay]), **options)
   clip = () if clip_norm is None else (optax.clip_by_global_norm(clip_norm),)
   return optax.chain(*clip, *rule, optax.scale_by_learning_rate(learning_rate))
 
 
+def _sgd(decay, *, momentum=0.9, nesterov=False):
+  return decay, optax.trace(momentum, nesterov)
+
+
+def _adamw(decay, *, betas=(0.9, 0.999), epsilon=1e-8):
+  return optax.scale_by_adam(*betas, epsilon), decay
+
+
 def _kernels(params):
   return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def _check(what, name, known):
+  if name not in known:
+    raise errors.ConfigError(what, expected=" or ".join(known), got=name)
+
+
+OPTIMIZERS = {"sgd": _sgd, "adamw": _adamw}
+DECAY = {"all": None, "kernels": _kernels}
+SCHEDULES = ("cosine", "step")

@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
-from jaxmg.training import sharding
+from jaxmg.training import parameters, sharding
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -42,7 +42,7 @@ def init_train_state(
   example_input: Any,
   *,
   ema: bool = False,
-  trainable: Sequence[str] | None = None,
+  trainable: Sequence[str] = parameters.ALL,
 ) -> TrainState:
   """Initialises the model and its optimizer; pure, so `jax.eval_shape` of it gives the shapes.
 
@@ -54,7 +54,7 @@ def init_train_state(
     step=jnp.int32(0),
     params=params,
     batch_stats=batch_stats,
-    opt_state=optimizer.init(_select(params, trainable)),
+    opt_state=optimizer.init(parameters.select(params, trainable)),
     skipped=jnp.int32(0),
     ema={"params": params, "batch_stats": batch_stats} if ema else {},
   )
@@ -68,7 +68,7 @@ def make_train_step(
   *,
   accumulate: int = 1,
   ema_decay: float = 0.0,
-  trainable: Sequence[str] | None = None,
+  trainable: Sequence[str] = parameters.ALL,
 ) -> Callable:
   """Returns `train_step(state, batch, key) -> (state, metrics)`.
 
@@ -85,8 +85,12 @@ def make_train_step(
   `TrainState.ema`, where it is kept, becomes its own share min(ema_decay, (1 + step) / (10 + step))
   and, for the rest, the new parameters and batch statistics (exponential moving average).
 
-  `trainable` names the entries of the parameters that are trained; the others stay, the model is
-  called as in inference, without dropout and with its batch statistics as they are.
+  `trainable` are patterns of the parameters that are trained (see `parameters`); the others stay,
+  have no gradient, and no place in the optimizer. A module (Flax Linen, called with a keyword
+  `train`) is called as in training only where all parameters in it are trained: what is frozen, in
+  part or as a whole, has no dropout, and neither takes nor changes batch statistics. A module
+  without parameters, such as a dropout, goes by the one that it is in. So the classifier alone is
+  trained on the features of inference, and a block beside a frozen encoder keeps its dropout.
   """
 
   def train_step(state, batch, key):
@@ -97,12 +101,10 @@ def make_train_step(
       inputs, batch = preprocess(clip_keys, batch)
 
       def loss_of(params):
-        variables = {"params": state.params | params, "batch_stats": batch_stats}
-        if trainable is not None:
-          (logits, out), updated = model.apply(variables, inputs), variables
-        else:
+        params = parameters.merge(state.params, params)
+        with nn.intercept_methods(_train_where(params, trainable)):
           (logits, out), updated = model.apply(
-            variables,
+            {"params": params, "batch_stats": batch_stats},
             inputs,
             train=True,
             rows=batch["clip"],
@@ -112,14 +114,14 @@ def make_train_step(
         loss, metrics = loss_fn(logits, out, batch)
         return loss, (updated.get("batch_stats", {}), metrics | {"loss": loss})
 
-      params = _select(state.params, trainable)
+      params = parameters.select(state.params, trainable)
       (_, (batch_stats, metrics)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
       return batch_stats, gradient, metrics
 
     batch_stats, gradient, metrics = _accumulate(gradient_of, state.batch_stats, batch, accumulate)
-    params = _select(state.params, trainable)
+    params = parameters.select(state.params, trainable)
     updates, opt_state = optimizer.update(gradient, state.opt_state, params)
-    params = state.params | optax.apply_updates(params, updates)
+    params = parameters.merge(state.params, optax.apply_updates(params, updates))
     ema = state.ema
     if ema:
       share = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
@@ -141,8 +143,20 @@ def make_train_step(
   return train_step
 
 
-def _select(params, trainable):
-  return params if trainable is None else {name: params[name] for name in trainable}
+def _train_where(params, trainable):
+  """Calls a module as in training where all parameters in it are trained; see `make_train_step`."""
+  paths = parameters.paths(params)
+  trained = parameters.matching(paths, trainable)
+
+  def call(method, args, kwargs, context):
+    if "train" not in kwargs or trained == {*paths}:  # then a model's own False stays
+      return method(*args, **kwargs)
+    names = context.module.path
+    while not (inside := {path for path in paths if path.startswith("/".join((*names, "")))}):
+      names = names[:-1]
+    return method(*args, **kwargs | {"train": inside <= trained})
+
+  return call
 
 
 def _accumulate(gradient_of, batch_stats, batch, parts):
@@ -175,13 +189,19 @@ def _accumulate(gradient_of, batch_stats, batch, parts):
 
 
 def make_predict_step(
-  model: nn.Module, views: Callable, preprocess: Callable, *, output: str = "probabilities"
+  model: nn.Module,
+  views: Callable,
+  preprocess: Callable,
+  *,
+  output: str = "probabilities",
+  average: bool = True,
 ) -> Callable:
   """Returns `predict_step(params, batch_stats, batch) -> probabilities float32[B, K]`.
 
   `views(batch)` gives the views of the clips as arrays [R, B, ...], and `preprocess(view)` renders
   one of them. The probabilities of the R views are averaged, or what else of the model's `out` is
-  named as `output`; only one view is rendered at a time.
+  named as `output`; with `average=False` all are kept, [B, R, ...]. Only one view is rendered at a
+  time.
   """
 
   def predict_step(params, batch_stats, batch):
@@ -192,7 +212,8 @@ def make_predict_step(
         return jax.nn.softmax(logits.astype(jnp.float32))
       return out[output]
 
-    return jax.lax.map(output_of, views(batch)).mean(axis=0)
+    found = jax.lax.map(output_of, views(batch))  # R B ...
+    return found.mean(axis=0) if average else found.swapaxes(0, 1)
 
   return predict_step
 
@@ -210,7 +231,7 @@ def compile_train_step(train_step: Callable, mesh: Mesh) -> Callable:
 
 
 def compile_predict_step(predict_step: Callable, mesh: Mesh) -> Callable:
-  """Jits a prediction step over the mesh; the probabilities stay split by row."""
+  """Jits a prediction step over the mesh; what it returns stays split by row."""
   everywhere, by_row = sharding.replicated(mesh), sharding.by_row(mesh)
   return jax.jit(
     predict_step,

@@ -1,20 +1,16 @@
-import json
 import shutil
 
 import numpy as np
 import pytest
 
-from jaxmg.data import prepared, readers
+from jaxmg.data import prepared, readers, tracks
 
 
 class Toy(prepared.Builder):
   """23 clips of 1 to 23 frames, by subjects a (11 clips), b (6), c and d (3 each)."""
 
-  skeleton = "openpose25"
+  track = tracks.Pose("openpose25", frame_size=(72, 128), num_persons=2, fps=25)
   class_names = ("nod", "shrug", "wave")
-  frame_size = (72, 128)
-  fps = 25
-  num_persons = 2
   mirror = False
   protocols = {"xsub": prepared.by_subject(train=("a", "b", "c")), "solo": lambda clip: None}  # noqa: RUF012
 
@@ -37,14 +33,12 @@ def toy(tmp_path_factory):
 
 
 @pytest.fixture
-def edited_toy(toy, tmp_path):
-  """Makes a copy of the data set with `edit(index)` applied to its index."""
+def edited_toy(toy, tmp_path, edit_json):
+  """Makes a copy of the data set with `edit(index)` applied to its index, or another file."""
 
-  def make(edit):
+  def make(edit, file="index.json"):
     copy = shutil.copytree(toy, tmp_path / "toy" / "1.0.0", dirs_exist_ok=True)
-    index = json.loads((copy / "index.json").read_text(encoding="utf-8"))
-    edit(index)
-    (copy / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    edit_json(copy / file, edit)
     return copy
 
   return make

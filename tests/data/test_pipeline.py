@@ -141,7 +141,9 @@ def test_sampling_depends_on_seed_epoch_and_row_alone(data):
     drawn |= {(number, row): one["keypoints"][i] for i, row in enumerate(one["clip"].tolist())}
   joints = topology.get("openpose18").indices_in("openpose25")
   for epoch, row in drawn:
-    keypoints = data[row]["keypoints"][:, ::-1][:, :, joints]  # the second person scores higher
+    keypoints = data.track("pose")[row]["keypoints"][:, ::-1][
+      :, :, joints
+    ]  # the second person scores higher
     rng = np.random.default_rng((3, epoch, row))
     expected = sampling.sample(keypoints, kind="uniform", num_frames=6, rng=rng)
     np.testing.assert_array_equal(drawn[epoch, row], expected)
@@ -171,14 +173,14 @@ def test_fingerprint_knows_data_rows_and_options(data, edited_toy):
     index["clips"]["label"][4] = 0
 
   rows, options = data.rows("train"), {"skeleton": "openpose18", "seed": 0}
-  fingerprint = pipeline.fingerprint(data, rows, **options)
-  assert fingerprint == pipeline.fingerprint(data, rows.astype(np.int32), **options)
+  fingerprint = pipeline.fingerprint(data, rows, ["pose"], **options)
+  assert fingerprint == pipeline.fingerprint(data, rows.astype(np.int32), ["pose"], **options)
   others = [
-    pipeline.fingerprint(source.Source(edited_toy(relabel)), rows, **options),
-    pipeline.fingerprint(data, rows[::-1], **options),
-    pipeline.fingerprint(data, rows[:-1], **options),
-    pipeline.fingerprint(data, rows, **options | {"skeleton": "coco17"}),
-    pipeline.fingerprint(data, rows, **options | {"seed": 1}),
+    pipeline.fingerprint(source.Source(edited_toy(relabel)), rows, ["pose"], **options),
+    pipeline.fingerprint(data, rows[::-1], ["pose"], **options),
+    pipeline.fingerprint(data, rows[:-1], ["pose"], **options),
+    pipeline.fingerprint(data, rows, ["pose"], **options | {"skeleton": "coco17"}),
+    pipeline.fingerprint(data, rows, ["pose"], **options | {"seed": 1}),
   ]
   changed = [{name for name in other if other[name] != fingerprint[name]} for other in others]
   assert changed == [{"data"}, {"rows"}, {"rows", "number of rows"}, {"skeleton"}, {"seed"}]
@@ -242,7 +244,10 @@ def test_views_are_the_test_clips(data):
   (one,) = evaluate(data, np.array([12]), batch_size=1, num_persons=2)
   joints = topology.get("openpose18").indices_in("openpose25")
   expected = sampling.sample_test(
-    data[12]["keypoints"][:, ::-1][:, :, joints], kind="uniform", num_frames=6, num_clips=3
+    data.track("pose")[12]["keypoints"][:, ::-1][:, :, joints],
+    kind="uniform",
+    num_frames=6,
+    num_clips=3,
   )
   np.testing.assert_array_equal(one["keypoints"][0], expected)
 
@@ -260,7 +265,7 @@ def test_fault_in_a_clip_names_the_clip(data, monkeypatch):
 
 def test_damaged_shard_names_the_clip(edited_toy):
   path = edited_toy(lambda index: None)
-  (shard,) = path.glob("*.array_record*")
+  (shard,) = path.glob("pose/*.array_record*")
   content = bytearray(shard.read_bytes())
   content[len(content) // 3] ^= 1
   shard.write_bytes(content)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core import shuffle
 
-from jaxmg.data import prepared, readers, recordings, shards, source
+from jaxmg.data import prepared, readers, recordings, shards, source, tracks
 from jaxmg.errors import ConfigError, DataError, LockedError, StorageError
 from jaxmg.skeletons import topology
 
@@ -26,9 +26,8 @@ def example(id="a", label=0, subject="ann", *, num_frames=3, num_persons=1):
 
 
 class Desk(prepared.Builder):
-  skeleton = "coco17"
+  track = tracks.Pose("coco17", frame_size=(720, 1280))
   class_names = ("idle", "typing")
-  frame_size = (720, 1280)
   protocols = {"xsub": prepared.by_subject(train=("ann",))}  # noqa: RUF012
   examples = (example("b", 1), example("a", num_frames=5), example("c", -1, "bob"))
 
@@ -41,7 +40,7 @@ def write(builder, folder: pathlib.Path, **options):
 
 
 def files(folder):
-  return sorted(path for path in folder.rglob("*"))
+  return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def test_rows_are_the_clips_in_their_order(tmp_path):
@@ -49,40 +48,49 @@ def test_rows_are_the_clips_in_their_order(tmp_path):
   assert path == tmp_path / "data" / "desk" / "1.0.0"
   data = source.Source(path)
   assert data.ids == ("b", "a", "c")
-  assert [data[row]["keypoints"].shape for row in range(3)] == [(n, 1, 17, 3) for n in (3, 5, 3)]
+  shapes = [data.track("pose")[row]["keypoints"].shape for row in range(3)]
+  assert shapes == [(n, 1, 17, 3) for n in (3, 5, 3)]
   assert data.rows("train").tolist() == [0, 1]
   assert data.rows("test").tolist() == [2]
 
 
 def test_the_index_says_what_the_builder_declares(tmp_path):
-  index = json.loads((write(Desk, tmp_path) / "index.json").read_text())
+  path = write(Desk, tmp_path)
+  index, track = (
+    json.loads((path / name).read_text()) for name in ("index.json", "pose/track.json")
+  )
+  assert len(index.pop("sha256")) == len(track.pop("sha256")) == 16
   clips = {
     "id": ["b", "a", "c"],
     "subject": ["ann", "ann", "bob"],
-    "video": ["b", "a", "c"],
+    "recording": ["b", "a", "c"],
     "label": [1, 0, -1],
-    "num_frames": [3, 5, 3],
-    "digest": [source.digest({"keypoints": one.clip.keypoints}) for one in Desk.examples],
   }
   assert index == {
     "name": "desk",
     "version": "1.0.0",
-    "skeleton": "coco17",
-    "skeleton_definition": None,
     "class_names": ["idle", "typing"],
     "class_short_names": None,
     "class_groups": None,
     "mirror": True,
-    "joints3d": False,
-    "num_persons": 1,
-    "frame_size": [720, 1280],
-    "fps": None,
     "synthetic": False,
-    "made_of": None,
-    "notes": [],
     "clips": clips,
     "shared_subjects": [],
     "protocols": {"xsub": {"train": [0, 1], "test": [2]}},
+  }
+  assert len(set(track.pop("digests"))) == len(set(track["clips"].pop("content"))) == 3
+  assert track == {
+    "kind": "pose",
+    "fields": {
+      "layout": "coco17",
+      "frame_size": [720, 1280],
+      "num_persons": 1,
+      "joints3d": False,
+      "fps": None,
+    },
+    "made_of": None,
+    "notes": [],
+    "clips": {"row": [0, 1, 2], "num_frames": [3, 5, 3], "records": [1, 1, 1]},
   }
 
 
@@ -108,10 +116,10 @@ def test_a_builder_with_a_group_too_few_is_refused(tmp_path):
 
 def test_persons_that_a_clip_lacks_are_all_zero(tmp_path):
   class Pair(Desk):
-    num_persons = 3
+    track = dataclasses.replace(Desk.track, num_persons=3)
     examples = (example(num_persons=2),)
 
-  keypoints = source.Source(write(Pair, tmp_path))[0]["keypoints"]
+  keypoints = source.Source(write(Pair, tmp_path)).track("pose")[0]["keypoints"]
   assert keypoints.any((0, 2, 3)).tolist() == [True, True, False]
 
 
@@ -163,11 +171,11 @@ def test_clips_without_anybody_and_copies_are_noted(tmp_path):
       dataclasses.replace(example("a"), id="b"),
     )
 
-  assert json.loads((write(Odd, tmp_path) / "index.json").read_text())["notes"] == [
+  assert source.Source(write(Odd, tmp_path)).track("pose").notes == (
     "clip none shows nobody",
     "clip nil shows nobody",
-    "2 clips have the key points of another one",
-  ]
+    "2 clips have the pose of another one",
+  )
 
 
 def test_nothing_is_printed(tmp_path, capfd):
@@ -192,21 +200,19 @@ def test_another_layout_than_there_is_is_refused(tmp_path):
     write(Desk, tmp_path, layout="kinect20")
 
 
-def test_a_layout_of_ones_own_is_written_into_the_index(tmp_path):
+def test_a_layout_of_ones_own_is_written_with_the_track(tmp_path):
   arm = topology.Skeleton("arm", ("elbow", "wrist"), (0, 0), ((0, 1),), ())
   clip = readers.Clip(np.full((3, 1, 2, 3), 0.5), arm)
 
   class Arms(Desk):
-    skeleton = arm
+    track = tracks.Pose(arm, frame_size=(720, 1280))
     examples = (prepared.Example("a", 0, "ann", clip),)
 
-  index = json.loads((write(Arms, tmp_path) / "index.json").read_text())
-  assert index["skeleton"] == "arm"
-  assert topology.from_json(index["skeleton_definition"]) == arm
+  assert source.Source(write(Arms, tmp_path)).track("pose").kind.layout == arm
 
 
 @pytest.mark.parametrize(
-  ("skeleton", "message"),
+  ("layout", "message"),
   [
     ("coco71", "did you mean 'coco17'"),
     (
@@ -216,10 +222,9 @@ def test_a_layout_of_ones_own_is_written_into_the_index(tmp_path):
     (dataclasses.replace(topology.get("coco17"), name="own"), "skeleton own: expected no sources"),
   ],
 )
-def test_a_layout_that_cannot_travel_is_refused(tmp_path, skeleton, message):
-  builder = type("Desk", (Desk,), {"skeleton": skeleton})
+def test_a_layout_that_cannot_travel_is_refused(tmp_path, layout, message):
   with pytest.raises(ConfigError, match=message):
-    write(builder, tmp_path)
+    write(type("Desk", (Desk,), {"track": tracks.Pose(layout, (720, 1280))}), tmp_path)
   assert not (tmp_path / "data" / "desk").exists()
 
 
@@ -229,9 +234,8 @@ def test_a_layout_that_cannot_travel_is_refused(tmp_path, skeleton, message):
 class Days(prepared.Builder):
   """A csv file for each day, of 2 clips; each day becomes a shard of its own (`tiny_shards`)."""
 
-  skeleton = "coco17"
+  track = tracks.Pose("coco17", frame_size=(720, 1280))
   class_names = ("idle", "typing")
-  frame_size = (720, 1280)
   protocols = {"xsub": prepared.by_subject(train=("0", "1", "2"))}  # noqa: RUF012
   broken = None  # the day at which it fails
   noted = "before"
@@ -281,13 +285,18 @@ def tiny_shards(monkeypatch):
 
 def prepare(builder, raw, name="data", **options):
   path = prepared.write(builder, raw=raw, data_dir=raw.parent / name, **options)
-  data = source.Source(path)
-  return json.loads((path / "index.json").read_text()), [data[row] for row in range(len(data))]
+  track = source.Source(path).track("pose")
+  files = (json.loads((path / name).read_text()) for name in ("index.json", "pose/track.json"))
+  return *files, [track[row] for row in track.rows.tolist()]
+
+
+def names_in(folder):
+  return sorted(path.name for path in folder.iterdir())
 
 
 def same(one, other):
-  assert one[0] == other[0]
-  assert [x["keypoints"].tobytes() for x in one[1]] == [x["keypoints"].tobytes() for x in other[1]]
+  assert one[:2] == other[:2]
+  assert [x["keypoints"].tobytes() for x in one[2]] == [x["keypoints"].tobytes() for x in other[2]]
   return True
 
 
@@ -295,10 +304,11 @@ def test_many_shards_hold_what_one_holds(raw, monkeypatch):
   one = prepare(days(), raw, "one")
   monkeypatch.setattr(shards, "SHARD_BYTES", 1)
   assert same(prepare(days(), raw, "many"), one)
-  names = [path.name for path in sorted((raw.parent / "many" / "days" / "1.0.0").iterdir())]
+  path = raw.parent / "many" / "days" / "1.0.0"
+  assert names_in(path) == ["index.json", "pose"]
   records = [f"days-clips.array_record-{i:05d}" for i in range(5)]
-  assert names == ["dataset_info.json", *records, "features.json", "index.json"]
-  assert one[0]["notes"] == [*(f"{w} {d}" for d in range(5) for w in ("before", "in")), "after all"]
+  assert names_in(path / "pose") == ["dataset_info.json", *records, "features.json", "track.json"]
+  assert one[1]["notes"] == [*(f"{w} {d}" for d in range(5) for w in ("before", "in")), "after all"]
 
 
 def test_a_set_larger_than_the_memory_that_tfds_would_take(tmp_path, monkeypatch):
@@ -313,8 +323,8 @@ def test_a_set_larger_than_the_memory_that_tfds_would_take(tmp_path, monkeypatch
         yield prepared.Example(f"{i}", 0, f"{i}", readers.Clip(keypoints, "coco17"))
 
   path = write(Large, tmp_path)
-  assert sum(file.stat().st_size for file in path.iterdir()) > 2 << 20
-  assert len(source.Source(path)[29]["keypoints"]) == 500
+  assert sum(file.stat().st_size for file in (path / "pose").iterdir()) > 2 << 20
+  assert len(source.Source(path).track("pose")[29]["keypoints"]) == 500
 
 
 @pytest.mark.usefixtures("tiny_shards")
@@ -342,7 +352,7 @@ def test_a_set_that_failed_goes_on_after_its_last_whole_shard(raw, capsys):
 def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed):
   with pytest.raises(DataError):
     prepare(days(broken="4"), raw)
-  part = raw.parent / "data" / "days" / "1.0.0.part"
+  part = raw.parent / "data" / "days" / "1.0.0.part" / "pose"
   made_again = ["1", "2", "3", "4"]
   again = days()
   if changed == "raw file":
@@ -377,16 +387,16 @@ def test_what_has_changed_since_is_made_again(raw, capsys, monkeypatch, changed)
     made_again = ["0", *made_again]
   else:
     options = {
-      "features": {"num_persons": 2},
+      "features": {"track": dataclasses.replace(Days.track, num_persons=2)},
       "names": {"class_names": ("idle", "writing")},
       "notes": {"noted": "early on"},
     }[changed]
     again, made_again = days(**options), ["0", *made_again]
   found = prepare(again, raw)
   assert again.days_cut == made_again
-  names = {path.name for path in part.with_name("1.0.0").iterdir()}
-  records = {f"days-clips.array_record-{i:05d}" for i in range(5)}
-  assert names == records | {"dataset_info.json", "features.json", "index.json"}
+  records = [f"days-clips.array_record-{i:05d}" for i in range(5)]
+  names = names_in(raw.parent / "data" / "days" / "1.0.0" / "pose")
+  assert names == ["dataset_info.json", *records, "features.json", "track.json"]
   assert ("shards again" in capsys.readouterr().err) == (
     changed not in ("journal", "line", "fields")
   )
@@ -402,8 +412,8 @@ def test_shards_of_raw_files_that_are_gone_are_removed(raw):
   for day in (2, 3, 4):
     (raw / f"{day}.csv").unlink()
   assert same(prepare(days(), raw), prepare(days(), raw, "whole"))
-  one, other = ((raw.parent / name / "days" / "1.0.0").iterdir() for name in ("data", "whole"))
-  assert {path.name for path in one} == {path.name for path in other}
+  one, other = (raw.parent / name / "days" / "1.0.0" / "pose" for name in ("data", "whole"))
+  assert names_in(one) == names_in(other)
 
 
 def test_several_processes_read_the_same(raw, monkeypatch):
@@ -433,9 +443,11 @@ def test_an_error_in_a_builder_says_at_which_recording(raw):
   assert "raw/0.csv" in caught.value.__notes__[0]
 
   def twice(self, recording, day):
-    yield prepared.Example("a", 0, day, recording, video=day)
+    yield prepared.Example("a", 0, day, recording, recording=day)
 
-  with pytest.raises(DataError, match="expected an id of its own, got one of video 0 and one of"):
+  with pytest.raises(
+    DataError, match="expected an id of its own, got one of recording 0 and one of"
+  ):
     prepare(days(clips=twice), raw)
 
 
@@ -541,16 +553,17 @@ def test_a_process_that_comes_at_the_very_end_does_no_harm(raw, monkeypatch, whe
   unlink, path = pathlib.Path.unlink, raw.parent / "data" / "days" / "1.0.0"
 
   def and_another(self, **options):
-    if self.name == when and self.parent == path:
+    if self.name == when and path in (self.parent, self.parent.parent):
       monkeypatch.setattr(pathlib.Path, "unlink", unlink)
       assert prepared.write(days(), raw=raw, data_dir=raw.parent / "data") == path
     unlink(self, **options)
 
   monkeypatch.setattr(pathlib.Path, "unlink", and_another)
-  assert len(prepare(days(), raw)[1]) == 10
-  assert {file.name for file in path.iterdir()} == {
-    "dataset_info.json", "days-clips.array_record-00000", "features.json", "index.json",
-  }  # fmt: skip
+  assert len(prepare(days(), raw)[-1]) == 10
+  assert names_in(path) == ["index.json", "pose"]
+  assert names_in(path / "pose") == [
+    "dataset_info.json", "days-clips.array_record-00000", "features.json", "track.json",
+  ]  # fmt: skip
 
 
 def test_an_error_of_the_disk_names_the_shard(raw, monkeypatch):
@@ -592,7 +605,6 @@ def test_train_subjects_are_texts_that_are_kept():
   [
     ({"class_names": ("idle", "idle")}, "class_names: expected a tuple of one and more different"),
     ({"class_names": "idle"}, "class_names: expected a tuple"),
-    ({"num_persons": 0}, "num_persons: expected 1 or more, got 0"),
     ({"class_short_names": ("idle",)}, "class_short_names: expected a text for each class"),
     ({"protocols": {"x": lambda clip: "val"}}, "protocol 'x': expected train, test or None for"),
     ({"examples": (example(subject="ann "),)}, "subject: expected no blanks around it, and NFC"),
@@ -607,8 +619,8 @@ def test_a_builder_that_declares_what_cannot_be_is_refused(tmp_path, options, me
 def test_a_folder_beside_the_shards_is_left(raw, tiny_shards):
   with pytest.raises(DataError):
     prepare(days(broken="4"), raw)
-  mine = raw.parent / "data" / "days" / "1.0.0.part" / "days-clips.backup"
+  mine = raw.parent / "data" / "days" / "1.0.0.part" / "pose" / "days-clips.backup"
   mine.mkdir()
-  with pytest.raises(ConfigError, match="expected parts of the set alone, got days-clips"):
+  with pytest.raises(ConfigError, match="expected parts of the set alone, got pose/days-clips"):
     prepare(days(), raw)
   assert mine.exists()

@@ -1,3 +1,5 @@
+import json
+import pathlib
 import re
 import shutil
 import sys
@@ -5,21 +7,25 @@ import sys
 import numpy as np
 import pytest
 
-from jaxmg.data import source
+from jaxmg.data import records, source, tracks
 from jaxmg.errors import DataError
+from jaxmg.skeletons import topology
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 
 def test_index_is_read_without_decoding(toy, monkeypatch):
-  monkeypatch.setattr(source.Source, "__getitem__", None)
+  monkeypatch.setattr(records.Track, "__getitem__", None)
   data = source.Source(toy)
+  pose = data.track("pose")
   assert len(data) == 23
-  assert (data.name, data.version, data.skeleton) == ("toy", "1.0.0", "openpose25")
+  assert (data.name, data.version, str(pose.kind)) == ("toy", "1.0.0", "openpose25")
   assert data.class_names == ("nod", "shrug", "wave")
-  assert (data.mirror, data.synthetic, data.num_persons) == (False, False, 2)
-  assert (data.frame_size, data.fps) == ((72, 128), 25)
+  assert (data.mirror, data.synthetic, pose.kind.num_persons) == (False, False, 2)
+  assert (pose.kind.frame_size, pose.kind.fps) == ((72, 128), 25)
   assert data.ids[3] == "clip 3 手"
-  assert data.videos[3] == "clip 3 手"
-  np.testing.assert_equal(data.num_frames, np.arange(1, 24, dtype=np.int32))
+  assert data.recordings[3] == "clip 3 手"
+  np.testing.assert_equal(pose.num_frames, np.arange(1, 24, dtype=np.int32))
   np.testing.assert_equal(data.labels[:20], np.arange(20, dtype=np.int32) % 3)
   assert "".join(data.subjects) == "aaaaaaaaaaabbbbbbcccddd"
 
@@ -37,7 +43,7 @@ def test_an_index_from_before_groups_is_read(edited_toy):
 @pytest.mark.parametrize(
   ("values", "message"),
   [
-    (["head", "hand"], "expected 3 texts, one per class, got 2"),
+    (["head", "hand"], "expected 3 texts, got 2"),
     (["head", "hand", 3], r"expected a list of texts, got \['head', 'hand', 3\]"),
     ("abc", "expected a list of texts, got 'abc'"),
     (False, "expected a list of texts, got False"),
@@ -49,10 +55,10 @@ def test_short_names_and_groups_are_one_text_per_class(edited_toy, name, values,
 
 
 def test_row_of_the_index_is_the_record(toy):
-  data = source.Source(toy)
+  data = source.Source(toy).track("pose")
   for row in (22, 0, 5):
     record = data[row]
-    assert record["id"] == data.ids[row]
+    assert record["layout"].name == "openpose25"
     assert record["frame_size"].tolist() == [72 + row, 128]
     assert record["keypoints"].shape == (data.num_frames[row], 2, 25, 3)
     assert record["keypoints"].dtype == np.float32
@@ -60,32 +66,17 @@ def test_row_of_the_index_is_the_record(toy):
 
 def test_a_class_that_the_features_name_is_not_imported(toy, tmp_path, monkeypatch):
   folder = shutil.copytree(toy, tmp_path / "1.0.0")
+  data = source.Source(folder)
   (tmp_path / "hostile_feature.py").write_text("raise SystemExit('it was run')")
   monkeypatch.syspath_prepend(tmp_path)
-  path = folder / "features.json"
+  path = folder / "pose" / "features.json"
   text = path.read_text()
   ours = "tensorflow_datasets.core.features.text_feature.Text"
   assert ours in text
   path.write_text(text.replace(ours, "hostile_feature.Text"))
-  with pytest.raises(DataError, match=r"features\.json: expected the features of 25 joints"):
-    source.Source(folder)
+  with pytest.raises(DataError, match=r"features\.json: expected the features of Pose"):
+    data.track("pose")
   assert "hostile_feature" not in sys.modules
-
-
-def test_a_changed_character_of_the_features_is_refused_or_changes_nothing(toy, tmp_path):
-  folder = shutil.copytree(toy, tmp_path / "1.0.0")
-  path = folder / "features.json"
-  text, rng = path.read_text(), np.random.default_rng(0)
-  refused = 0
-  for place in rng.choice(len(text), 200, replace=False):
-    path.write_text(f"{text[:place]}{chr(rng.integers(32, 127))}{text[place + 1 :]}")
-    try:
-      np.testing.assert_array_equal(
-        source.Source(folder)[5]["keypoints"], source.Source(toy)[5]["keypoints"]
-      )
-    except DataError:
-      refused += 1
-  assert refused > 50
 
 
 def test_newest_version_with_an_index_is_taken(toy, tmp_path):
@@ -143,8 +134,8 @@ def _relabel(index):
   index["clips"]["label"][4] = 0
 
 
-def _change_content(index):
-  index["clips"]["digest"][4] = "0" * 16
+def _change_content(track):
+  track["digests"][4] = "0" * 16
 
 
 def _leave_out(index):
@@ -152,16 +143,19 @@ def _leave_out(index):
 
 
 def test_fingerprint_knows_clips_and_splits(toy, edited_toy):
-  fingerprint = source.Source(toy).fingerprint()
+  fingerprint = source.Source(toy).fingerprint(["pose"])
   assert re.fullmatch("[0-9a-f]{16}", fingerprint)
-  assert source.Source(toy.parent).fingerprint() == fingerprint
-  for edit in (_relabel, _change_content, _leave_out):
-    assert source.Source(edited_toy(edit)).fingerprint() != fingerprint
+  assert source.Source(toy.parent).fingerprint(["pose"]) == fingerprint
+  for edit in (_relabel, _leave_out):
+    assert source.Source(edited_toy(edit)).fingerprint(["pose"]) != fingerprint
+  changed = source.Source(edited_toy(_change_content, "pose/track.json"))
+  assert changed.fingerprint(["pose"]) != fingerprint
 
 
-def test_record_with_other_key_points_than_the_index_is_refused(edited_toy):
-  with pytest.raises(DataError, match=r"record 4: .*got 'clip 4 手' with other key points \(the"):
-    source.Source(edited_toy(_change_content))[4]
+def test_a_record_with_other_data_than_was_written_is_refused(edited_toy):
+  track = source.Source(edited_toy(_change_content, "pose/track.json")).track("pose")
+  with pytest.raises(DataError, match=r"record 4: .*got 'clip 4 手' with other data \(the"):
+    track[4]
 
 
 def test_record_that_is_not_the_index_row_is_refused(edited_toy):
@@ -169,17 +163,17 @@ def test_record_that_is_not_the_index_row_is_refused(edited_toy):
     ids = index["clips"]["id"]
     ids[0], ids[1] = ids[1], ids[0]
 
-  with pytest.raises(DataError, match=r"record 1: expected clip 'clip 0 手' as in index\.json"):
-    source.Source(edited_toy(swap))[1]
+  with pytest.raises(DataError, match=r"record 1: expected clip 'clip 0 手' as it was"):
+    source.Source(edited_toy(swap)).track("pose")[1]
 
 
 def test_damaged_record_is_refused_with_its_clip(edited_toy):
   path = edited_toy(lambda index: None)
-  (shard,) = path.glob("*array_record*")
+  (shard,) = path.glob("pose/*array_record*")
   content = bytearray(shard.read_bytes())
   content[100] ^= 1
   shard.write_bytes(content)
-  data = source.Source(path)
+  data = source.Source(path).track("pose")
   with pytest.raises(DataError, match=r"record 0: expected clip 'clip 0 手', got .* \(the files"):
     data[0]
   with pytest.raises(IndexError):
@@ -209,32 +203,82 @@ def test_a_protocol_across_cameras_may_share_subjects(edited_toy):
   assert 0 in source.Source(edited_toy(lambda index: (move(index), declare(index)))).rows("test")
 
 
-def test_a_digest_is_of_the_key_points_or_else_of_the_3d_joints():
-  nobody, somebody, other = (np.full((1, 1, 1, 3), x, np.float32) for x in (0, 1, 2))
-  assert source.digest({"keypoints": nobody}) == ""
-  assert source.digest({"keypoints": nobody, "joints3d": nobody}) == ""
-  one = source.digest({"keypoints": somebody})
-  assert source.digest({"keypoints": somebody, "joints3d": other}) == one
-  assert source.digest({"keypoints": nobody, "joints3d": somebody}) == one
-  assert source.digest({"keypoints": nobody, "joints3d": other}) != one
+def test_a_digest_is_of_all_arrays_their_names_and_shapes():
+  one, other = np.zeros((2, 3), np.float32), np.ones(2, np.int32)
+  found = {
+    records.digest(record)
+    for record in (
+      {"a": one, "b": other},
+      {"a": other, "b": one},
+      {"a": one},
+      {"a": one.reshape(3, 2), "b": other},
+      {"a": one.view(np.int32), "b": other},
+      {"a": one, "b": other + 1},
+    )
+  }
+  assert len(found) == 6
+  assert records.digest({"b": other, "a": one}) in found
 
 
 @pytest.mark.parametrize(
   "value", [None, 3, 1.5, "x", [], {}, [{}], ["a"], [None] * 23, [[[]]] * 23]
 )
 @pytest.mark.parametrize(
-  "field",
-  ["mirror", "synthetic", "num_persons", "frame_size", "class_names", "id", "subject", "digest"],
+  ("file", "place"),
+  [
+    *(("index.json", name) for name in ("mirror", "synthetic", "class_names")),
+    *(("index.json", f"clips.{name}") for name in ("id", "subject", "label", "recording")),
+    *(("pose/track.json", name) for name in ("kind", "digests", "notes")),
+    *(("pose/track.json", f"fields.{name}") for name in ("num_persons", "frame_size", "layout")),
+    *(("pose/track.json", f"clips.{name}") for name in ("row", "records", "num_frames", "content")),
+  ],
 )
-def test_no_field_of_the_index_may_be_something_else(edited_toy, field, value):
-  def edit(index):
-    (index["clips"] if field in index["clips"] else index)[field] = value
+def test_no_field_may_be_something_else(edited_toy, file, place, value):
+  def edit(content):
+    *outer, name = place.split(".")
+    for key in outer:
+      content = content[key]
+    content[name] = value
 
-  if (field, value) in (("num_persons", 3), ("class_names", ["a"])):  # these may be, but elsewhere
+  # These may be, but elsewhere.
+  if (place, value) in (("fields.num_persons", 3), ("class_names", ["a"])) or (
+    place == "notes" and value in ([], ["a"])
+  ):
     return
-  folder = edited_toy(edit)
+  folder = edited_toy(edit, file)
   with pytest.raises(DataError):
-    source.Source(folder)
+    source.Source(folder).track("pose")
+
+
+def test_a_set_of_before_there_were_tracks_is_read(tmp_path):
+  folder = shutil.copytree(GOLDEN / "prepared_before_tracks", tmp_path / "before" / "1.0.0")
+  data = source.Source(folder.parent)
+  assert data.track_names == ("pose",)
+  assert data.ids == ("clip 0", "clip 1", "clip 2", "clip 3")
+  assert data.recordings.tolist() == ["video 0", "video 0", "video 1", "video 1"]
+  track = data.track("pose")
+  coco17 = topology.get("coco17")
+  assert track.kind == tracks.Pose(coco17, (72, 128), num_persons=2, joints3d=True, fps=25)
+  assert track.num_frames.tolist() == [2, 3, 4, 5]
+  assert (track.contents != "").tolist() == [True, True, True, False]
+  for row in range(4):
+    shown = np.arange((row + 2) * 17 * 3, dtype=np.float32).reshape(row + 2, 17, 3) % 50 + 1 + row
+    shown *= row < 3
+    record = track[row]
+    assert record["frame_size"].tolist() == [72 + row, 128]
+    assert not record["keypoints"][:, 1].any()
+    np.testing.assert_array_equal(record["keypoints"][:, 0, :, :2], shown[..., :2])
+    np.testing.assert_array_equal(record["joints3d"][:, 0], shown / 100)
+
+  index = json.loads((folder / "index.json").read_text())
+  index["clips"]["digest"][1] = "0" * 16
+  (folder / "index.json").write_text(json.dumps(index))
+  with pytest.raises(DataError, match=r"record 1: .* with other data"):
+    source.Source(folder).track("pose")[1]
+  index["clips"]["digest"][2] = index["clips"]["digest"][0]
+  (folder / "index.json").write_text(json.dumps(index))
+  with pytest.raises(DataError, match="no copies between train and test, got 1: 'clip 2'"):
+    source.Source(folder).track("pose")
 
 
 def test_what_is_a_prepared_set_whole_or_not(toy, tmp_path):

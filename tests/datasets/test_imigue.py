@@ -62,10 +62,11 @@ def test_clips_are_the_lines_of_the_label_files(prepare, raw):
   data = write(prepare, raw)
   assert data.ids == ("0001_0", "0001_1", "0001_2", "0067_0", "0067_1", "0218_0")
   assert data.labels.tolist() == [2, 31, 2, 0, 30, 4]
-  assert data.videos.tolist() == ["0001"] * 3 + ["0067"] * 2 + ["0218"]
+  assert data.recordings.tolist() == ["0001"] * 3 + ["0067"] * 2 + ["0218"]
   assert data.subjects.tolist() == ["42"] * 3 + ["19"] * 2 + ["21"]
-  assert data.num_frames.tolist() == [10, 10, 10, 5, 1, 2]
-  assert (data.skeleton, data.frame_size, data.fps) == ("imigue35", (720, 1280), 25)
+  assert data.track("pose").num_frames.tolist() == [10, 10, 10, 5, 1, 2]
+  pose = data.track("pose").kind
+  assert (str(pose), pose.frame_size, pose.fps) == ("imigue35", (720, 1280), 25)
 
 
 def test_linked_folders_are_part_of_the_raw_files(prepare, raw, tmp_path):
@@ -78,7 +79,7 @@ def test_linked_folders_are_part_of_the_raw_files(prepare, raw, tmp_path):
 
 
 def test_frames_count_from_zero_and_ends_are_inclusive(prepare, raw):
-  keypoints = write(prepare, raw)[1]["keypoints"]
+  keypoints = write(prepare, raw).track("pose")[1]["keypoints"]
   points = topology.get("imigue35").indices_in("openpose137")
   np.testing.assert_allclose(keypoints[:, 0], pose(1)[5:15, points], rtol=1e-5)
 
@@ -98,7 +99,7 @@ def test_protocols_have_the_numbers_of_the_publications(prepare):
   assert (len(subjects), len(set(subjects.values()))) == (359, 72)
   splits = {
     name: [
-      protocol({"video": f"{int(video):04d}", "subject": str(subject)})
+      protocol({"recording": f"{int(video):04d}", "subject": str(subject)})
       for video, subject in subjects.items()
     ]
     for name, protocol in builder.protocols.items()
@@ -131,19 +132,20 @@ def test_the_largest_layout_that_all_videos_have_is_taken(prepare, raw):
   for video in LABELS:
     write_xlsx(raw, video)
   data = write(prepare, raw)
-  assert data.skeleton == "openpose137"
-  np.testing.assert_allclose(data[0]["keypoints"][:, 0], pose(1)[:10], rtol=1e-5)
+  assert str(data.track("pose").kind) == "openpose137"
+  np.testing.assert_allclose(data.track("pose")[0]["keypoints"][:, 0], pose(1)[:10], rtol=1e-5)
 
 
 def test_a_layout_that_one_video_has_is_not_taken(prepare, raw):
   write_xlsx(raw, 1)
-  assert write(prepare, raw).skeleton == "imigue35"
+  assert str(write(prepare, raw).track("pose").kind) == "imigue35"
 
 
 def test_the_smaller_layout_can_be_asked_for(prepare, raw):
   for video in LABELS:
     write_xlsx(raw, video)
-  assert write(prepare, raw, layout="imigue35").skeleton == "imigue35"
+  data = write(prepare, raw, layout="imigue35")
+  assert str(data.track("pose").kind) == "imigue35"
 
 
 def test_a_layout_that_is_not_there_is_refused(prepare, raw):
@@ -164,7 +166,7 @@ def test_the_table_of_all_labels_stands_in_for_the_files_of_single_videos(prepar
   (raw / "Label" / "labels_20200831.csv").write_text("\n".join(rows))
   builder = prepare.load("imigue")
   other = prepared.write(builder, raw=raw, data_dir=raw.parent / "other")
-  assert source.Source(other).fingerprint() == one.fingerprint()
+  assert source.Source(other).fingerprint(["pose"]) == one.fingerprint(["pose"])
 
 
 def test_a_table_with_other_subjects_is_refused(prepare, raw):
@@ -178,8 +180,8 @@ def test_cut_clips_and_videos_without_labels_are_noted(prepare, raw):
   (raw / "0001" / "0001_label.csv").write_text("3,20,31\n")
   (raw / "0067" / "0067_label.csv").unlink()
   data = write(prepare, raw)
-  assert data.num_frames.tolist() == [10, 2]
-  assert json.loads((data.directory / "index.json").read_text())["notes"] == [
+  assert data.track("pose").num_frames.tolist() == [10, 2]
+  assert list(data.track("pose").notes) == [
     "clip 0001_0 ends 2 frames after its file",
     "video 0067 has no labels and is left out",
   ]
@@ -191,7 +193,7 @@ def test_clips_outside_their_file_and_videos_without_skeletons_are_noted(prepare
     path.unlink()
   data = write(prepare, raw)
   assert "0001_1" not in data.ids
-  assert json.loads((data.directory / "index.json").read_text())["notes"] == [
+  assert list(data.track("pose").notes) == [
     "video 0067 has labels and no skeleton file, and is left out",
     "clip 0001_1 starts after its file's end and is left out",
   ]

@@ -43,6 +43,33 @@ def test_the_same_command_again_says_that_all_is_there(prepare, raw, capsys):
   assert "1.1.0 is whole, and left as it is" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("clip", [0, 1])
+def test_a_second_command_leaves_the_set_to_the_first(prepare, raw, monkeypatch, clip):
+  builder, seconds = prepare.load("utd_mhad"), []
+  clips = builder.clips
+
+  def while_another_comes(self, *arguments_of_clips):
+    seconds.append(None)
+    if len(seconds) == clip + 1:
+      command = [sys.executable, "datasets/prepare.py", *arguments(raw)]
+      seconds[-1] = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return clips(self, *arguments_of_clips)
+
+  monkeypatch.setattr(builder, "clips", while_another_comes)
+  assert prepare.main(arguments(raw)) == 0
+  assert seconds[clip].returncode == 7
+  assert f"1.1.0.part is in use by pid {os.getpid()} on " in seconds[clip].stderr
+  assert prepare.main([*arguments(raw)[:2], f"--data_dir={raw.parent / 'alone'}"]) == 0
+  found, alone = (
+    {path.relative_to(folder): path for path in folder.rglob("*")}
+    for folder in (raw.parent / "data", raw.parent / "alone")
+  )
+  assert found.keys() == alone.keys()
+  for name in found:
+    if name.suffix == ".json":
+      assert found[name].read_bytes() == alone[name].read_bytes()
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(raw):
   closed, out = os.pipe()
   os.close(closed)
@@ -60,7 +87,7 @@ def test_a_file_in_place_of_the_folder_is_named(prepare, raw, capsys):
 
 def test_the_description_of_the_data_set_goes_along(prepare, raw):
   assert prepare.main(arguments(raw)) == 0
-  text = (raw.parent / "data" / "utd_mhad" / "1.1.0" / "dataset_info.json").read_text()
+  text = (raw.parent / "data" / "utd_mhad" / "1.1.0" / "pose" / "dataset_info.json").read_text()
   assert "says nothing about" in text
   assert "chen2015utdmhad" in text
 
@@ -69,5 +96,5 @@ def test_a_set_may_have_another_name(prepare, raw):
   assert prepare.main([*arguments(raw), "--name=utd_small"]) == 0
   index = json.loads((raw.parent / "data" / "utd_small" / "1.1.0" / "index.json").read_text())
   assert index["name"] == "utd_small"
-  text = (raw.parent / "data" / "utd_small" / "1.1.0" / "dataset_info.json").read_text()
+  text = (raw.parent / "data" / "utd_small" / "1.1.0" / "pose" / "dataset_info.json").read_text()
   assert "says nothing about" in text

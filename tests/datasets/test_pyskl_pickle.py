@@ -57,8 +57,8 @@ class Folder:
     assert self.prepare(*argv, **options) == 0, self._capsys.readouterr().err
     return source.Source(self.path / "data" / name)
 
-  def index(self, name="toy"):
-    return json.loads((self.path / "data" / name / "1.0.0" / "index.json").read_text())
+  def track(self, name="toy"):
+    return source.Source(self.path / "data" / name).track("pose")
 
   def refuses(self, code, message, *argv, **options):
     before = self._files()
@@ -109,15 +109,16 @@ def test_a_pickle_becomes_a_prepared_directory(folder):
   assert data.ids == (ntu(1, 1), ntu(1, 2), ntu(2, 1), ntu(3, 1))
   assert data.labels.tolist() == [0, 2, 0, 0]
   assert data.subjects.tolist() == ["P001", "P001", "P002", "P003"]
-  assert data.num_frames.tolist() == [4, 6, 4, 4]
+  assert data.track("pose").num_frames.tolist() == [4, 6, 4, 4]
   assert data.class_names == ("class 0", "class 1", "class 2")
-  assert (data.skeleton, data.num_persons, data.frame_size) == ("coco17", 2, (72, 128))
-  assert data[2]["frame_size"].tolist() == [36, 64]
-  assert data[0]["keypoints"].shape == (4, 2, 17, 3)
-  assert (data[0]["keypoints"][:, 0, :, 2] == 0.5).all()
+  pose = data.track("pose").kind
+  assert (str(pose), pose.num_persons, pose.frame_size) == ("coco17", 2, (72, 128))
+  assert data.track("pose")[2]["frame_size"].tolist() == [36, 64]
+  assert data.track("pose")[0]["keypoints"].shape == (4, 2, 17, 3)
+  assert (data.track("pose")[0]["keypoints"][:, 0, :, 2] == 0.5).all()
   assert data.rows("train", protocol="xsub_val").tolist() == [0, 1]
   assert data.rows("test").tolist() == [2]
-  assert [note.partition(":")[0] for note in folder.index()["notes"]] == [
+  assert [note.partition(":")[0] for note in folder.track().notes] == [
     "classes are numbered",
     "1 clips are in no split",
   ]
@@ -129,8 +130,8 @@ def test_what_was_guessed_and_left_out_is_noted(folder):
   folder.save(two(keypoint=points))
   data = folder.made()
   assert data.subjects.tolist() == ["a", "b"]
-  assert not data[0]["keypoints"][:2, 0, 5].any()
-  assert [note.partition(",")[0].partition(":")[0] for note in folder.index()["notes"]] == [
+  assert not data.track("pose")[0]["keypoints"][:2, 0, 5].any()
+  assert [note.partition(",")[0].partition(":")[0] for note in folder.track().notes] == [
     "classes are numbered",
     "1 clips are float16",
     "2 clips have no scores",
@@ -171,11 +172,12 @@ def test_metres_are_prepared_with_their_view(folder):
     TWO | {"annotations": [metres("a"), metres("bb")], "split": {"train": ["a"], "test": ["bb"]}}
   )
   data = folder.made()
-  assert (data.skeleton, data.frame_size) == ("kinect25", (240, 320))
-  record = tfds.builder_from_directory(data.directory).as_data_source("all")[0]
+  pose = data.track("pose").kind
+  assert (str(pose), pose.frame_size) == ("kinect25", (240, 320))
+  record = tfds.builder_from_directory(data.directory / "pose").as_data_source("all")[0]
   assert record["joints3d"].shape == record["keypoints"].shape == (4, 1, 25, 3)
   assert record["keypoints"].any(-1).all()
-  assert folder.index()["joints3d"] is True
+  assert folder.track().kind.joints3d is True
 
 
 def test_metres_around_the_person_have_no_view_and_copies_are_still_found(folder):
@@ -186,12 +188,12 @@ def test_metres_around_the_person_have_no_view_and_copies_are_still_found(folder
   split = {"train": ["a"], "test": ["b"]}
   folder.save({"split": split, "annotations": [centred("a", 1), centred("b", 2)]})
   data = folder.made()
-  assert not data[0]["keypoints"].any()
-  notes = folder.index()["notes"]
+  assert not data.track("pose")[0]["keypoints"].any()
+  notes = folder.track().notes
   assert any("do not lie before a camera" in note for note in notes)
   assert not any("shows nobody" in note for note in notes)
   folder.save({"split": split, "annotations": [centred("a", 1), centred("b", 1)]})
-  folder.refuses(3, "no key points in both train and test, got 1: 'b'", "--name=copies")
+  folder.refuses(3, "no copies between train and test, got 1: 'b'", "--name=copies")
 
 
 def test_a_layout_of_ones_own_travels_with_the_set(folder):
@@ -202,9 +204,8 @@ def test_a_layout_of_ones_own_travels_with_the_set(folder):
   layout = folder.path / "arm3.json"
   layout.write_text(json.dumps(ARM))
   data = folder.made(f"--layout={layout}")
-  assert data.skeleton == "arm3"
-  assert folder.index()["skeleton_definition"] == ARM
-  assert str(topology.from_json(folder.index()["skeleton_definition"])) == "arm3"
+  assert str(data.track("pose").kind) == "arm3"
+  assert folder.track().kind.layout == topology.from_json(ARM)
   assert folder.prepare(f"--layout={layout}") == 0
   folder.refuses(2, "expected coco17, got arm3 (remove it", "--layout=coco17")
 
@@ -212,7 +213,7 @@ def test_a_layout_of_ones_own_travels_with_the_set(folder):
 def test_a_layout_may_be_named(folder):
   shape = (1, 4, 25, 2)
   folder.save(TWO | {"annotations": [annotation(id, shape=shape) for id in "ab"]})
-  assert folder.made("--layout=kinect25").skeleton == "kinect25"
+  assert str(folder.made("--layout=kinect25").track("pose").kind) == "kinect25"
 
 
 def test_protocols_across_cameras_share_their_subjects_and_no_other_does(folder):
@@ -253,7 +254,7 @@ def points(*shape, value=5.0, dtype=np.float32):
     (
       "B19",
       TWO | {"annotations": [annotation("a"), annotation("a") | {"frame_dir": "b"}]},
-      "no key points in both train and test, got 1: 'b'",
+      "no copies between train and test, got 1: 'b'",
     ),
     (
       "B20",

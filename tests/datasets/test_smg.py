@@ -1,6 +1,5 @@
 """SMG: files in its formats, all made here, -> a prepared directory."""
 
-import json
 import pathlib
 import sys
 
@@ -54,7 +53,7 @@ def write(prepare, raw):
 
 
 def notes(data):
-  return json.loads((data.directory / "index.json").read_text())["notes"]
+  return list(data.track("pose").notes)
 
 
 def test_clips_are_the_lines_of_the_label_files(prepare, raw):
@@ -62,10 +61,11 @@ def test_clips_are_the_lines_of_the_label_files(prepare, raw):
   assert data.ids == ("0001_0", "0001_1", "0001_2", "0035_0", "0036_0", "0036_1")
   assert data.labels.tolist() == [2, 16, 2, 0, 15, 1]
   assert data.subjects.tolist() == ["1"] * 3 + ["35"] + ["36"] * 2
-  assert data.videos.tolist() == ["0001"] * 3 + ["0035"] + ["0036"] * 2
-  assert data.num_frames.tolist() == [10, 10, 10, 5, 1, 5]
-  assert (data.skeleton, data.frame_size, data.fps) == ("kinect25", (1080, 1920), 28)
-  assert (data.joints3d, data.mirror, notes(data)) == (True, True, [])
+  assert data.recordings.tolist() == ["0001"] * 3 + ["0035"] + ["0036"] * 2
+  assert data.track("pose").num_frames.tolist() == [10, 10, 10, 5, 1, 5]
+  pose = data.track("pose").kind
+  assert (str(pose), pose.frame_size, pose.fps) == ("kinect25", (1080, 1920), 28)
+  assert (pose.joints3d, data.mirror, notes(data)) == (True, True, [])
 
 
 def test_subjects_36_to_40_test(prepare, raw):
@@ -78,7 +78,7 @@ def test_subjects_36_to_40_test(prepare, raw):
 
 
 def test_frames_count_from_one_and_ends_are_inclusive(prepare, raw):
-  record = write(prepare, raw)[1]
+  record = write(prepare, raw).track("pose")[1]
   np.testing.assert_allclose(record["joints3d"][:, 0], values(1)[5:15, :, :3], rtol=1e-4)
   np.testing.assert_allclose(record["keypoints"][:, 0, :, :2], values(1)[5:15, :, 7:9], rtol=1e-4)
   assert (record["keypoints"][..., 2] == 1).all()
@@ -165,7 +165,7 @@ def test_clips_outside_their_file_are_cut_or_left_out_and_noted(prepare, raw):
   (raw / "Sample0001" / "Sample0001_finelabels.csv").write_text("3,0,9\n4,29,33\n5,31,40\n6,2,3\n")
   data = write(prepare, raw)
   assert data.ids[:3] == ("0001_0", "0001_1", "0001_3")
-  assert data.num_frames[:3].tolist() == [9, 2, 2]
+  assert data.track("pose").num_frames[:3].tolist() == [9, 2, 2]
   assert notes(data) == [
     "clip 0001_0 is cut to 9 of 10 frames by its file",
     "clip 0001_1 is cut to 2 of 5 frames by its file",
@@ -189,7 +189,7 @@ def test_what_the_data_files_say_may_differ_or_be_absent(prepare, raw):
   (raw / "Sample0035" / "Sample0035_data.csv").write_text("30,30,8000\n")
   (raw / "Sample0036" / "Sample0036_data.csv").unlink()
   data = write(prepare, raw)
-  assert data.fps is None
+  assert data.track("pose").kind.fps is None
   assert notes(data) == ["sample 0001 has 30 of 31 frames"]
 
 

@@ -163,7 +163,7 @@ def test_the_command_has_the_options_and_the_set_may_have_a_name(
 
 def test_the_example_is_the_clip_of_the_last_video(raw, data):
   example = readers.read(raw / "example_clip.csv").keypoints
-  np.testing.assert_array_equal(example, data[len(data) - 1]["keypoints"])
+  np.testing.assert_array_equal(example, data.track("pose")[len(data) - 1]["keypoints"])
 
 
 def test_a_whole_data_set_is_not_written_over(generate, raw):
@@ -203,8 +203,9 @@ def test_an_empty_raw_folder_is_filled_and_no_other(builder, generate, monkeypat
 def test_prepared_set_says_that_it_is_synthetic(data):
   index = json.loads((data.directory / prepared.INDEX).read_text())
   assert index["synthetic"]
-  assert (data.skeleton, data.mirror, data.fps) == ("imigue35", True, 25)
-  assert data.frame_size == (720, 1280)
+  pose = data.track("pose").kind
+  assert (str(pose), data.mirror, pose.fps) == ("imigue35", True, 25)
+  assert pose.frame_size == (720, 1280)
 
 
 def test_subjects_are_split_and_the_test_split_is_balanced(data):

@@ -44,7 +44,8 @@ def test_clips_are_named_by_action_subject_and_trial(prepare, raw, tmp_path):
   assert data.ids == ("a1_s1_t1", "a10_s3_t2", "a27_s2_t4")
   assert data.labels.tolist() == [0, 9, 26]
   assert data.subjects.tolist() == ["1", "3", "2"]
-  assert (data.skeleton, data.frame_size, data.fps) == ("kinect20", (240, 320), 30)
+  pose = data.track("pose").kind
+  assert (str(pose), pose.frame_size, pose.fps) == ("kinect20", (240, 320), 30)
   assert not data.mirror
   assert len(set(data.class_names)) == 27
 
@@ -92,7 +93,7 @@ def test_the_long_tail_leaves_out_training_clips_alone(prepare, raw, tail, tmp_p
 
 def test_a_record_holds_metres_and_their_view(prepare, raw, tmp_path):
   data = write(prepare, raw, tmp_path)
-  record = tfds.builder_from_directory(data.directory).as_data_source("all")[0]
+  record = tfds.builder_from_directory(data.directory / "pose").as_data_source("all")[0]
   joints = scipy.io.loadmat(raw / "Skeleton" / "a1_s1_t1_skeleton.mat")["d_skel"].transpose(2, 0, 1)
   np.testing.assert_array_equal(record["joints3d"][:, 0], np.float32(joints))
   u = 160 + 285.63 * joints[..., 0] / joints[..., 2]
@@ -130,9 +131,10 @@ def test_all_of_utd_mhad_is_prepared(prepare, tmp_path):
   assert np.bincount(data.labels[tail]).tolist() == TAIL  # no clip of it is one that was removed
   assert set(tail) < set(data.rows("train"))
   np.testing.assert_array_equal(data.rows("test", protocol="long_tail"), data.rows("test"))
-  assert (data.num_frames.min(), data.num_frames.max()) == (41, 125)
+  track = data.track("pose")
+  assert (track.num_frames.min(), track.num_frames.max()) == (41, 125)
   assert np.bincount(data.labels).min() >= 31
-  record = data[0]
+  record = track[0]
   x, y = np.moveaxis(record["keypoints"][..., :2], -1, 0)
   assert ((x > 0) & (x < 320) & (y > 0) & (y < 240)).all()
 

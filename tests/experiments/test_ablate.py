@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import time
 import numpy as np
 import pytest
 
-from experiments import ablate, launch
-from jaxmg import inputs, recipe, scores
+from experiments import ablate, grid, launch, settings
+from jaxmg import scores
 from jaxmg.data import source
 from jaxmg.training import metrics
 
+CLASSIFIER = ("stage=classifier", "train.logit_adjustment=0.0")
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = (
   "skeleton=coco17",
@@ -35,8 +37,7 @@ def config_file(nods, tmp_path_factory):
 
   def make(rows, **options):
     defaults = {
-      "experiment": "posec3d",
-      "base": f"{ROOT}/experiments/configs/posec3d.py:imigue,joint,small",
+      "base": "posec3d:imigue,joint,small",
       "settings": ("data.name=nods", "schedule.epochs=2", *SETTINGS),
       "also": (),
       "data": {"dir": str(nods)},
@@ -70,7 +71,7 @@ def done(config_file, tmp_path_factory):
   rows = (
     ("plain", ()),
     ("labels, limb", ("semantic.loss=mse", "inputs.stream=limb")),
-    ("re-trained", ("stage=classifier", "init_from=@plain")),
+    ("re-trained", (*CLASSIFIER, "init_from=@plain")),
   )
   config = config_file(rows, fused=(("both", ("plain", "labels, limb")),))
   workdir = tmp_path_factory.mktemp("ablation") / "done"
@@ -105,49 +106,6 @@ def test_table_holds_the_figures_of_the_runs_and_their_paired_differences(done):
   assert ends == pytest.approx([ends[1] - half, ends[1], ends[1] + half], abs=0.01)
 
 
-def test_interval_of_few_seeds_holds_the_truth_as_often_as_it_says():
-  rng = np.random.default_rng(0)
-  for clip_noise, seed_noise in ((1.0, 0.0), (1.0, 1.0), (0.0, 1.0)):
-    held = 0
-    for _ in range(1000):
-      clips = clip_noise * rng.normal()  # the same clips for all seeds
-      values = 5 + clips + seed_noise * rng.normal(size=3)
-      samples = values[:, None] + clip_noise * rng.normal(size=400)
-      mean, low, high = ablate.interval(values, samples)
-      assert low < mean < high
-      held += low <= 5 <= high
-    assert 930 <= held <= 990
-
-
-def test_columns_count_their_clips_over_all_seeds(tmp_path, make_nods):
-  """Of hand-made scores: eight classes' worth of probabilities, two seeds, a tail, short clips."""
-  data = source.Source(make_nods(9 * "a" + 6 * "d") / "nods")
-  rows = data.rows("test")
-  found = recipe.Recipe(
-    model={"num_classes": 2},
-    inputs={"pose": inputs.Heatmaps(data.layout, data.frame_size, num_frames=13)},
-    class_names=data.class_names,
-    data={"directory": data.directory, "protocol": "xsub"},
-  )
-  labels = data.labels[rows]
-  right = np.eye(2, dtype=np.float32)[labels]
-  wrong = right[:, ::-1]
-  seeds = [
-    scores.Scores(tuple(data.ids[row] for row in rows), part, labels, data.class_names)
-    for part in (right, np.where(labels[:, None] == 1, wrong, right))  # of "shake", all and none
-  ]
-  subsets = ablate._subsets(found, seeds[0])
-  # 5 clips of nods and 4 of shakes train: the tail is "shake".
-  assert [title for title, _, _ in subsets.values()] == [
-    "top-1", "mean-class", "macro-F1", "short (< 13 frames, 6 clips)",
-    "tail (<= 4 training clips, 3 clips)",
-  ]  # fmt: skip
-  figures = ablate._figures(subsets, seeds)
-  assert figures["tail"][0].tolist() == [1, 0]
-  assert figures["top1"][0].tolist() == figures["short"][0].tolist() == [1, 0.5]
-  assert figures["mean_class"][1].shape == (2, 2000)
-
-
 def test_table_is_markdown_for_people_and_there_is_a_picture(done):
   _, workdir = done
   lines = (workdir / "table.md").read_text().splitlines()
@@ -173,6 +131,23 @@ def test_what_is_done_is_not_done_again(done, capsys):
   assert (workdir / "table.csv").read_bytes() == before
   newest = max(path.stat().st_mtime for path in (workdir / "runs").rglob("*"))
   assert newest < start
+
+
+def test_a_run_is_done_when_its_own_last_step_is_evaluated(done, tmp_path):
+  config, workdir = done
+  one = grid.plan(settings.read_config(str(config), []))[0]
+  directory = shutil.copytree(workdir / "runs" / one.name, tmp_path / one.name)
+  wanted = settings.read_config("posec3d:imigue,joint,small", one.overrides(workdir / "runs"))
+  metrics = directory / "test" / "metrics.json"
+  last = json.loads(metrics.read_text())["step"]
+  assert ablate._is_done(wanted, last, directory, "test")
+  assert not ablate._is_done(wanted, last, directory, "val")
+  # Killed before, and evaluated there by hand.
+  metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"step": last - 1}))
+  assert not ablate._is_done(wanted, last, directory, "test")
+  metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"step": last}))
+  (directory / "checkpoints" / str(last)).rename(directory / "checkpoints" / str(last - 1))
+  assert not ablate._is_done(wanted, last, directory, "test")
 
 
 def test_folds_go_on_after_a_kill_and_count_every_training_clip(config_file, tmp_path, nods):
@@ -224,12 +199,18 @@ def children(pid):
     ([("a", [])], {"seeds": [0, 0]}, 2, "--config.seeds: expected different ones"),
     ([], {}, 2, "--config.rows: expected different ones, got []"),
     ([("a", ["data.name=none"])], {}, 3, "expected a prepared data set"),
-    ([("a", [])], {"experiment": "pose3d"}, 2, "--config.experiment: expected a module of"),
+    (
+      [("a", [])],
+      {"base": "ablations/sampling"},
+      2,
+      "a-seed0: --config.data.name: no such",
+    ),
+    ([("a", ["model.name=agcm"])], {}, 2, "a-seed0: --config.model.name: expected agcn or posec3d"),
+    ([("a", ["inputs.sigma=0.0"])], {}, 2, "a-seed0: --config.inputs.sigma: expected in (0, 100]"),
     ([("a", ["inputs.stream=limb"]), "b"], {}, 2, "--config.rows: expected a name and texts"),
     ([("a", "inputs.stream=limb")], {}, 2, "--config.rows: expected a name and texts"),
     ([("a", [1])], {}, 2, "--config.rows: expected a name and texts"),
     ([1], {}, 2, "--config.rows: expected a name and texts"),
-    ([("a", [])], {"experiment": "a.b"}, 2, "--config.experiment: expected a module of"),
     ([("a", [])], {"compare": ["a"]}, 2, "--config.compare: expected a row and another, got a"),
     ([("a", []), ("b", ["semantic.loss=mse", "semantic.table=no.npy"])], {}, 3, "b-seed0: no.npy"),
   ],
@@ -250,9 +231,7 @@ def test_config_of_something_else_is_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["recipe_a", "sampling", "long_tail"])
 def test_shipped_ablations_are_complete(name):
-  path = ROOT / "experiments" / "configs" / "ablations" / f"{name}.py"
   for argument in ("", ":synthetic_imigue,small"):
-    config = launch.read_config(f"{path}{argument}", [])
-    config.base = f"{ROOT}/{config.base}"
-    for one in ablate.plan(config):
-      launch.read_config(config.base, one.overrides(pathlib.Path("runs")))
+    config = settings.read_config(f"ablations/{name}{argument}", [])
+    for one in grid.plan(config):
+      settings.read_config(config.base, one.overrides(pathlib.Path("runs")))

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import agcn, evaluate, launch, predict
 from jaxmg import recipe, scores
-from jaxmg.data import prepared, readers
+from jaxmg.data import prepared, readers, tracks
 from jaxmg.skeletons import topology
 from jaxmg.training import checkpoints
 
@@ -99,16 +99,15 @@ def test_a_layout_of_ones_own_goes_with_the_data_and_the_run(tmp_path, capsys):
   }
 
   class Arms(prepared.Builder):
-    skeleton = topology.from_json(arm)
+    track = tracks.Pose(topology.from_json(arm), frame_size=(72, 128))
     class_names = ("still", "raised")
-    frame_size = (72, 128)
     protocols = {"xsub": prepared.by_subject(train=("a", "b"))}  # noqa: RUF012
 
     def clips(self, recording, known):
       for i in range(12):
         keypoints = np.ones((10, 1, 3, 3), np.float32) * [20 + i, 30, i != 2]  # c2: nobody
         keypoints[:, 0, 2, 1] -= np.arange(10) * (i % 2)
-        clip = readers.Clip(keypoints, self.skeleton)
+        clip = readers.Clip(keypoints, self.track.layout)
         yield prepared.Example(f"c{i}", i % 2, "abc"[i % 3], clip)
 
   prepared.write(Arms, raw=tmp_path, data_dir=tmp_path)

@@ -209,26 +209,27 @@ def test_all_faults_are_counted_and_few_are_shown(examine):
   assert "30 things are wrong, named above" in error
 
 
-def test_a_prepared_set_that_was_changed_is_wrong(examine, nods, tmp_path):
+def test_a_prepared_set_that_was_changed_is_wrong(examine, nods, tmp_path, edit_json):
   path = shutil.copytree(nods, tmp_path / "data") / "nods"
-  index = json.loads((path / "1.0.0" / "index.json").read_text())
-  index["clips"]["digest"][3] = "0"
-  index["clips"]["subject"][20] = "a"
-  index["clips"]["label"][4] = -1
-  index["clips"]["label"][5] = 9
-  (path / "1.0.0" / "index.json").write_text(json.dumps(index))
+
+  def edit(index):
+    index["clips"]["subject"][20] = "a"
+    index["clips"]["label"][4:6] = [-1, 9]
+
+  edit_json(path / "1.0.0" / "index.json", edit)
+  track = path / "1.0.0" / "pose" / "track.json"
+  edit_json(track, lambda track: track["digests"].__setitem__(3, "0"))
   code, out, _ = examine(path)
   assert code == 3
-  for text in ("with other key points", "1 subject is on both sides: 'a'", "without a label"):
+  for text in ("with other data", "1 subject is on both sides: 'a'", "without a label"):
     assert text in out
   assert "WRONG: labels: expected at most 1, got 9" in out
 
 
-def test_a_protocol_of_rows_that_are_not_there_is_one_line(examine, nods, tmp_path):
+def test_a_protocol_of_rows_that_are_not_there_is_one_line(examine, nods, tmp_path, edit_json):
   path = shutil.copytree(nods, tmp_path / "data") / "nods"
-  index = json.loads((path / "1.0.0" / "index.json").read_text())
-  index["protocols"]["xsub"]["test"].append(99)
-  (path / "1.0.0" / "index.json").write_text(json.dumps(index))
+  index = path / "1.0.0" / "index.json"
+  edit_json(index, lambda index: index["protocols"]["xsub"]["test"].append(99))
   code, _, error = examine(path)
   assert code == 3
   assert "protocol 'xsub': test rows: expected 0 to 23, got others" in error

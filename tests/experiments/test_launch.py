@@ -11,7 +11,7 @@ import ml_collections
 import pytest
 from absl import flags
 
-from experiments import launch
+from experiments import backend, launch, settings, signals
 from jaxmg import errors
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -72,11 +72,6 @@ def test_a_prepared_set_is_no_work_directory(tmp_path, capsys):
   assert _main() == 2
   assert "--workdir: expected a run's own, got" in capsys.readouterr().err
   assert [path.name for path in (tmp_path / "run").iterdir()] == ["1.0.0"]
-
-
-def test_ranges_go_from_the_least_to_the_most(capsys):
-  with pytest.raises(errors.ConfigError, match="crop: expected the least, then the most, got"):
-    launch.check(ml_collections.ConfigDict({"sampling": {"crop": (1.0, 0.5)}}))
 
 
 def test_run_gets_the_changed_config_and_an_absolute_work_directory(capsys, tmp_path):
@@ -252,9 +247,9 @@ def test_a_signal_sets_the_stop_reason_for_this_run_only(name):
   reasons = []
 
   def run(config, workdir):
-    reasons.append(launch.stop_reason())
+    reasons.append(signals.stop_reason())
     os.kill(os.getpid(), getattr(signal, name))
-    reasons.append(launch.stop_reason())
+    reasons.append(signals.stop_reason())
 
   handler = signal.getsignal(signal.SIGINT)
   assert _main(run=run) == 0
@@ -304,7 +299,9 @@ def test_a_command_with_plain_flags_shares_the_error_handling(capsys):
   assert launch.command(lambda values: _raise(errors.DataError("x")), define, argv) == 3
   capsys.readouterr()
   assert launch.command(lambda values: None, define, []) == 2
-  _check_one_line(capsys, "--run is required")
+  _check_one_line(capsys, "--run is required$")
+  assert launch.main(lambda *_: None, []) == 2
+  _check_one_line(capsys, "--config is required, --workdir is required$")
 
 
 def test_a_command_may_take_arguments_that_are_no_flags(capsys):
@@ -342,7 +339,7 @@ def test_the_compilation_cache_is_on_and_an_own_choice_is_kept(tmp_path):
 def test_another_cpu_has_another_compilation_cache(monkeypatch):
   found = set()
   for features in ("avx2", "avx512f"):
-    monkeypatch.setattr(launch, "_cpu_features", lambda features=features: features)
+    monkeypatch.setattr(backend, "_cpu_features", lambda features=features: features)
     jax.config.update("jax_compilation_cache_dir", None)
     assert _main() == 0
     found.add(jax.config.jax_compilation_cache_dir)
@@ -365,4 +362,4 @@ def test_a_compilation_cache_that_cannot_be_written_is_named_in_one_line(tmp_pat
 
 
 def test_check_takes_a_config_without_the_ranged_settings():
-  launch.check(ml_collections.ConfigDict({"other": {"epochs": -1}}))
+  settings.check(ml_collections.ConfigDict({"other": {"epochs": -1}}))

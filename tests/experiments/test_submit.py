@@ -1,6 +1,5 @@
 import csv
 import io
-import json
 import pathlib
 import pickle
 import pickletools
@@ -88,13 +87,15 @@ def test_pyskl_is_a_list_of_vectors_in_the_order_of_the_prepared_set(nods, ids_o
   }
 
 
-def test_pyskl_knows_the_split_by_its_clips(nods, tmp_path, ids_of_test):
+def test_pyskl_knows_the_split_by_its_clips(nods, tmp_path, ids_of_test, edit_json):
   shutil.copytree(nods, tmp_path / "data")
+
+  def edit(index):
+    protocol = dict(index["protocols"]["xsub"])
+    index["protocols"]["few"] = protocol | {"test": protocol["test"][2::-1]}
+
   (path,) = (tmp_path / "data").rglob("index.json")
-  index = json.loads(path.read_text())
-  protocol = dict(index["protocols"]["xsub"])
-  index["protocols"]["few"] = protocol | {"test": protocol["test"][2::-1]}
-  path.write_text(json.dumps(index))
+  edit_json(path, edit)
   save("s.npz", [ids_of_test[1], ids_of_test[2], ids_of_test[0]], 2, ("nod", "shake"))
   assert write("--scores=s.npz", "--format=pyskl", "--data=data/nods", "--out=result.pkl") == 0
   vectors = pickle.loads(pathlib.Path("result.pkl").read_bytes())
@@ -134,7 +135,7 @@ def test_pyskl_knows_the_split_by_its_clips(nods, tmp_path, ids_of_test):
       3,
       "none: expected a prepared data set",
     ),
-    (["--scores=32.npz", "--format=miga", "--out=none/a.zip"], 5, "none/.a.zip.tmp"),
+    (["--scores=32.npz", "--format=miga", "--out=none/a.zip"], 5, "none/.part.a.zip"),
     (["--scores=32.npz", "--format=miga", "--out=folder"], 5, "folder"),
     (["--scores=32.npz", "--format=miga", "--out=."], 5, ""),
   ],

@@ -12,6 +12,7 @@ from jaxmg import recipe
 from jaxmg.data import embeddings, source
 from jaxmg.training import checkpoints
 
+CLASSIFIER = ("stage=classifier", "train.logit_adjustment=0.0")
 RECIPE = ("semantic.loss=mse", "sampling.kind=interpolate", "sampling.num_frames=16")
 
 
@@ -64,7 +65,7 @@ def test_label_embeddings_are_learnt_and_kept_with_the_run(labelled, nods):
 
 def test_prediction_names_the_nearest_labels(labelled, nods, tmp_path, capsys):
   data = source.Source(nods / "nods")
-  np.save(tmp_path / "clip.npy", data[20]["keypoints"])
+  np.save(tmp_path / "clip.npy", data.track("pose")[20]["keypoints"])
   arguments = [f"--run={labelled}", f"--input={tmp_path / 'clip.npy'}", "--layout=openpose25"]
   assert launch.command(predict.run, predict.define, arguments) == 0
   last = capsys.readouterr().out.splitlines()[-1]
@@ -78,7 +79,9 @@ def test_prediction_names_the_nearest_labels(labelled, nods, tmp_path, capsys):
 
 
 def test_run_without_label_embeddings_has_no_nearest_ones(run, nods):
-  clip = library.readers.Clip(source.Source(nods / "nods")[20]["keypoints"], "openpose25")
+  clip = library.readers.Clip(
+    source.Source(nods / "nods").track("pose")[20]["keypoints"], "openpose25"
+  )
   with pytest.raises(library.errors.CheckpointError, match="expected a head for them, got none"):
     library.Predictor(run).nearest(clip)
 
@@ -105,14 +108,14 @@ def test_another_table_of_label_embeddings_is_no_continuation(tabled, train, cap
 
 
 def test_classifier_alone_is_trained_anew_and_goes_on_exactly(run, train, tmp_path):
-  stage = ("stage=classifier", f"init_from={run}", "schedule.name=step", "schedule.epochs=3")
+  stage = (*CLASSIFIER, f"init_from={run}", "schedule.name=step", "schedule.epochs=3")
   assert train(tmp_path / "whole", *stage) == 0
   before, after = variables(run, "best"), variables(tmp_path / "whole")
   assert_same_bits(before["batch_stats"], after["batch_stats"])
   before["params"].pop("head"), after["params"].pop("head")
   assert_same_bits(before["params"], after["params"])
 
-  assert train(tmp_path / "parts", *stage[:3], "schedule.epochs=1") == 0
+  assert train(tmp_path / "parts", *stage[:-1], "schedule.epochs=1") == 0
   assert train(tmp_path / "parts", *stage) == 0
   assert_same_bits(variables(tmp_path / "parts"), variables(tmp_path / "whole"))
   assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
@@ -120,7 +123,7 @@ def test_classifier_alone_is_trained_anew_and_goes_on_exactly(run, train, tmp_pa
 
 def test_the_new_classifier_begins_as_a_fresh_one(run, train, tmp_path):
   still = ("optimizer.learning_rate=0.0", "schedule.epochs=1")
-  assert train(tmp_path / "head", "stage=classifier", f"init_from={run}", *still) == 0
+  assert train(tmp_path / "head", *CLASSIFIER, f"init_from={run}", *still) == 0
   assert train(tmp_path / "fresh", *still) == 0
   head, fresh = (variables(tmp_path / name)["params"]["head"] for name in ("head", "fresh"))
   assert_same_bits(head, fresh)
@@ -138,7 +141,7 @@ def test_the_new_classifier_begins_as_a_fresh_one(run, train, tmp_path):
 def test_frozen_backbone_sees_what_it_was_trained_on(
   run, train, tmp_path, capsys, settings, message
 ):
-  assert train(tmp_path / "run", "stage=classifier", f"init_from={run}", *settings) == 4
+  assert train(tmp_path / "run", *CLASSIFIER, f"init_from={run}", *settings) == 4
   assert message in capsys.readouterr().err
 
 
@@ -157,7 +160,7 @@ def test_weights_come_with_and_without_a_head_for_labels(run, labelled, train, t
 
 
 def test_classifier_stage_keeps_the_table_that_its_head_has_learnt(tabled, train, tmp_path):
-  stage = ("stage=classifier", f"init_from={tabled[0]}", "schedule.epochs=1")
+  stage = (*CLASSIFIER, f"init_from={tabled[0]}", "schedule.epochs=1")
   assert train(tmp_path / "second", *stage, "semantic.loss=mse") == 0
   table = np.load(tmp_path / "second" / recipe.LABELS)
   np.testing.assert_array_equal(table, np.eye(2, 5))
@@ -173,14 +176,21 @@ def test_a_batch_in_parts_trains(train, tmp_path):
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    (["stage=classifier"], "--config.init_from: expected a run directory, got None"),
-    (["semantic.table=a.npy"], "--config.semantic.table: expected none, got a.npy (--config"),
+    (CLASSIFIER, "--config.init_from: expected a run directory, got None"),
+    (
+      ["semantic.table=a.npy"],
+      "semantic.table: expected none, got a.npy (used with --config.semantic.loss=",
+    ),
     (["stage=head"], "--config.stage: expected all or classifier, got head"),
     (["train.accumulate=3"], "--config.train.batch_size: expected a multiple of 3 parts, got 8"),
     (["train.accumulate=0"], "--config.train.accumulate: expected in [1, 4096], got 0"),
     (["train.ema=1.0"], "--config.train.ema: expected in [0, 1), got 1.0"),
     (["train.class_weights=linear"], "--config.train.class_weights: expected none or inverse"),
     (["semantic.loss=cosine"], "--config.semantic.loss: expected off or mse or contrastive"),
+    (
+      ["stage=classifier", "train.logit_adjustment=1.0"],
+      "--config.train.logit_adjustment: expected none, got 1.0 (used with",
+    ),
     (["sampling.kind=wrap"], "--config.sampling.kind: expected uniform or"),
   ],
 )

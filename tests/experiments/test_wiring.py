@@ -1,5 +1,6 @@
 """Every setting of a config reaches what is trained: none is read and then forgotten."""
 
+import dataclasses
 import functools
 import hashlib
 
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from experiments import agcn, launch, posec3d, trainer
+from experiments import agcn, launch, posec3d, settings, trainer
 from jaxmg import models, recipe
-from jaxmg.data import pipeline, source
+from jaxmg.data import pipeline, records, source
 from jaxmg.models import layers
 
 # What these settings do is not in the step, in the batches, or in the options of the loop.
@@ -22,8 +23,6 @@ ELSEWHERE = {
   "init_from": "tests/experiments/test_trainer.py",
   "stage": "needs init_from: tests/experiments/test_trainer.py",
   "model.name": "each experiment has one model, and refuses another name",
-  "model.variant": "below: the models here are made for their trace",
-  "sampling.style": "of uniform test clips alone, and below",
   "augment.turn": "needs 3-D joints: tests/experiments/test_posec3d.py",
   "augment.tilt": "likewise",
   "sampling.points": "likewise, in tests/experiments/test_agcn.py",
@@ -31,6 +30,7 @@ ELSEWHERE = {
 # Where another value alone would not do, or does nothing by itself.
 VALUES = {
   "data.fold": "0/3",
+  "train.evaluate_every": 2,
   "skeleton": "openpose18",
   "sampling.kind": "linspace",
   "sampling.num_persons": 2,
@@ -38,13 +38,16 @@ VALUES = {
   "augment.crop_area": "(0.5,0.9)",
   "augment.bone_scale": "(0.9,1.2)",
   "augment.scale": "(0.8,1.3)",
+  "model.variant": "tiny",
   "model.dropout": 0.35,
   "semantic.loss": "contrastive",
   "semantic.weight": 3.0,
+  "semantic.temperature": 0.5,
   "optimizer.name": "adamw",
   "optimizer.decay": "kernels",
   "optimizer.clip_norm": 2.0,
   "optimizer.momentum": 0.5,
+  "optimizer.nesterov": True,
   "schedule.name": "step",
   "schedule.milestones": "(1,)",
   "schedule.warmup_epochs": 2.5,
@@ -60,6 +63,7 @@ BESIDE = {
   "semantic.temperature": ["semantic.loss=contrastive"],
   "schedule.milestones": ["schedule.name=step"],
   "train.class_weights": ["train.logit_adjustment=0.0"],
+  "train.evaluate_every": ["data.fold=0/3"],
 }
 BASE = {
   "posec3d": ["inputs.size=12", "sampling.test_size=12", "augment.bone_scale=(0.9,1.1)"],
@@ -76,10 +80,8 @@ EXPERIMENTS = {"posec3d": posec3d, "agcn": agcn}
 
 def traceable(model):
   """A model of the same fields, all of which are to be seen in its trace, which is short."""
-
-  fields = {name: x for name, x in model.__annotations__.items() if name not in ("parent", "name")}
-
-  names = sorted(fields.keys() - {"dtype"})  # Flax adds to the fields
+  hidden = ("parent", "name", "dtype")
+  names = sorted(x.name for x in dataclasses.fields(model) if x.name not in hidden)
 
   @nn.compact
   def call(self, x, *, train=False, rows=None):
@@ -91,8 +93,8 @@ def traceable(model):
     self.variable("batch_stats", "count", jnp.zeros, ())
     return nn.Dense(self.num_classes, name="head")(features).astype(jnp.float32) * digest, out
 
-  defaults = {name: getattr(model, name) for name in fields if hasattr(model, name)}
-  return type("Traceable", (nn.Module,), {"__annotations__": fields, "__call__": call, **defaults})
+  unchanged = {"folded": lambda self, variables: variables}
+  return type("Traceable", (model,), {"__call__": call, "__annotations__": {}, **unchanged})
 
 
 @pytest.fixture
@@ -183,11 +185,11 @@ def test_every_setting_reaches_the_step(name, effects, tmp_path, monkeypatch):
   monkeypatch.setattr(f"{__name__}.VALUES", values)
   path = f"{launch.__file__[:-9]}configs/{name}.py:{CONFIGS[name]}"
   base = [*COMMON, *BASE[name]]
-  config = launch.read_config(path, [f"--config.{setting}" for setting in base])
+  config = settings.read_config(path, [f"--config.{setting}" for setting in base])
   plain = functools.cache(lambda *beside: effects(name, *merged(base, beside)))
   assert effects(name, *base) == plain()
   dead = []
-  for leaf, value in launch.flatten(config.to_dict()).items():
+  for leaf, value in settings.flatten(config.to_dict()).items():
     if leaf in ELSEWHERE:
       continue
     beside = BESIDE.get(leaf, [])
@@ -200,7 +202,7 @@ def test_every_setting_reaches_the_step(name, effects, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_set_that_forbids_mirroring_is_not_mirrored(name, waves):
   path = f"{launch.__file__[:-9]}configs/{name}.py:utd_mhad,joint"
-  config = launch.read_config(path, ["--config.sampling.mirror=True"])
+  config = settings.read_config(path, ["--config.sampling.mirror=True"])
   data = source.Source(waves / "utd_mhad")
   found = trainer.make_recipe(config, data, EXPERIMENTS[name].describe, None)
   assert config.sampling.mirror
@@ -209,14 +211,14 @@ def test_a_set_that_forbids_mirroring_is_not_mirrored(name, waves):
 
 def test_training_reads_no_clip_outside_its_split(effects, nods, monkeypatch):
   data, read = source.Source(nods / "nods"), set()
-  original = source.Source.__getitem__
+  original = records.Track.__getitem__
 
   def get(self, row):
     read.add(row)
     return original(self, row)
 
   monkeypatch.setitem(models.MODELS, "agcn", traceable(models.MODELS["agcn"]))
-  monkeypatch.setattr(source.Source, "__getitem__", get)
+  monkeypatch.setattr(records.Track, "__getitem__", get)
   effects("agcn", *COMMON, *BASE["agcn"], "data.fold=1/3", batches=4)  # nearly three epochs
   assert read - set(data.rows("test").tolist()) == set(data.rows("train", fold=(1, 3)).tolist())
 

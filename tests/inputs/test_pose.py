@@ -64,8 +64,8 @@ def test_a_clip_of_its_own_frame_size_keeps_it():
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"num_frames": 0}, "num_frames: expected at least 1, got 0"),
-    ({"num_persons": 0}, "num_persons: expected at least 1, got 0"),
+    ({"num_frames": 0}, "num_frames: expected in \\[1, 4096\\], got 0"),
+    ({"num_persons": 0}, "num_persons: expected in \\[1, 100\\], got 0"),
     ({"frame_size": (0, 5)}, r"frame_size: expected height and width above 0, got \(0, 5\)"),
   ],
 )

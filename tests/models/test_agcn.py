@@ -21,14 +21,14 @@ quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimizati
 
 @pytest.mark.parametrize("variant", agcn.VARIANTS)
 def test_variant_has_its_number_of_parameters(variant):
-  model = agcn.AGCN(60, tuple(range(25)), **agcn.VARIANTS[variant])
+  model = agcn.AGCN(60, tuple(range(25)), variant=variant)
   x = jax.ShapeDtypeStruct((1, 8, 2, 25, 3), jnp.float32)
   params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[variant]
 
 
 def tiny(**options):
-  return models.MODELS["agcn"](5, PARENTS, **{**agcn.VARIANTS["tiny"], **options})
+  return models.MODELS["agcn"](5, PARENTS, variant="tiny", **options)
 
 
 def filled(variables, dtype=np.float32):
@@ -223,7 +223,7 @@ def test_order_of_the_clips_changes_no_clip_in_training(variables, x, train):
 
 
 def test_published_network_lowers_in_bfloat16_for_every_platform():
-  model = agcn.AGCN(60, tuple(range(25)), **agcn.VARIANTS["agcn"], dtype=jnp.bfloat16)
+  model = agcn.AGCN(60, tuple(range(25)), variant="agcn", dtype=jnp.bfloat16)
   x = jax.ShapeDtypeStruct((2, 300, 2, 25, 3), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), x)
 

@@ -20,14 +20,14 @@ PARAMETERS = {  # at 17 joints and 60 classes
 
 @pytest.mark.parametrize("variant", posec3d.VARIANTS)
 def test_variant_has_its_number_of_parameters(variant):
-  model = posec3d.PoseC3D(60, **posec3d.VARIANTS[variant])
+  model = posec3d.PoseC3D(60, variant=variant)
   heatmaps = jax.ShapeDtypeStruct((1, 8, 16, 16, 17), jnp.float32)
   params = jax.eval_shape(model.init, jax.random.key(0), heatmaps)["params"]
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[variant]
 
 
 def tiny(**options):
-  return models.MODELS["posec3d"](num_classes=5, **{**posec3d.VARIANTS["tiny"], **options})
+  return models.MODELS["posec3d"](num_classes=5, variant="tiny", **options)
 
 
 def compiled(model, **options):
@@ -146,7 +146,7 @@ def test_order_of_the_clips_changes_no_clip_in_training(variables, heatmaps):
 
 
 def test_published_network_lowers_in_bfloat16_for_every_platform():
-  model = posec3d.PoseC3D(60, **posec3d.VARIANTS["slowonly-r50"], dtype=jnp.bfloat16)
+  model = posec3d.PoseC3D(60, variant="slowonly-r50", dtype=jnp.bfloat16)
   heatmaps = jax.ShapeDtypeStruct((2, 48, 56, 56, 17), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), heatmaps)
 

@@ -30,7 +30,7 @@ def _golden(name):
 
 def _model(skeleton, num_classes=60):
   parents = skeletons.get(skeleton).parents
-  model = models.MODELS["agcn"](num_classes, parents, **models.agcn.VARIANTS["agcn"])
+  model = models.MODELS["agcn"](num_classes, parents, variant="agcn")
   x = jnp.zeros((1, 8, 2, len(parents), 3))
   return model, jax.eval_shape(model.init, jax.random.key(0), x)
 
@@ -98,4 +98,4 @@ def test_weights_of_other_classes_or_joints_are_refused_by_name(other, problem):
 
 def test_a_kernel_that_reaches_over_joints_is_refused():
   with pytest.raises(ValueError, match="size not equal to one"):
-    agcn.temporal(np.zeros((4, 3, 9, 2)))
+    agcn.temporal(np.zeros((4, 3, 9, 2)), (9, 3, 4))

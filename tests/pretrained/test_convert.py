@@ -60,6 +60,22 @@ def test_every_leaf_is_filled_in_our_layout():
   )
 
 
+def test_a_layout_may_resize_to_the_shape_of_our_leaf():
+  def resized(array, shape):
+    """Linear, at the centres of the new cells, the ends repeated."""
+    places = (np.arange(shape[0]) + 0.5) * len(array) / shape[0] - 0.5
+    return np.stack([np.interp(places, np.arange(len(array)), x) for x in array.T], -1)
+
+  rules = (Rule("rel_pos", "params/positions", resized),)
+  table = np.array([[0, 10], [2, 20], [4, 30]], np.float32)
+  for length, expected in ((3, table), (6, [[0, 10], [0.5, 12.5], [1.5, 17.5]])):
+    found = convert.convert({"rel_pos": table}, {"params": {"positions": _leaf(length, 2)}}, rules)
+    np.testing.assert_allclose(found["params"]["positions"][:3], expected)
+    assert found["params"]["positions"].shape == (length, 2)
+  with pytest.raises(errors.CheckpointError, match=r"expected \(6, 3\), got \(6, 2\)"):
+    convert.convert({"rel_pos": table}, {"params": {"positions": _leaf(6, 3)}}, rules)
+
+
 def test_half_precision_is_cast_to_the_dtype_of_the_model():
   bias = _convert(_tensors(**{"fc.bias": np.ones(2, np.float16)}))["params"]["head"]["bias"]
   assert bias.dtype == np.float32

@@ -15,7 +15,7 @@ GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 
 def _model(num_classes=60, num_joints=17):
-  model = models.MODELS["posec3d"](num_classes, **models.posec3d.VARIANTS["slowonly-r50"])
+  model = models.MODELS["posec3d"](num_classes, variant="slowonly-r50")
   return model, jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 16, 16, num_joints)))
 
 

@@ -5,13 +5,15 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxmg.training import losses, optimizers, sharding
+from jaxmg import errors
+from jaxmg.models import layers
+from jaxmg.training import losses, optimizers, parameters, sharding
 from jaxmg.training import step as steps
 
 SGD = optimizers.optimizer("sgd", lambda count: 0.1, weight_decay=1e-3)
 
 
-def make(toy, optimizer, *, model=None, accumulate=1, ema_decay=0.0, trainable=None):
+def make(toy, optimizer, *, model=None, accumulate=1, ema_decay=0.0, trainable=(".*",)):
   model = model or toy.model
   options = dict(ema=ema_decay > 0, trainable=trainable)
   state = jax.jit(
@@ -198,7 +200,7 @@ def test_average_follows_parameters_and_statistics(toy):
 
 def test_what_is_not_trained_stays_and_the_model_is_that_of_inference(toy):
   optimizer = optimizers.optimizer("adamw", lambda count: 0.1, weight_decay=0.1)
-  state, train_step = make(toy, optimizer, trainable=("head",))
+  state, train_step = make(toy, optimizer, trainable=("head/.*",))
   moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 2]
   assert {leaf.shape for leaf in moments} == {(8, 3)}
   batch = next(toy.Batches())
@@ -212,6 +214,74 @@ def test_what_is_not_trained_stays_and_the_model_is_that_of_inference(toy):
     assert all(moved) if name == "head" else not any(moved)
   _, everything = make(toy, optimizer)
   assert metrics["loss"] != jax.jit(everything)(make(toy, optimizer)[0], batch, toy.key)[1]["loss"]
+
+
+class Mode(nn.Module):
+  """Has no parameters, like a dropout; tells in which mode it was called."""
+
+  @nn.compact
+  def __call__(self, x, *, train):
+    self.sow("modes", "train", train)
+    return x
+
+
+class Block(nn.Module):
+  @nn.compact
+  def __call__(self, x, *, train):
+    x = layers.BatchNorm(name="bn")(nn.Dense(8, name="dense")(x), train=train)
+    return Mode(name="mode")(x, train=train)
+
+
+class Nested(nn.Module):
+  """Parts of which some may be frozen."""
+
+  @nn.compact
+  def __call__(self, x, *, train=False, rows=None):
+    x = Block(name="encoder")(x, train=train)
+    x = Mode(name="mode")(Block(name="fusion")(x, train=train), train=train)
+    return nn.Dense(3, name="head")(x), {}
+
+
+@pytest.mark.parametrize(
+  ("trainable", "training"),
+  [
+    ((".*",), {"encoder", "fusion", ""}),
+    (("fusion/.*", "head/.*"), {"fusion"}),
+    (("(?!encoder/).*",), {"fusion"}),
+    (("head/.*",), set()),
+    (("fusion/dense/.*", "head/.*"), set()),
+  ],
+)
+def test_a_module_is_in_training_where_all_of_it_is_trained(toy, trainable, training, monkeypatch):
+  modes = {}
+  monkeypatch.setattr(Mode, "sow", lambda self, *_: modes.update({self.path[:-1]: _[-1]}))
+  state, train_step = make(toy, SGD, model=Nested(), trainable=trainable)
+  after, _ = jax.jit(train_step)(state, next(toy.Batches()), toy.key)
+  assert {"/".join(path) for path, train in modes.items() if train} == training
+  for name in ("encoder", "fusion"):
+    before, found = (x.batch_stats[name]["bn"]["mean"] for x in (state, after))
+    assert (before != found).any() == (name in training)
+
+
+def test_only_leaves_that_a_pattern_matches_move(toy):
+  trainable = ("fusion/(dense/kernel|bn/.*)", "head/bias")
+  state, train_step = make(toy, optax.adam(0.1), model=Nested(), trainable=trainable)
+  after, _ = jax.jit(train_step)(state, next(toy.Batches()), toy.key)
+  before, found = map(dict, map(jax.tree.leaves_with_path, (state.params, after.params)))
+  moved = {
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, leaf in found.items()
+    if (leaf != before[path]).any()
+  }
+  trained = {"fusion/dense/kernel", "fusion/bn/scale", "fusion/bn/bias", "head/bias"}
+  assert moved == trained
+  assert set(parameters.paths(state.opt_state[0].mu)) == trained
+
+
+def test_a_pattern_that_matches_nothing_is_refused(toy):
+  with pytest.raises(errors.ConfigError, match=r"got haed/\.\*, which matches none of 4") as caught:
+    make(toy, SGD, model=NoNorm(), trainable=("haed/.*",))
+  assert str(caught.value).count("\n") == 0
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -247,12 +317,30 @@ def test_shapes_of_the_state_are_known_without_computing_it(toy, made):
 
 def test_prediction_is_the_mean_of_the_views_probabilities(toy, made):
   state, _ = made
+  found, both = of_two_views(toy, state)
+  np.testing.assert_allclose(found, sum(map(jax.nn.softmax, both["logits"])) / 2, rtol=1e-5)
+
+
+def test_prediction_may_keep_the_views_apart(toy, made):
+  state, _ = made
+  found, both = of_two_views(toy, state, output="features", average=False)
+  assert found.shape == (16, 2, 8)
+  np.testing.assert_allclose(found, jnp.stack(both["features"], 1), rtol=1e-5)
+
+
+def of_two_views(toy, state, **options):
+  """What a prediction step makes of clips and of their negatives; the model's outputs of either."""
   values = next(toy.Batches())["values"]
   predict = steps.make_predict_step(
-    toy.model, lambda batch: jnp.stack([batch["values"], -batch["values"]]), lambda view: view
+    toy.model,
+    lambda batch: jnp.stack([batch["values"], -batch["values"]]),
+    lambda view: view,
+    **options,
   )
   found = jax.jit(predict)(state.params, state.batch_stats, {"values": values})
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  apply = jax.jit(toy.model.apply)
-  both = [jax.nn.softmax(apply(variables, x)[0]) for x in (values, -values)]
-  np.testing.assert_allclose(found, (both[0] + both[1]) / 2, rtol=1e-5)
+  views = [jax.jit(toy.model.apply)(variables, x) for x in (values, -values)]
+  return found, {
+    "logits": [logits for logits, _ in views],
+    "features": [out["features"] for _, out in views],
+  }

@@ -1,0 +1,1 @@
+"""Raw files to prepared sets: `prepare`, and a builder a folder. In a wheel: jaxmg.datasets."""

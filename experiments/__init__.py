@@ -1,0 +1,1 @@
+"""Experiments, their configs, and the commands. In a wheel: jaxmg.experiments."""

@@ -1,0 +1,67 @@
+"""What JAX computes on, and where the programs that it compiles are kept."""
+
+import hashlib
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+
+import jax
+from absl import logging
+
+from jaxmg import errors
+from jaxmg.training import sharding
+
+
+def start(*, distributed: bool, keep_programs: bool) -> None:
+  """Starts JAX on the platform that the environment names; ConfigError where it cannot."""
+  logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error, at length, it raises as well
+  sharding.reuse_memory()
+  _keep_programs(keep_programs)
+  asked = jax.config.jax_platforms or ""
+  devices_alone = asked and "cpu" not in asked.split(",")
+  try:
+    if devices_alone:
+      jax.config.update("jax_platforms", f"{asked},cpu")  # where models are initialised
+    if distributed:
+      jax.distributed.initialize()
+    if devices_alone and jax.devices()[0].platform == "cpu":
+      raise RuntimeError("there is no such device")
+    jax.devices()
+  except Exception as error:
+    raise errors.ConfigError(
+      f"JAX cannot start (JAX_PLATFORMS={asked!r}, --distributed={distributed}): "
+      f"{type(error).__name__}: {error}"
+    ) from error
+
+
+def _keep_programs(wanted):
+  """Sets where compiled programs are kept, if they are."""
+  if not wanted:
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of the commands that it starts
+    jax.config.update("jax_enable_compilation_cache", False)
+    return
+  folder = jax.config.jax_compilation_cache_dir
+  if not folder:
+    # XLA compiles for the very CPU, and a home may be shared by several.
+    cpu = hashlib.sha256(_cpu_features().encode()).hexdigest()[:8]
+    folder = os.path.expanduser(f"~/.cache/jaxmg/jax-{jax.__version__}-{cpu}")
+    jax.config.update("jax_compilation_cache_dir", folder)
+  if "://" in folder:  # a bucket
+    return
+  try:
+    os.makedirs(folder, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+  except OSError as error:
+    print(f"jaxmg: compiled programs are not kept: {folder}: {error.strerror}", file=sys.stderr)
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+def _cpu_features():
+  try:
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:  # not Linux
+    return platform.processor()
+  names = ("model name", "flags", "Features")  # the last on ARM
+  return "\n".join(sorted({line for line in lines if line.startswith(names)}))

@@ -1,0 +1,148 @@
+"""The settings of a run: read from a config file, changed on the command line, and checked."""
+
+import difflib
+import math
+import os
+import pathlib
+import re
+import runpy
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from jaxmg import errors, ranges
+from jaxmg.training import losses, optimizers
+
+# Those of the trainer alone: the fields of inputs have theirs in `jaxmg.inputs`.
+RANGES = {
+  "sampling.test_clips": "[1, 1000]",
+  "model.dropout": "[0, 1)",
+  "optimizer.learning_rate": "[0, 1000]",
+  "optimizer.reference_batch": "[1, 1000000]",
+  "optimizer.momentum": "[0, 1)",
+  "optimizer.weight_decay": "[0, 1]",
+  "optimizer.clip_norm": "(0, 1000000]",
+  "schedule.warmup_epochs": "[0, 1000000]",
+  "schedule.epochs": "[1, 1000000]",
+  "semantic.weight": "[0, 1000000]",
+  "semantic.temperature": "(0, 1000]",
+  "train.batch_size": "[1, 1000000]",
+  "train.label_smoothing": "[0, 1)",
+  "train.logit_adjustment": "[0, 10]",
+  "train.accumulate": "[1, 4096]",
+  "train.ema": "[0, 1)",
+  "train.seed": "[0, 2147483647]",
+  "train.evaluate_every": "[1, 1000000]",
+  "train.log_every": "[1, 1000000]",
+}
+
+CHOICES = {
+  "stage": ("all", "classifier"),
+  "optimizer.name": optimizers.OPTIMIZERS,
+  "optimizer.decay": optimizers.DECAY,
+  "schedule.name": optimizers.SCHEDULES,
+  "semantic.loss": ("off", *losses.EMBEDDING),
+  "train.class_weights": ("none", *losses.CLASS_WEIGHTS),
+  "train.dtype": ("float32", "bfloat16"),
+}
+
+# Settings that do something only where others, if there are such, have one of these values, or any
+# at all.
+USED_WITH = {
+  "augment.tilt": {"sampling.points": ("joints3d", None)},
+  "optimizer.momentum": {"optimizer.name": ("sgd",)},
+  "optimizer.nesterov": {"optimizer.name": ("sgd",)},
+  "schedule.milestones": {"schedule.name": ("step",)},
+  "semantic.weight": {"semantic.loss": tuple(losses.EMBEDDING), "stage": ("all",)},
+  "semantic.temperature": {"semantic.loss": ("contrastive",), "stage": ("all",)},
+  "semantic.table": {"semantic.loss": tuple(losses.EMBEDDING)},
+  # The classifier stage is shown all classes equally often; and two corrections are one too many.
+  "train.class_weights": {"stage": ("all",), "train.logit_adjustment": (0.0,)},
+  "train.logit_adjustment": {"stage": ("all",)},
+  "train.evaluate_every": {"data.fold": ()},
+}
+NOTHING = (None, False, 0, (), "none")  # values that ask for nothing
+
+
+def read_config(text: str, overrides: Sequence[str]) -> ConfigDict:
+  """The config of FILE.py[:ARGUMENT], changed by `--config.KEY=VALUE`, checked and locked.
+
+  Where there is no such file, NAME[:ARGUMENT] is experiments/configs/NAME.py. Raises
+  `errors.ConfigError`.
+  """
+  name, *argument = text.split(":", 1)
+  try:
+    config = load(name)["get_config"](*argument)
+    settings = flatten(config.to_dict())
+  except Exception as error:
+    # Our own configs raise ValueError, with a sentence.
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    raise errors.ConfigError(f"--config={text}: {kind}{error}") from error
+  seen = set()
+  for override in overrides:
+    key = re.sub(r"--?(no)?config\.", "", override, count=1).partition("=")[0]
+    if key not in settings:
+      close = difflib.get_close_matches(key, settings, n=1)
+      hint = f"did you mean --config.{close[0]}?" if close else f"settings: {', '.join(settings)}"
+      raise errors.ConfigError(f"--config.{key}: no such setting", hint=hint)
+    if key in seen:
+      raise errors.ConfigError(f"--config.{key} is given twice")
+    seen.add(key)
+  values = flags.FlagValues()
+  try:
+    config_flags.DEFINE_config_dict(
+      "config", config, flag_values=values, lock_config=True, sys_argv=["", *overrides]
+    )
+    values(["", *overrides])
+  except flags.Error as error:
+    raise errors.ConfigError(str(error).removeprefix("flag ")) from error
+  check(values.config, given=seen)
+  return values.config
+
+
+def load(name: str) -> dict[str, Any]:
+  """What a config file defines, or the shipped one of that name."""
+  shipped = pathlib.Path(__file__).with_name("configs") / f"{name}.py"
+  path = name if os.path.isfile(name) or not shipped.is_file() else str(shipped)
+  # As if it lay in configs/, wherever that is and it is: so `from . import grammar` finds it.
+  return runpy.run_path(path, run_name=f"{__package__}.configs.{pathlib.Path(path).stem}")
+
+
+def check(config: ConfigDict, given: Collection[str] = ()) -> None:
+  """Raises `errors.ConfigError` for a setting outside RANGES or CHOICES, NaN or infinity.
+
+  And for one that would do nothing, by USED_WITH; but not for one of the file that does nothing
+  because another one was `given` on the command line.
+  """
+  settings = flatten(config.to_dict())
+  for key, value in settings.items():
+    where, expected = f"--config.{key}", None
+    values = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(x, float) and not math.isfinite(x) for x in values):
+      expected = "a finite number"
+    elif key in RANGES and value is not None:
+      expected = ranges.wanted(value, RANGES[key])
+    elif key in CHOICES and value not in CHOICES[key]:
+      expected = " or ".join(CHOICES[key])
+    if expected:
+      raise errors.ConfigError(where, expected=expected, got=value)
+    if value in NOTHING:
+      continue
+    for other, wanted in USED_WITH.get(key, {}).items():
+      if other not in settings or (other in given and key not in given):
+        continue
+      there = settings[other]
+      if there not in wanted if wanted else there in NOTHING:
+        hint = f"used with --config.{other}" + f"={' or '.join(map(str, wanted))}" * bool(wanted)
+        raise errors.ConfigError(where, expected="none", got=value, hint=hint)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """{"train": {"seed": 0}} -> {"train.seed": 0}."""
+  leaves = {}
+  for name, value in tree.items():
+    key = f"{prefix}{name}"
+    leaves |= flatten(value, f"{key}.") if isinstance(value, dict) else {key: value}
+  return leaves

@@ -1,0 +1,72 @@
+"""The work directory of a run: one process at a time, one config for good."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxmg import errors, files
+
+from . import settings
+
+# Settings that a run may be continued with after a change.
+MAY_CHANGE = frozenset({"schedule.epochs", "train.log_every"})
+
+
+@contextlib.contextmanager
+def taken(text: str, config: ConfigDict) -> Iterator[pathlib.Path]:
+  """Makes and locks the work directory, and settles which config runs in it."""
+  workdir = pathlib.Path(os.path.abspath(os.path.expanduser(text)))
+  if any(workdir.glob("*/index.json")):
+    raise errors.ConfigError("--workdir", expected="a run's own", got=f"{workdir}, a prepared set")
+  made = not workdir.exists()
+  workdir.mkdir(parents=True, exist_ok=True)
+  if jax.process_index() > 0:
+    yield workdir
+    return
+  tempfile.TemporaryFile(dir=workdir).close()  # fails now rather than at the first checkpoint
+  with files.locked(workdir):
+    _settle_config(workdir / "config.json", config)
+    print(f"work directory: {workdir}")
+    print(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}", flush=True)
+    try:
+      yield workdir
+    except BaseException:
+      if made and {path.name for path in workdir.iterdir()} <= {files.LOCK, "config.json"}:
+        shutil.rmtree(workdir)  # it came to nothing
+      raise
+
+
+def _settle_config(path, config):
+  if any(path.parent.glob("checkpoints/[0-9]*")):  # before the first, nothing is lost by a change
+    try:
+      old = settings.flatten(json.loads(path.read_text(encoding="utf-8")))
+      new = settings.flatten(json.loads(json.dumps(config.to_dict())))
+    except (OSError, ValueError) as error:
+      raise errors.ConfigError(path, expected="the config of a run", got=error) from error
+    changes = {
+      key: f"{key} {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+      for key in sorted(old.keys() | new.keys())
+      if old.get(key, "absent") != new.get(key, "absent")
+    }
+    if refused := [change for key, change in changes.items() if key not in MAY_CHANGE]:
+      raise errors.ConfigError(
+        f"{path.parent} holds a run with another config: {', '.join(refused)}",
+        hint="take another --workdir, or the settings of that run",
+      )
+    if changes:
+      print(f"changed from here on: {', '.join(changes.values())}")
+  write(path, config.to_dict())
+
+
+def write(path: pathlib.Path, tree: Any) -> None:
+  """Writes JSON in one move: whoever reads the file finds all of it or none."""
+  with files.replace(path) as part:
+    part.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,113 @@
+"""Tracks: the kinds of data that a prepared set holds of its clips, each in a folder of its own.
+
+A kind is a frozen dataclass. Its fields are what the set says of this data; its methods turn a clip
+into records and these into what an input of `jaxmg.inputs` reads. `TRACKS` has all by name: a new
+kind is a class with the methods of `Pose`, and a line there. A long clip may be several records, of
+which an input that is given them reads those that it needs.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxmg.data import readers
+from jaxmg.errors import ConfigError
+from jaxmg.skeletons import topology
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+  """Key points of persons, and their 3-D joints where there are any.
+
+  `layout` (a name, or a Skeleton of one's own) is that of all clips, `frame_size` (height, width)
+  that of clips that do not know theirs, `num_persons` the most in any clip. `joints3d` says whether
+  the clips have them. Raises ConfigError (a ValueError) for what cannot be.
+  """
+
+  layout: readers.Layout
+  frame_size: tuple[int, int]
+  num_persons: int = 1
+  joints3d: bool = False
+  fps: float | int | None = None
+
+  def __post_init__(self):
+    try:
+      object.__setattr__(self, "layout", topology.get(self.layout))
+    except ValueError as error:
+      raise ConfigError(f"layout: {error}") from error
+    sizes = len(self.frame_size) == 2 and min(self.frame_size) > 0
+    for field, right, expected in (
+      ("frame_size", sizes, "height and width above 0"),
+      ("num_persons", self.num_persons > 0, "1 or more"),
+      ("fps", self.fps is None or self.fps > 0, "frames a second"),
+    ):
+      if not right:
+        raise ConfigError(field, expected=expected, got=getattr(self, field))
+
+  def __str__(self) -> str:
+    return self.layout.name
+
+  @property
+  def about(self) -> dict[str, Any]:
+    """What an input is told of the clips before it reads one."""
+    return {"layout": self.layout} | dict.fromkeys(self._points, True)
+
+  @property
+  def _points(self) -> tuple[str, ...]:
+    return ("keypoints", "joints3d") if self.joints3d else ("keypoints",)
+
+  def read_file(self, path: pathlib.Path) -> readers.Clip:
+    """A raw recording."""
+    return readers.read(path, layout=self.layout)
+
+  def features(self) -> dict[str, tfds.features.FeatureConnector]:
+    """What TFDS has to know of the arrays of a record."""
+    points = tfds.features.Tensor(
+      shape=(None, self.num_persons, self.layout.num_joints, 3),
+      dtype=np.float32,
+      encoding=tfds.features.Encoding.BYTES,  # written several times faster than the default
+    )
+    size = tfds.features.Tensor(shape=(2,), dtype=np.int32)
+    return {"frame_size": size} | dict.fromkeys(self._points, points)
+
+  def records(self, clip: readers.Clip) -> list[dict[str, np.ndarray]]:
+    """What is written of a clip: one record; ValueError for one that does not fit."""
+    num_persons, frame_size = clip.keypoints.shape[1], clip.frame_size or self.frame_size
+    joints3d = clip.joints3d is not None
+    for field, right, expected, got in (
+      ("layout", topology.get(clip.layout) == self.layout, self, clip.layout),
+      ("persons", num_persons <= self.num_persons, f"at most {self.num_persons}", num_persons),
+      ("frame_size", min(frame_size) > 0, "height and width above 0", frame_size),
+      ("joints3d", self.joints3d == joints3d, self.joints3d, joints3d),
+    ):
+      if not right:
+        raise ValueError(f"{field}: expected {expected}, got {got}")
+    absent = [(0, 0), (0, self.num_persons - num_persons), (0, 0), (0, 0)]
+    points = {name: np.pad(getattr(clip, name), absent) for name in self._points}
+    return [{"frame_size": np.array(frame_size, np.int32)} | points]
+
+  def num_frames(self, clip: readers.Clip) -> int:
+    return len(clip.keypoints)
+
+  def content(self, clip: readers.Clip) -> np.ndarray | None:
+    """What makes two clips copies of each other; None where nobody is seen."""
+    poses = (getattr(clip, name) for name in self._points)
+    return next((pose for pose in poses if pose.any()), None)
+
+  def read(self, records: Sequence[Any]) -> dict[str, Any]:
+    """A clip as the inputs of poses read it.
+
+    layout     Skeleton
+    frame_size int32[2]             height, width
+    keypoints  float32[T, M, V, 3]  x, y in pixels, score; all the points of the layout; read-only
+    joints3d   float32[T, M, V, 3]  metres, in the camera's frame; only if `joints3d` is true
+    """
+    (record,) = records
+    return {"layout": self.layout, **record}
+
+
+TRACKS = {"pose": Pose}

@@ -1,0 +1,19 @@
+"""Variants: the sizes of a model by a name, as tables in the models' files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import linen as nn
+
+
+def fill(model: nn.Module, variants: Mapping[str, Mapping[str, Any]], variant: str) -> None:
+  """Gives the fields of a model that are None the values of a variant.
+
+  For `__post_init__` of a model, before that of Flax. The name is not kept. Raises ValueError
+  for an unknown variant.
+  """
+  if variant not in variants:
+    raise ValueError(f"variant: expected {' or '.join(variants)}, got {variant}")
+  for name, value in variants[variant].items():
+    if getattr(model, name) is None:
+      setattr(model, name, value)

@@ -1,0 +1,106 @@
+"""What is said of a setting before anything runs."""
+
+import itertools
+import pathlib
+
+import pytest
+
+from experiments import agcn, posec3d, settings, trainer
+from jaxmg import errors
+from jaxmg.data import source
+
+EXPERIMENTS = {"posec3d": posec3d, "agcn": agcn}
+CONFIGS = pathlib.Path(settings.__file__).with_name("configs")
+
+
+def arguments(name):
+  config = settings.load(name)
+  datasets = (*config["DATASETS"], "of_ones_own")
+  options = ("", *(f",{variant}" for variant in config["VARIANTS"]), ",fold=1")
+  return [
+    "".join((dataset, ",", stream, option))
+    for dataset, stream, option in itertools.product(datasets, config["STREAMS"], options)
+  ]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_shipped_config_makes_a_recipe(name, waves):
+  data = source.Source(waves / "utd_mhad")  # which has all that a config may ask for
+  for argument in arguments(name):
+    config = settings.read_config(f"{name}:{argument}", [])
+    found = trainer.make_recipe(config, data, EXPERIMENTS[name].describe, None)
+    assert found.model["name"] == name
+
+
+def test_every_file_of_configs_is_one_of_these():
+  names = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.py")}
+  ablations = {f"ablations/{name}.py" for name in ("long_tail", "recipe_a", "sampling")}
+  assert names == {f"{name}.py" for name in EXPERIMENTS} | {"grammar.py"} | ablations
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_options_of_a_config_come_in_any_order(name):
+  first, second = (
+    settings.read_config(f"{name}:imigue,joint,{end}", [])
+    for end in ("small,fold=2", "fold=2/4,small")
+  )
+  assert first.data.fold == "2/4"
+  assert first.to_dict() == second.to_dict()
+  assert settings.read_config(f"{name}:imigue,joint", []).data.fold is None
+  wrong = ("imigue", "imigue,joint,large", "imigue,joint,fold=1,fold=2", ",joint", "imigue,joint,")
+  for argument in (*wrong, "imigue,joint,small,small", "imigue,joint,fold=a"):
+    with pytest.raises(errors.ConfigError, match="expected DATASET,joint or "):
+      settings.read_config(f"{name}:{argument}", [])
+
+
+def test_a_file_of_ones_own_comes_before_a_shipped_one_of_its_name(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "agcn").mkdir()
+  assert settings.read_config("agcn:imigue,joint", []).model.name == "agcn"
+  text = "from . import grammar\nget_config = lambda text: grammar.ablation(text)[-1]\n"
+  pathlib.Path("posec3d").write_text(text)
+  assert settings.read_config("posec3d:mine", []).base == "posec3d:mine,joint"
+
+
+@pytest.mark.parametrize("setting", settings.USED_WITH)
+def test_a_setting_that_would_do_nothing_is_refused(setting):
+  values = {
+    "augment.tilt": ("5.0", "sampling.points=keypoints"),
+    "optimizer.momentum": ("0.5", "optimizer.name=adamw"),
+    "optimizer.nesterov": ("True", "optimizer.name=adamw"),
+    "schedule.milestones": ("(3,)", "schedule.name=cosine"),
+    "semantic.weight": ("3.0", "semantic.loss=off"),
+    "semantic.temperature": ("0.5", "semantic.loss=mse"),
+    "semantic.table": ("a.npy", "semantic.loss=off"),
+    "train.class_weights": ("inverse", "train.logit_adjustment=1.0"),
+    "train.logit_adjustment": ("1.0", "stage=classifier"),
+    "train.evaluate_every": ("2", "train.seed=0"),
+  }
+  value, beside = values[setting]
+  # A set of one's own decides its points; what else is asked for by default is taken away.
+  plain = ["augment.tilt=0", "train.logit_adjustment=0"]
+  given = dict(text.split("=", 1) for text in (*plain, beside, f"{setting}={value}"))
+  overrides = [f"--config.{name}={text}" for name, text in given.items()]
+  with pytest.raises(errors.ConfigError, match=f"^--config.{setting}: expected none, "):
+    settings.read_config("agcn:of_ones_own,joint", overrides)
+
+
+def test_a_setting_outside_its_range_is_refused():
+  for setting in ("train.seed=-1", "train.ema=1.0", "optimizer.learning_rate=nan"):
+    with pytest.raises(errors.ConfigError, match=f"^--config.{setting.split('=')[0]}: expected "):
+      settings.read_config("agcn:imigue,joint", [f"--config.{setting}"])
+
+
+def test_what_the_file_sets_may_be_made_idle_by_a_setting_that_is_given():
+  overrides = ["--config.sampling.points=keypoints"]  # the file has a tilt, of 3-D joints
+  assert settings.read_config("agcn:utd_mhad,joint", overrides).augment.tilt > 0
+  overrides.append("--config.augment.tilt=5.0")
+  with pytest.raises(errors.ConfigError, match=r"augment\.tilt: expected none, got 5\.0"):
+    settings.read_config("agcn:utd_mhad,joint", overrides)
+
+
+@pytest.mark.parametrize("text", ["imigue,fold=2", "imigue,small,small", ",small", "imigue,joint"])
+def test_an_ablation_takes_a_data_set_and_its_size_alone(text):
+  for name in ("long_tail", "recipe_a", "sampling"):
+    with pytest.raises(errors.ConfigError, match=r"expected DATASET\[,small\], got"):
+      settings.read_config(f"ablations/{name}:{text}", [])

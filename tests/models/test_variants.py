@@ -1,0 +1,27 @@
+import pytest
+
+from jaxmg import models
+
+OTHERS = {"posec3d": (5,), "agcn": (5, (0, 0, 1))}
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_a_variant_gives_the_sizes_that_are_not_given(name):
+  tables, make = getattr(models, name).VARIANTS, models.MODELS[name]
+  for variant, sizes in tables.items():
+    model = make(*OTHERS[name], variant=variant)
+    assert {field: getattr(model, field) for field in sizes} == sizes
+    assert sizes.keys() == tables["tiny"].keys()
+  model = make(*OTHERS[name], variant="tiny", width=6)
+  assert (model.width, model.depths) == (6, tables["tiny"]["depths"])
+  assert model.clone() == model
+
+
+def test_the_variant_of_its_name_is_the_published_network_and_the_default():
+  assert models.MODELS["posec3d"](5) == models.MODELS["posec3d"](5, variant="slowonly-r50")
+  assert models.MODELS["agcn"](5, (0, 0)) == models.MODELS["agcn"](5, (0, 0), variant="agcn")
+
+
+def test_an_unknown_variant_is_named():
+  with pytest.raises(ValueError, match=r"^variant: expected agcn or small or tiny, got huge$"):
+    models.MODELS["agcn"](5, (0, 0), variant="huge")
