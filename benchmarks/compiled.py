@@ -189,7 +189,7 @@ class Clips:
   """What the commands ask of a prepared set before they read it: one clip with 3-D joints."""
 
   name, version, directory, synthetic = "clips", "1.0.0", pathlib.Path("clips"), True
-  mirror = True
+  mirror, protocols = True, {}
   class_names = class_short_names = tuple(f"class {k}" for k in range(32))
   class_groups = ("all",) * 32
 
@@ -202,8 +202,10 @@ class Clips:
     pose = np.random.default_rng(row).normal((0, 0, 3), 0.1, (8, 1, 25, 3)).astype(np.float32)
     return {"joints3d": pose, "keypoints": readers.depth_view(pose)}
 
-  def fingerprint(self, names):
+  def fingerprint(self, names=()):
     return ""
+
+  clips_fingerprint = ids_fingerprint = fingerprint
 
 
 def build(program: Program, size: str, mesh: Mesh) -> tuple:

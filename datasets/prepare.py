@@ -27,19 +27,21 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 
 
 def load(name: str) -> type[prepared.Builder]:
-  """The builder in datasets/<name>/<name>_dataset_builder.py."""
+  """The builder in datasets/<name>/<name>_dataset_builder.py, here or where jaxmg is."""
   suffix = "_dataset_builder"
-  names = sorted(path.stem.removesuffix(suffix) for path in FOLDER.glob(f"*/*{suffix}.py"))
-  if name not in names:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else None
-    raise errors.ConfigError("data set", expected=" or ".join(names), got=name, hint=hint)
-  if str(FOLDER) not in sys.path:  # it is there when this file is the script
-    sys.path.append(str(FOLDER))
+  folders = (FOLDER, pathlib.Path("datasets").resolve())  # of two of one name, ours
+  paths = [path for folder in reversed(folders) for path in sorted(folder.glob(f"*/*{suffix}.py"))]
+  found = {path.stem.removesuffix(suffix): path.parent for path in paths}
+  if name not in found:
+    near = difflib.get_close_matches(name, found, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"your own: datasets/{name}/{name}{suffix}.py"
+    raise errors.ConfigError("data set", expected=" or ".join(found), got=name, hint=hint)
+  for folder in folders:
+    if str(folder) not in sys.path:  # ours is there when this file is the script
+      sys.path.append(str(folder))
   builder = importlib.import_module(f"{name}.{name}{suffix}").Builder
-  builder.pkg_dir_path = epath.Path(
-    FOLDER / name
-  )  # TFDS takes README.md and CITATIONS.bib from there
+  # TFDS takes README.md and CITATIONS.bib from there.
+  builder.pkg_dir_path = epath.Path(found[name])
   return builder
 
 

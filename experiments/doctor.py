@@ -100,7 +100,12 @@ def _prepared(data: source.Source) -> Found:
   track = data.track("pose")
 
   def rows():
-    for other in map(data.track, data.track_names):
+    for name in data.track_names:
+      try:
+        other = data.track(name)
+      except errors.DataError as error:
+        found.wrong.append(str(error))
+        continue
       for i in other.rows.tolist() if other is not track else ():
         try:
           other.check(i)

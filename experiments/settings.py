@@ -58,8 +58,8 @@ USED_WITH = {
   "semantic.weight": {"semantic.loss": tuple(losses.EMBEDDING), "stage": ("all",)},
   "semantic.temperature": {"semantic.loss": ("contrastive",), "stage": ("all",)},
   "semantic.table": {"semantic.loss": tuple(losses.EMBEDDING)},
-  # The classifier stage is shown all classes equally often; and two corrections are one too many.
-  "train.class_weights": {"stage": ("all",), "train.logit_adjustment": (0.0,)},
+  # The classifier stage is shown all classes equally often.
+  "train.class_weights": {"stage": ("all",)},
   "train.logit_adjustment": {"stage": ("all",)},
   "train.evaluate_every": {"data.fold": ()},
 }
@@ -104,10 +104,18 @@ def read_config(text: str, overrides: Sequence[str]) -> ConfigDict:
 
 def load(name: str) -> dict[str, Any]:
   """What a config file defines, or the shipped one of that name."""
-  shipped = pathlib.Path(__file__).with_name("configs") / f"{name}.py"
-  path = name if os.path.isfile(name) or not shipped.is_file() else str(shipped)
+  folder = pathlib.Path(__file__).with_name("configs")
+  shipped = {
+    str(path.relative_to(folder).with_suffix("")): str(path)
+    for path in sorted(folder.rglob("*.py"))
+    if path.stem != "grammar"
+  }
+  path = name if os.path.isfile(name) else shipped.get(name)
+  if path is None:
+    raise ValueError(f"expected a file, or {' or '.join(shipped)}, got {name}")
   # As if it lay in configs/, wherever that is and it is: so `from . import grammar` finds it.
-  return runpy.run_path(path, run_name=f"{__package__}.configs.{pathlib.Path(path).stem}")
+  stem = pathlib.Path(path).stem.replace(".", "_")
+  return runpy.run_path(path, run_name=f"{__package__}.configs.{stem}")
 
 
 def check(config: ConfigDict, given: Collection[str] = ()) -> None:
@@ -128,15 +136,30 @@ def check(config: ConfigDict, given: Collection[str] = ()) -> None:
       expected = " or ".join(CHOICES[key])
     if expected:
       raise errors.ConfigError(where, expected=expected, got=value)
-    if value in NOTHING:
-      continue
-    for other, wanted in USED_WITH.get(key, {}).items():
-      if other not in settings or (other in given and key not in given):
-        continue
-      there = settings[other]
-      if there not in wanted if wanted else there in NOTHING:
-        hint = f"used with --config.{other}" + f"={' or '.join(map(str, wanted))}" * bool(wanted)
-        raise errors.ConfigError(where, expected="none", got=value, hint=hint)
+    other = _lacking(settings, key)
+    if other and value not in NOTHING and (key in given or other not in given):
+      wanted = " or ".join(map(str, USED_WITH[key][other]))
+      hint = f"used with --config.{other}" + f"={wanted}" * bool(wanted)
+      raise errors.ConfigError(where, expected="none", got=value, hint=hint)
+
+
+def used(config: ConfigDict, section: str) -> dict[str, Any]:
+  """The settings of a section that do something and are not left to their owners' defaults."""
+  settings = flatten(config.to_dict())
+  return {
+    name: value
+    for name, value in config[section].to_dict().items()
+    if value is not None and not _lacking(settings, f"{section}.{name}")
+  }
+
+
+def _lacking(settings: Mapping[str, Any], key: str) -> str | None:
+  """The setting because of whose value another one does nothing."""
+  for other, wanted in USED_WITH.get(key, {}).items():
+    there = settings.get(other)
+    if other in settings and (there not in wanted if wanted else there in NOTHING):
+      return other
+  return None
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -61,6 +61,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
   }
   inputs = settings.flatten(recipes.to_json(recipe)["inputs"])
   fingerprint = pipeline.fingerprint(data, rows, recipe.tracks, **inputs, **drawn)
+  fingerprint |= {"mirror": recipe.mirror, "class names": list(recipe.class_names)}
   if table is not None:
     fingerprint["label embeddings"] = recipe.label_embeddings
   batches = pipeline.train_batches(
@@ -202,8 +203,9 @@ def describe_data(
     "version": data.version,
     "fingerprint": data.fingerprint(recipes.tracks(inputs)),
     "clips": data.clips_fingerprint(),
+    "ids": data.ids_fingerprint(),
     "directory": str(data.directory.resolve()),
-    "protocol": protocol,
+    "protocol": protocol or next(iter(data.protocols), None),
     "fold": fold,
     "synthetic": data.synthetic,
   }
@@ -256,9 +258,15 @@ def with_weights(
       expected, got = ours.get(name), others.get(name)
       raise errors.CheckpointError(f"{where}: {name}", expected=expected, got=got, hint=hint)
   trained = pathlib.Path(run, "config.json").is_file()  # and not imported: those saw other data
-  if trained and "clips" not in theirs.data:
+  if trained and "ids" not in theirs.data:
     hint = "of an earlier version: train again"
     raise errors.CheckpointError(where, expected="a run that says its clips", got="none", hint=hint)
+  ours, others = recipe.data, theirs.data
+  if trained and ours["ids"] == others["ids"] and ours["clips"] != others["clips"]:
+    expected = "the labels, subjects and protocols of the set that it was trained on"
+    raise errors.CheckpointError(where, expected=expected, got="others of the same clips")
+  if new and recipe.label_embeddings and not theirs.label_embeddings:
+    raise errors.CheckpointError(where, expected="a head for label embeddings", got="none")
   if trained and (seen := held_out_clips(data, recipe.data, theirs.data)):
     expected = "weights that have not seen the clips held out here"
     raise errors.CheckpointError(where, expected=expected, got=f"{seen} trained on")
@@ -301,10 +309,15 @@ def held_out_clips(data: Source, ours: dict, theirs: dict) -> int:
 
 
 def check_stage(config) -> None:
-  """Raises ConfigError for a stage that lacks the run before it."""
+  """Raises ConfigError for a stage that lacks the run before it, and for a tail corrected twice."""
   if config.stage == "classifier" and not config.init_from:
     hint = "the run whose classifier is to be trained anew"
     raise errors.ConfigError("--config.init_from", expected="a run directory", got=None, hint=hint)
+  if config.stage == "all" and config.train.logit_adjustment:
+    where, got = "--config.train.class_weights", config.train.class_weights
+    hint = "or --config.train.logit_adjustment=0.0: together they correct twice"
+    if got != "none":
+      raise errors.ConfigError(where, expected="none", got=got, hint=hint)
 
 
 def check_batch_size(config, mesh) -> None:
@@ -344,13 +357,8 @@ def make_optimizer(
     milestones=[epoch * steps_per_epoch for epoch in config.schedule.milestones],
   )
   ours = ("name", "learning_rate", "reference_batch")
-  options = {name: x for name, x in given(config.optimizer).items() if name not in ours}
+  options = {name: x for name, x in settings.used(config, "optimizer").items() if name not in ours}
   return optimizers.optimizer(config.optimizer.name, schedule, **options), schedule, rate
-
-
-def given(section) -> dict[str, Any]:
-  """The settings of a section that are not left to the defaults of who takes them."""
-  return {name: value for name, value in section.to_dict().items() if value is not None}
 
 
 def class_counts(data: Source, rows: np.ndarray, *, balanced: bool) -> np.ndarray:
@@ -368,7 +376,7 @@ def make_loss(config, counts: np.ndarray, table: np.ndarray | None) -> Callable:
   if config.train.class_weights != "none":
     class_weights = losses.class_weights(counts, config.train.class_weights)
   if table is not None:
-    options = given(config.semantic)
+    options = settings.used(config, "semantic")
     options.pop("table", None)
     semantic = losses.EMBEDDING[options.pop("loss")](table, **options)
   return losses.classification(
@@ -380,11 +388,11 @@ def make_loss(config, counts: np.ndarray, table: np.ndarray | None) -> Callable:
 
 
 def parse_fold(text: str | None) -> list[int] | None:
-  """ "0/4" -> [0, 4]: the first of four groups of training subjects is for validation."""
+  """ "0/4" -> [0, 4]: the first of four groups of training subjects is for validation; "0" too."""
   if text is None:
     return None
   try:
-    i, n = map(int, text.split("/"))
+    i, n = map(int, (text if "/" in text else f"{text}/4").split("/"))
   except ValueError:
     raise errors.ConfigError("--config.data.fold", expected='like "0/4"', got=text) from None
   return [i, n]

@@ -10,18 +10,24 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Read when the backend starts, which importing jax does not do. Compiling is most of the suite's
 # time, and takes half of it without optimisation. Of a flag that is there twice the last counts:
 # XLA_FLAGS=--xla_backend_optimization_level=3 tests the programs as users run them.
-os.environ["XLA_FLAGS"] = " ".join(
+FLAGS = " ".join(
   (
-    "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     os.environ.get("XLA_FLAGS", ""),
   )
 )
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FLAGS}"
 jax.config.update("jax_default_matmul_precision", "highest")
 if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
   cache = ROOT / ".pytest_cache" / "jax"
   jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+@pytest.fixture(scope="session")
+def flags_of_commands():
+  """XLA_FLAGS of the processes that tests start: one device, soon compiled."""
+  return f"{FLAGS} --xla_force_host_platform_device_count=1"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,6 +62,9 @@ def edit_json():
     edit(content)
     content["sha256"] = fields.digest(content)
     path.write_text(json.dumps(content), encoding="utf-8")
+    if path.name == "index.json":
+      for track in path.parent.glob("*/track.json"):
+        change(track, lambda track: track.update(index=content["sha256"]))
 
   return change
 

@@ -171,7 +171,7 @@ def test_a_track_is_added_and_nothing_else_is_touched(nods, heard):
   assert data.fingerprint(["pose"]) == source.Source(before).fingerprint(["pose"])
   track = data.track("sound")
   assert (track.kind, track.rows.tolist()) == (Sound(rate=4), list(range(23)))
-  seconds = track[5]["seconds"]
+  seconds = track[5]["seconds"][:]
   assert [second["samples"].tolist() for second in seconds] == [[6, -5, 5, 1], [1, 2, 3, 4]]
   with pytest.raises(DataError, match="clip 'clip23': expected its data, got none"):
     track[23]
@@ -208,6 +208,51 @@ def test_copies_between_train_and_test_are_refused_in_every_track(nods, tmp_path
       type("Recorded", (Recorded,), {"name": "nods", "clips": clips}), raw=data, data_dir=data
     )
   assert source.Source(data / "nods").track_names == ("pose",)
+
+
+def test_a_track_of_another_set_is_refused(heard, make_nods):
+  other = make_nods(6 * "a" + 6 * "b" + 6 * "c" + 5 * "d")  # the same ids but for the last
+  shutil.copytree(heard / "nods" / "1.0.0" / "sound", other / "nods" / "1.0.0" / "sound")
+  data = source.Source(other / "nods")
+  assert data.track("pose").rows.size == 23
+  with pytest.raises(DataError, match="sound: expected a track of this set, got one of another"):
+    data.track("sound")
+
+
+def test_which_records_are_whose_is_part_of_the_fingerprint(nods, tmp_path):
+  found = set()
+  for length in (4, 8):  # of the first clip: the three seconds are the same
+
+    def clips(self, recording, known, length=length):
+      yield prepared.Example("clip0", 0, "a", np.arange(1, 13, dtype=np.int16)[:length])
+      yield prepared.Example("clip1", 1, "a", np.arange(1, 13, dtype=np.int16)[length:])
+
+    data = shutil.copytree(nods, tmp_path / str(length))
+    builder = type("Recorded", (Recorded,), {"name": "nods", "clips": clips})
+    path = prepared.write(builder, raw=data, data_dir=data)
+    found.add(source.Source(path).fingerprint(["sound"]))
+  assert len(found) == 2
+
+
+def test_a_clip_without_records_or_arrays_is_named(nods, tmp_path):
+  data = shutil.copytree(nods, tmp_path / "data")
+  for records, message in (
+    ([], "clip 'clip0': expected at least one record, got none"),
+    ([{"samples": [1, 2]}], "clip 'clip0': samples: expected an array, got list"),
+  ):
+    kind = type("Odd", (Sound,), {"records": lambda self, clip, records=records: records})
+    builder = type("Recorded", (Recorded,), {"name": "nods", "track": kind(rate=4)})
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setitem(tracks.TRACKS, "odd", kind)
+      with pytest.raises(DataError, match=message):
+        prepared.write(builder, raw=data, data_dir=data)
+
+
+def test_a_builder_that_forgot_the_name_of_its_track_is_refused(nods, tmp_path):
+  data = shutil.copytree(nods, tmp_path / "data")
+  builder = type("Recorded", (Recorded,), {"name": "nods", "track_name": "pose"})
+  with pytest.raises(ConfigError, match=r"1\.0\.0: pose: expected Pose, got Sound"):
+    prepared.write(builder, raw=data, data_dir=data)
 
 
 def test_what_lies_where_the_track_goes_is_left(nods, tmp_path):

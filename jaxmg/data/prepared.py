@@ -190,10 +190,15 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
   def records(self, example: Example) -> list[dict[str, np.ndarray]]:
     """What is written of a clip; DataError for one that does not fit the track."""
+    where = f"{self.name}: clip {example.id!r}"
     try:
-      return self.track.records(example.clip)
+      found = self.track.records(example.clip)
     except ValueError as error:
-      raise DataError(f"{self.name}: clip {example.id!r}: {error}") from error
+      raise DataError(f"{where}: {error}") from error
+    for name, value in (pair for record in found for pair in record.items()):
+      if not isinstance(value, np.ndarray):
+        raise DataError(f"{where}: {name}", expected="an array", got=type(value).__name__)
+    return found
 
 
 def _fits(texts: Any, names: Collection[str]) -> bool:
@@ -234,7 +239,7 @@ def write(
   """
   path, raw, name = directory(builder, data_dir), pathlib.Path(raw), builder.track_name
   if source.is_whole(path, name):
-    _check_whole(path, name, raw, layout)
+    _check_whole(builder, path, raw, layout)
     _clean(path, path / name)
     return path
   if not (raw.is_dir() or (builder.is_format and raw.is_file())):
@@ -272,7 +277,10 @@ def write(
       data = source.Source(path if adds else part)
       for protocol in data.protocols:
         data.rows("train", protocol=protocol)  # checks it
-      data.check_copies(records.read(folder, data.ids))
+      row_of = {id: row for row, id in enumerate(data.ids)}
+      content = _track(made, columns, [row_of[id] for id in columns["id"]])
+      _write(folder / TRACK, content | {"index": data.digest})
+      data.check_copies(data.read_track(folder))
     except DataError:
       _remove(part)
       raise
@@ -299,9 +307,16 @@ def _clean(*folders: pathlib.Path) -> None:
       (folder / name).unlink(missing_ok=True)
 
 
-def _check_whole(path: pathlib.Path, name: str, raw: pathlib.Path, layout: str | None) -> None:
+def _check_whole(
+  builder: type[Builder], path: pathlib.Path, raw: pathlib.Path, layout: str | None
+) -> None:
   """Raises ConfigError if a track that is there is not that of these files and this layout."""
+  name = builder.track_name
   there = source.Source(path).track(name)
+  declared = getattr(builder, "track", None)  # None: it depends on the files
+  if dataclasses.is_dataclass(declared) and type(declared) is not type(there.kind):
+    kinds = (type(kind).__name__ for kind in (there.kind, declared))
+    raise ConfigError(f"{path}: {name}", expected=next(kinds), got=next(kinds))
   if layout is not None and str(readers.find_layout(layout)) != str(there.kind):
     hint = "remove it, or prepare elsewhere"
     raise ConfigError(path, expected=layout, got=there.kind, hint=hint)
@@ -347,13 +362,13 @@ def _remove(part: pathlib.Path) -> None:
 def _fill(
   made: Builder, folder: pathlib.Path, jobs: int, there: source.Source | None
 ) -> dict[str, list]:
-  """Writes the records of a track and track.json, from where a killed process stopped.
+  """Writes the records of a track, from where a killed process stopped.
 
-  Returns the columns of the index. `there` is the set that the track is added to, if it is.
+  Returns the columns of index and track. `there` is the set that the track is added to, if it is.
   """
   folder.mkdir(exist_ok=True)
   plan, last_notes = _plan(made)
-  made_of = _identities(made, plan)
+  made_of = _identities(made, plan, "" if there is None else there.digest)
 
   def holds(state):
     return state["made of"] in made_of[state["recordings"] - 1 : state["recordings"]]
@@ -384,6 +399,8 @@ def _fill(
     for example in _cut(made, one, recording):
       clip, found = made.columns(example), made.records(example)
       where = f"{made.name}: clip {example.id!r}"
+      if not found:
+        raise DataError(where, expected="at least one record", got="none")
       if example.id in of:
         got = f"one of recording {of[example.id]} and one of {clip['recording']}"
         raise DataError(where, expected="an id of its own", got=got)
@@ -411,8 +428,6 @@ def _fill(
   if not of:
     raise DataError(made.raw, expected="at least one clip", got="none")
   writer.finish()
-  row_of = {id: row for row, id in enumerate(columns["id"] if there is None else there.ids)}
-  _write(folder / TRACK, _track(made, columns, [row_of[id] for id in columns["id"]]))
   return columns
 
 
@@ -448,7 +463,7 @@ def _plan(made: Builder) -> tuple[list[recordings.Recording], list[str]]:
   return plan, last
 
 
-def _identities(made: Builder, plan: list[recordings.Recording]) -> list[str]:
+def _identities(made: Builder, plan: list[recordings.Recording], index: str) -> list[str]:
   """For each recording, a hash of what it and those before it are made of: files and code."""
   code = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
   builders = {cls.__module__ for cls in type(made).__mro__ if issubclass(cls, Builder)}
@@ -460,7 +475,7 @@ def _identities(made: Builder, plan: list[recordings.Recording]) -> list[str]:
     for name, file in code.items()
     if os.path.dirname(file) in folders or name.startswith(parts)
   }
-  running = hashlib.sha256(_canonical([_declared(made), _declared_track(made)]))
+  running = hashlib.sha256(_canonical([_declared(made), _declared_track(made), index]))
   if not all(os.path.isfile(code.get(name, "")) for name in builders):
     running.update(os.urandom(16))  # a notebook's code cannot be compared: begin again
   for file in sorted(filter(os.path.isfile, used)):

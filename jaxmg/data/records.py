@@ -97,8 +97,8 @@ class Track:
   def fingerprint(self) -> str:
     """A short hash of which clips there are, and of their data."""
     kind = [type(self.kind).__name__, fields.to_json(self.kind)]
-    digests = self._digests.tolist()
-    return fields.digest({"kind": kind, "rows": self.rows.tolist(), "digests": digests})
+    clips = [[row, len(numbers)] for row, numbers in self._ranges.items()]
+    return fields.digest({"kind": kind, "clips": clips, "digests": self._digests.tolist()})
 
   def _record(self, row: int, number: int) -> dict[str, np.ndarray]:
     id, where = self._ids[row], f"{self.folder}: record {number}"
@@ -124,7 +124,9 @@ class _Records(Sequence):
   def __len__(self) -> int:
     return len(self._numbers)
 
-  def __getitem__(self, i: SupportsIndex) -> Any:
+  def __getitem__(self, i: SupportsIndex | slice) -> Any:
+    if isinstance(i, slice):
+      return [self._read(number) for number in self._numbers[i]]
     return self._read(self._numbers[i])
 
 
@@ -142,14 +144,21 @@ def digest(record: Mapping[str, np.ndarray]) -> str:
   return found.hexdigest()[:16]
 
 
-def read(folder: pathlib.Path, ids: Sequence[str]) -> Track:
-  """The track of a folder, of clips of these ids in the order of their rows."""
+def read(folder: pathlib.Path, ids: Sequence[str], index: str) -> Track:
+  """The track of a folder, of clips of these ids in the order of their rows.
+
+  `index` is the digest of their index: a track of another one is a DataError.
+  """
   with as_written(folder / TRACK, "a track"):
     content = json.loads((folder / TRACK).read_text(encoding="utf-8"))
     if fields.digest(content) != content["sha256"]:
       raise ValueError("another one than was written")
-    kind = fields.choice("kind", content["kind"], tracks.TRACKS)
-    kind = fields.make(tracks.TRACKS[kind], content["fields"])
+    if content["index"] != index:
+      raise DataError(folder, expected="a track of this set", got="one of another")
+    if content["kind"] not in tracks.TRACKS:
+      expected = f"a kind that is known here: {' or '.join(tracks.TRACKS)}"
+      raise DataError(folder, expected=expected, got=content["kind"])
+    kind = fields.make(tracks.TRACKS[content["kind"]], content["fields"])
     return Track(folder, kind, ids, content, features=features(kind), digest=digest)
 
 

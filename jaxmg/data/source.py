@@ -41,9 +41,12 @@ class Source:
     path = self.directory / INDEX
     with records.as_written(path, "an index"):
       index = json.loads(path.read_text(encoding="utf-8"))
-      self._before = index if _is_of_before(self.directory) else None
-      if self._before is None and fields.digest(index) != index["sha256"]:
+      self._before = None if "sha256" in index else index
+      self.digest = fields.digest(index)
+      if self._before is None and self.digest != index["sha256"]:
         raise ValueError("another one than was written")
+      if self._before and not (self.directory / "features.json").is_file():
+        raise ValueError("no digest")
       clips = index["clips"]
       self.name: str = index["name"]
       self.version: str = index["version"]
@@ -104,9 +107,13 @@ class Source:
           track = records.read_pose_of_before(self.directory, self._before)
         self.check_copies(track)  # no digest of the whole keeps its columns
       else:
-        track = records.read(self.directory / name, self.ids)
+        track = self.read_track(self.directory / name)
       self._tracks[name] = track
     return self._tracks[name]
+
+  def read_track(self, folder: pathlib.Path) -> records.Track:
+    """The track of a folder, which may not have its name yet; DataError for one of another set."""
+    return records.read(folder, self.ids, self.digest)
 
   def rows(
     self, split: str, *, protocol: str | None = None, fold: Sequence[int] | None = None
@@ -144,12 +151,16 @@ class Source:
 
   def clips_fingerprint(self) -> str:
     """A short hash of which clips there are, and of who is where."""
-    protocols = {
-      name: {split: rows.tolist() for split, rows in splits.items()}
+    protocols = [  # in their order: the first is the default
+      [name, {split: rows.tolist() for split, rows in splits.items()}]
       for name, splits in self.protocols.items()
-    }
+    ]
     columns = [self.ids, self.labels.tolist(), self.subjects.tolist(), protocols]
     return fields.digest({"columns": columns})
+
+  def ids_fingerprint(self) -> str:
+    """A short hash of the ids alone."""
+    return fields.digest({"ids": self.ids})
 
   def check_copies(self, track: records.Track) -> None:
     """Raises DataError where a protocol trains on the very data of a clip that it tests on."""
@@ -194,11 +205,6 @@ class Source:
 def is_whole(directory: pathlib.Path, track: str) -> bool:
   """Whether a set is there with this track."""
   return (directory / INDEX).exists() and track in Source(directory).track_names
-
-
-def _is_of_before(directory: pathlib.Path) -> bool:
-  """Whether a set was prepared before there were tracks."""
-  return (directory / "features.json").is_file()
 
 
 def is_prepared(path: pathlib.Path) -> bool:

@@ -14,9 +14,9 @@ EPOCHS = 14
 
 
 @pytest.fixture(scope="module")
-def _environment():
+def _environment(flags_of_commands):
   with pytest.MonkeyPatch.context() as patch:
-    patch.delenv("XLA_FLAGS")  # one device
+    patch.setenv("XLA_FLAGS", flags_of_commands)
     patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     yield
 

@@ -142,11 +142,15 @@ def _leave_out(index):
   index["protocols"]["xsub"]["train"].pop()
 
 
+def _another_default(index):
+  index["protocols"] = dict(reversed(index["protocols"].items()))
+
+
 def test_fingerprint_knows_clips_and_splits(toy, edited_toy):
   fingerprint = source.Source(toy).fingerprint(["pose"])
   assert re.fullmatch("[0-9a-f]{16}", fingerprint)
   assert source.Source(toy.parent).fingerprint(["pose"]) == fingerprint
-  for edit in (_relabel, _leave_out):
+  for edit in (_relabel, _leave_out, _another_default):
     assert source.Source(edited_toy(edit)).fingerprint(["pose"]) != fingerprint
   changed = source.Source(edited_toy(_change_content, "pose/track.json"))
   assert changed.fingerprint(["pose"]) != fingerprint

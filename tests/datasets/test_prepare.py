@@ -36,6 +36,21 @@ def test_it_runs_as_a_script_from_the_root(raw):
   assert (raw.parent / "data" / "utd_mhad" / "1.1.0" / "index.json").exists()
 
 
+def test_a_builder_of_ones_own_is_found_where_one_is(prepare, tmp_path, monkeypatch, capsys):
+  folder = tmp_path / "datasets" / "desk"
+  folder.mkdir(parents=True)
+  (folder / "desk_dataset_builder.py").write_text(
+    "from jaxmg.data import prepared\n\nclass Builder(prepared.Builder):\n  count = 3\n"
+  )
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, "path", [*sys.path])
+  assert prepare.load("desk").count == 3
+  assert prepare.main(["bureau", "--manual_dir=a", "--data_dir=b"]) == 2
+  error = capsys.readouterr().err
+  assert "expected desk or imigue or" in error
+  assert "or utd_mhad, got bureau (your own: datasets/bureau/bureau_dataset_b" in error
+
+
 def test_the_same_command_again_says_that_all_is_there(prepare, raw, capsys):
   assert prepare.main(arguments(raw)) == 0
   assert "1.1.0 made in" in capsys.readouterr().out

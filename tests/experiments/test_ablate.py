@@ -31,6 +31,13 @@ SETTINGS = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _environment(flags_of_commands):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("XLA_FLAGS", flags_of_commands)
+    yield
+
+
 @pytest.fixture(scope="module")
 def config_file(nods, tmp_path_factory):
   """Writes the config of an ablation on `nods`."""

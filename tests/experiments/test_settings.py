@@ -62,6 +62,15 @@ def test_a_file_of_ones_own_comes_before_a_shipped_one_of_its_name(tmp_path, mon
   assert settings.read_config("posec3d:mine", []).base == "posec3d:mine,joint"
 
 
+def test_a_config_that_is_not_there_is_named_with_those_that_are():
+  with pytest.raises(errors.ConfigError) as caught:
+    settings.read_config("recipe_a:imigue", [])
+  assert str(caught.value) == (
+    "--config=recipe_a:imigue: expected a file, or ablations/long_tail or ablations/recipe_a or "
+    "ablations/sampling or agcn or posec3d, got recipe_a"
+  )
+
+
 @pytest.mark.parametrize("setting", settings.USED_WITH)
 def test_a_setting_that_would_do_nothing_is_refused(setting):
   values = {
@@ -72,7 +81,7 @@ def test_a_setting_that_would_do_nothing_is_refused(setting):
     "semantic.weight": ("3.0", "semantic.loss=off"),
     "semantic.temperature": ("0.5", "semantic.loss=mse"),
     "semantic.table": ("a.npy", "semantic.loss=off"),
-    "train.class_weights": ("inverse", "train.logit_adjustment=1.0"),
+    "train.class_weights": ("inverse", "stage=classifier"),
     "train.logit_adjustment": ("1.0", "stage=classifier"),
     "train.evaluate_every": ("2", "train.seed=0"),
   }
@@ -94,6 +103,8 @@ def test_a_setting_outside_its_range_is_refused():
 def test_what_the_file_sets_may_be_made_idle_by_a_setting_that_is_given():
   overrides = ["--config.sampling.points=keypoints"]  # the file has a tilt, of 3-D joints
   assert settings.read_config("agcn:utd_mhad,joint", overrides).augment.tilt > 0
+  config = settings.read_config("agcn:utd_mhad,joint,paper", ["--config.optimizer.name=adamw"])
+  assert trainer.make_optimizer(config, 10)  # without Nesterov's momentum
   overrides.append("--config.augment.tilt=5.0")
   with pytest.raises(errors.ConfigError, match=r"augment\.tilt: expected none, got 5\.0"):
     settings.read_config("agcn:utd_mhad,joint", overrides)

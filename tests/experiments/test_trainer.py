@@ -166,6 +166,12 @@ def test_classifier_stage_keeps_the_table_that_its_head_has_learnt(tabled, train
   np.testing.assert_array_equal(table, np.eye(2, 5))
 
 
+def test_classifier_stage_takes_no_untrained_head_for_labels(run, train, tmp_path, capsys):
+  stage = (*CLASSIFIER, f"init_from={run}", "semantic.loss=mse")
+  assert train(tmp_path / "second", *stage) == 4
+  assert "expected a head for label embeddings, got none" in capsys.readouterr().err
+
+
 def test_a_batch_in_parts_trains(train, tmp_path):
   weights = ("train.class_weights=square_root", "train.logit_adjustment=0.0")
   settings = ("train.batch_size=16", "train.accumulate=2", *weights)
@@ -186,6 +192,7 @@ def test_a_batch_in_parts_trains(train, tmp_path):
     (["train.accumulate=0"], "--config.train.accumulate: expected in [1, 4096], got 0"),
     (["train.ema=1.0"], "--config.train.ema: expected in [0, 1), got 1.0"),
     (["train.class_weights=linear"], "--config.train.class_weights: expected none or inverse"),
+    (["train.class_weights=inverse"], "--config.train.class_weights: expected none, got inverse"),
     (["semantic.loss=cosine"], "--config.semantic.loss: expected off or mse or contrastive"),
     (
       ["stage=classifier", "train.logit_adjustment=1.0"],
