@@ -258,11 +258,12 @@ def write(
     for left in part.iterdir() if folder != part else ():  # of a version without tracks
       if left.is_file() and left.name != files.LOCK:
         left.unlink()
+    there = source.Source(path) if adds else None
     try:
       made = builder(raw=raw, data_dir=data_dir, layout=layout)
-      if adds:
-        _check_same(made, path)
-      columns = _fill(made, folder, jobs, source.Source(path) if adds else None)
+      if there is not None:
+        _check_same(made, there)
+      columns = _fill(made, folder, jobs, there)
     except BaseException as error:
       if shards.read_journal(folder):
         progress.say(f"{part} holds what is whole: the same command goes on from there")
@@ -272,9 +273,9 @@ def write(
           progress.say(f"{builder.name}: nothing is kept, as no shard was whole")
       raise
     try:
-      if not adds:
+      if there is None:
         _write(part / INDEX, _index(made, columns))
-      data = source.Source(path if adds else part)
+      data = source.Source(part) if there is None else there
       for protocol in data.protocols:
         data.rows("train", protocol=protocol)  # checks it
       row_of = {id: row for row, id in enumerate(data.ids)}
@@ -291,13 +292,15 @@ def write(
   return path
 
 
-def _check_same(made: Builder, path: pathlib.Path) -> None:
+def _check_same(made: Builder, there: source.Source) -> None:
   """Raises ConfigError where a builder of one more track says other things of the set."""
-  there, ours = source.Source(path), _declared(made)
-  for name in ("class_names", "mirror", "synthetic"):
-    found = getattr(there, name)
-    if (tuple(ours[name]) if name == "class_names" else ours[name]) != found:
-      raise ConfigError(f"{path}: {name}", expected=found, got=ours[name])
+  for name, found, ours in (
+    ("class_names", there.class_names, tuple(made.class_names)),
+    ("mirror", there.mirror, made.mirror),
+    ("synthetic", there.synthetic, made.synthetic),
+  ):
+    if found != ours:
+      raise ConfigError(f"{there.directory}: {name}", expected=found, got=ours)
 
 
 def _clean(*folders: pathlib.Path) -> None:
