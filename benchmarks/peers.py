@@ -36,7 +36,7 @@ from benchmarks import timing
 from jaxmg.pretrained import convert
 from jaxmg.training import losses, optimizers, sharding, step
 
-JOBS = ("forward", "inference", "train step")
+JOBS = ("train step", "inference", "forward")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -45,6 +45,7 @@ def parser(description: str) -> argparse.ArgumentParser:
   found.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
   found.add_argument("--rounds", type=int, default=7)
   found.add_argument("--against", type=pathlib.Path, help="another checkout, timed in turn as well")
+  found.add_argument("--alone", action="store_true", help="without PyTorch, where there is one")
   return found
 
 
@@ -55,7 +56,7 @@ def compare(arguments: argparse.Namespace, jaxmg: Callable, torch: Callable) -> 
   (job, implementation), as `calls` below; the second leaves its weights in the folder first.
   """
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave the peer some GPU memory
-  builders = [torch] if importlib.util.find_spec("torch") else []
+  builders = [torch] if importlib.util.find_spec("torch") and not arguments.alone else []
   builders.append(jaxmg)  # after the peer, whose weights it takes
   memories = (
     ("kept", "as it comes") if sharding.platform(one_device()) == "cpu" else ("on the device",)
@@ -90,7 +91,7 @@ def compare(arguments: argparse.Namespace, jaxmg: Callable, torch: Callable) -> 
             "ratio": float(np.median(times / reference)),
           }
         )
-  timing.report(arguments, rows)
+      timing.report(arguments, rows)  # of the jobs so far, should there be no time for all
 
 
 @contextlib.contextmanager
