@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 from benchmarks import hlo, peers, timing
 from experiments import agcn, posec3d, settings, trainer
 from jaxmg import models
-from jaxmg.data import readers, tracks
+from jaxmg.data import readers, source, tracks
 from jaxmg.recipe import Recipe
 from jaxmg.training import parameters, sharding, step
 
@@ -55,6 +55,12 @@ BFLOAT16 = "train.dtype=bfloat16"
 CLASSIFIER = ("stage=classifier", "init_from=a_run")
 # 2s-AGCN as published for NTU RGB+D: two persons, 25 joints, 300 frames.
 NTU = ("skeleton=kinect25", "sampling.points=joints3d", "sampling.num_persons=2")
+# And prepared as there.
+PUBLISHED = "inputs.preparation=ntu"
+KINETICS = (
+  *("skeleton=openpose18", "sampling.points=keypoints", "sampling.num_persons=2"),
+  *("sampling.num_frames=150", "inputs.preparation=kinetics"),
+)
 
 PROGRAMS = (
   Program("slowonly-r50", "bare"),
@@ -87,6 +93,8 @@ PROGRAMS = (
   Program("agcn.py:ntu,joint,paper", "train", NTU),
   Program("agcn.py:ntu,joint,paper", "train", (*NTU, BFLOAT16)),
   Program("agcn.py:ntu,bone,paper", "evaluate", NTU),
+  Program("agcn.py:kinetics,joint,paper", "train", KINETICS),
+  Program("agcn.py:ntu,bone,paper", "evaluate", (*NTU, PUBLISHED)),
 )
 
 COMPILERS = {"cuda": "jax_cuda13_plugin", "tpu": "libtpu"}  # the packages
@@ -206,6 +214,9 @@ class Clips:
     return ""
 
   clips_fingerprint = ids_fingerprint = fingerprint
+
+  def describe(self, tracks, **of):
+    return source.Source.describe(self, tracks, **of)
 
 
 def build(program: Program, size: str, mesh: Mesh) -> tuple:

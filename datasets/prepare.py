@@ -21,7 +21,7 @@ import time
 from etils import epath
 
 from jaxmg import errors
-from jaxmg.data import prepared, records, source
+from jaxmg.data import prepared, readers, records, source
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 
@@ -45,15 +45,19 @@ def load(name: str) -> type[prepared.Builder]:
   return builder
 
 
-def named(builder: type[prepared.Builder], name: str | None, raw: str) -> type[prepared.Builder]:
-  """The builder under the name that its data set gets."""
+def changed(
+  builder: type[prepared.Builder], name: str | None, raw: str, *, mirror: bool, told: readers.Told
+) -> type[prepared.Builder]:
+  """The builder under the name that its data set gets, perhaps without the mirror, with `told`."""
   if name is None and builder.is_format:
     name = re.sub(r"\W", "_", pathlib.Path(raw).stem, flags=re.ASCII).lower()
-  if name is None:
-    return builder
-  if not re.fullmatch("[a-z][a-z0-9_]{0,99}", name):
+  if name is not None and not re.fullmatch("[a-z][a-z0-9_]{0,99}", name):
     raise errors.ConfigError("--name", expected="a letter, then a-z, 0-9 or _", got=repr(name))
-  return type("Builder", (builder,), {"name": name, "__module__": builder.__module__})
+  changes = {"__module__": builder.__module__}
+  changes |= {"name": name} if name else {}
+  changes |= {} if mirror else {"mirror": False}
+  changes |= {} if told == readers.Told() else {"told": told}
+  return type(builder.__name__, (builder,), changes)
 
 
 def summary(data: source.Source, track: records.Track) -> str:
@@ -70,7 +74,7 @@ def summary(data: source.Source, track: records.Track) -> str:
     lines.append(f"{name}: {train} to train, {test} to test")
     if train + test < len(data):
       lines[-1] += f", {len(data) - train - test} left out"
-    if missing:
+    if missing and train:
       lines.append(f"{name}: no training clip of {', '.join(missing)}")
   notes, where = track.notes, track.folder / prepared.TRACK
   lines += [*notes[:5], *[f"and {len(notes) - 5} more notes in {where}"] * (len(notes) > 5)]
@@ -90,6 +94,14 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--layout", help="of the joints: one of ours, or a JSON file of your own")
   parser.add_argument("--name", help="of the prepared set, where the usual one will not do")
   parser.add_argument(
+    "--no_mirror", action="store_true", help="left and right are classes: do not mirror"
+  )
+  parser.add_argument(
+    "--points", choices=("keypoints", "joints3d"), help="x, y in pixels and a score, or metres"
+  )
+  parser.add_argument("--frame_size", help="HEIGHTxWIDTH of the pictures, in pixels")
+  parser.add_argument("--axes", help="of arrays, like MTVC")
+  parser.add_argument(
     "--jobs",
     type=int,
     default=len(os.sched_getaffinity(0)),
@@ -100,7 +112,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.jobs < 1:
       raise errors.ConfigError("--jobs", expected="at least 1", got=args.jobs)
-    builder = named(load(args.data_set), args.name, args.manual_dir)
+    told = readers.Told(
+      frame_size=args.frame_size and readers.frame_size(args.frame_size),
+      axes=args.axes,
+      points=args.points,
+    )
+    options = {"mirror": not args.no_mirror, "told": told}
+    builder = changed(load(args.data_set), args.name, args.manual_dir, **options)
     path = prepared.directory(builder, args.data_dir)
     whole = source.is_whole(path, builder.track_name)
     start = time.perf_counter()

@@ -39,7 +39,7 @@ def describe(config, data: Source) -> tuple[dict, dict]:
   return model, {"pose": one}
 
 
-STREAMS = inputs.STREAMS
+STREAMS, PREPARATIONS = inputs.STREAMS, inputs.PREPARATIONS
 
 
 def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> trainer.Weights:
@@ -47,28 +47,47 @@ def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> 
   if values.stem_from:
     raise errors.ConfigError("--stem_from", expected="--model=posec3d", got=values.model)
   joints = shapes["params/block1/graph/edges"][-1]
-  skeleton = find_layout(lambda skeleton: skeleton.num_joints == joints)
+  theirs = inputs.published.PREPARATIONS.get(values.preparation)
+
+  def fits(skeleton):
+    return skeleton == theirs.fixed["skeleton"] if theirs else skeleton.num_joints == joints
+
+  skeleton = find_layout(fits)
   if skeleton.num_joints != joints:
     raise errors.CheckpointError(
       f"{values.source}: joints", expected=f"{skeleton.num_joints} of {skeleton.name}", got=joints
     )
+  if values.preparation is None:
+    published = inputs.published.PREPARATIONS.items()
+    names = [name for name, one in published if one.fixed["skeleton"] == skeleton]
+    expected = " or ".join((*names, "ours"))
+    hint = "weights do not tell: as their authors published them, or as this project trains"
+    raise errors.ConfigError("--preparation", expected=expected, got="none", hint=hint)
   pose = data.track("pose").kind if data else None
   in_space = pose.joints3d if pose else skeleton.name.startswith("kinect")
+  points = "joints3d" if in_space else "keypoints"
   widths = []
   for block in itertools.count(1):
     path = f"params/block{block}/temporal/conv/kernel"
     if path not in shapes:
       break
     widths.append(shapes[path][-1])
-  one = inputs.Graph(
-    skeleton=skeleton,
-    frame_size=pose.frame_size if pose else trainer.NTU_FRAME_SIZE,
-    sampling="repeat",
-    num_frames=300,
-    num_persons=max(1, shapes["params/data_bn/scale"][0] // (3 * joints)),
-    points="joints3d" if in_space else "keypoints",
-    stream=values.stream,
-  )
+  fields = {
+    "skeleton": skeleton,
+    "frame_size": pose.frame_size if pose else trainer.NTU_FRAME_SIZE,
+    "sampling": "repeat",
+    "num_frames": theirs.train_frames if theirs else 300,
+    "num_persons": max(1, shapes["params/data_bn/scale"][0] // (3 * joints)),
+    "points": theirs.fixed["points"] if theirs else points,
+    "stream": values.stream,
+    "preparation": values.preparation,
+  }
+  try:
+    one = inputs.Graph(**fields)
+    if pose:
+      one.check(pose.about)
+  except ValueError as error:
+    raise errors.ConfigError(f"--preparation={values.preparation}: {error}") from error
   return trainer.Weights(
     model={
       "name": "agcn",

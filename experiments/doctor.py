@@ -2,9 +2,9 @@
 
   python -m experiments.doctor FILE
 
-FILE is an annotation pickle or a folder of them (see `jaxmg.data.annotations`), one recording (see
-`jaxmg.data.readers`), or a prepared directory. A table says what is there; then come notes, and
-what is wrong: the exit code is 3 if anything is, else 0.
+FILE is an annotation pickle or a folder of them, one recording (see `jaxmg.data.readers`), or a
+prepared directory. What a file leaves open is told as to `predict`. A table says what is there;
+then come notes, and what is wrong: the exit code is 3 if anything is, else 0.
 """
 
 import collections
@@ -17,11 +17,20 @@ import numpy as np
 from absl import flags
 
 from jaxmg import errors, progress
-from jaxmg.data import annotations, readers, records, source
+from jaxmg.data import readers, records, source
+from jaxmg.data.readers import annotations
+from jaxmg.skeletons import plausible, topology
 
-from . import launch
+from . import launch, told
 
 MOST_LINES = 10  # of notes, and of what is wrong
+MOST_ODD = 0.05  # of all clips, which may be such as none should be
+
+# What no recording has.
+MOST_PERSONS = 10  # in a frame
+FEWEST_JOINTS = 0.2  # of the persons that are there
+MOST_NEGATIVE = 0.2  # of all joints, left of the picture or above it
+FEWEST_FRAMES = 0.1  # in which somebody is there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +45,8 @@ class Row:
   in_3d: bool = False
   nan: int = 0  # joints, which are all zero in `points`
   float16: bool = False
+  num_clipped: int = 0  # scores
+  skeleton: topology.Skeleton | None = None  # of real people, whose bodies are looked at
 
 
 @dataclasses.dataclass
@@ -59,16 +70,13 @@ class Found:
 
 
 def define(values: flags.FlagValues) -> None:
-  flags.DEFINE_string(
-    "layout", None, "Of the joints, if not the usual: a name or a JSON file.", flag_values=values
-  )
+  told.define(values)
 
 
 def run(values: flags.FlagValues, path: str, *more: str) -> None:
   if more:
     raise errors.ConfigError(f"unexpected argument {more[0]!r}", hint="one FILE at a time")
-  layout = values.layout and readers.find_layout(values.layout)
-  found = find(pathlib.Path(path), layout)
+  found = find(pathlib.Path(path), told.get(values))
   table = examine(found)
   print(f"{path}: {found.what}")
   width = max(map(len, table), default=0)
@@ -84,16 +92,16 @@ def run(values: flags.FlagValues, path: str, *more: str) -> None:
   print("nothing is wrong")
 
 
-def find(path: pathlib.Path, layout: readers.Layout | None) -> Found:
+def find(path: pathlib.Path, known: readers.Told) -> Found:
   if source.is_prepared(path):
     return _prepared(source.Source(path))
   if annotations.is_annotations(path):
-    return _annotations(path, layout)
-  clip = readers.read(path, layout=layout)
-  in_3d = clip.joints3d is not None
+    return _annotations(path, known)
+  ((name, clip),) = readers.read_all(path, known)
+  in_3d = clip.guess.units == "metres"
   points = clip.joints3d if in_3d else clip.keypoints
-  row = Row(path.name, -1, None, points, clip.frame_size, in_3d)
-  return Found(f"one recording, {clip.layout}", iter([row]))
+  row = Row(name, -1, None, points, clip.frame_size, in_3d, skeleton=topology.get(clip.layout))
+  return Found(f"one recording, {clip.guess}", iter([row]))
 
 
 def _prepared(data: source.Source) -> Found:
@@ -122,7 +130,8 @@ def _prepared(data: source.Source) -> Found:
       in_3d = track.kind.joints3d and not record["keypoints"].any()
       points = record["joints3d" if in_3d else "keypoints"]
       size = tuple(record["frame_size"].tolist())
-      yield Row(data.ids[i], int(data.labels[i]), subject, points, size, in_3d)
+      row = Row(data.ids[i], int(data.labels[i]), subject, points, size, in_3d)
+      yield row if data.synthetic else dataclasses.replace(row, skeleton=track.kind.layout)
 
   protocols = {
     name: tuple(frozenset(data.ids[row] for row in sides[side]) for side in ("train", "test"))
@@ -130,28 +139,34 @@ def _prepared(data: source.Source) -> Found:
   }
   what = f"{data.name} {data.version}, prepared{', synthetic' * data.synthetic}, {track.kind}"
   found = Found(what, rows(), len(track.rows), data.class_names, protocols, data.shared_subjects)
+  if data.mirror and (sides := source.left_and_right(data.class_names)):
+    found.notes.append(sides)
   return found
 
 
-def _annotations(path: pathlib.Path, layout: readers.Layout | None) -> Found:
+def _annotations(path: pathlib.Path, known: readers.Told) -> Found:
   faults = []
-  file = annotations.read(path, faults=faults)
+  file = annotations.read(path, told=known, faults=faults)
   if not file.clips:
     raise faults[0]
-  layout = layout or file.layout()
+  layout = known.layout or file.layout()
+  kinds = collections.Counter()
 
   def rows():
     for one in file.clips:
       try:
         file.check_shape(one)
-        clip = one.clip(layout, view=False)
+        clip = one.clip(known.layout, view=False)
       except errors.DataError as error:
         found.wrong.append(str(error))
         continue
       points = clip.joints3d if one.in_3d else clip.keypoints
+      kinds[dataclasses.replace(clip.guess, notes=(), frame_size=None).kind] += 1
+      found.what = f"annotations, {kinds.most_common(1)[0][0]}"
       nan, float16 = int(one.nan().sum()), one.points.dtype.itemsize == 2
       subject = annotations.subject(one.id)
-      yield Row(one.id, one.label, subject, points, one.frame_size, one.in_3d, nan, float16)
+      row = Row(one.id, one.label, subject, points, one.frame_size, one.in_3d, nan, float16)
+      yield dataclasses.replace(row, num_clipped=clip.num_clipped, skeleton=topology.get(layout))
 
   wrong = list(map(str, faults))
   found = Found(f"annotations, {layout}", rows(), len(file.clips), wrong=wrong)
@@ -178,7 +193,7 @@ def examine(found: Found) -> dict[str, str]:
   """Reads all clips once, and adds to what is noted and wrong; returns the table, by line."""
   joints = collections.Counter()  # by what they are
   ids, labels, lengths, persons, digests, subjects = [], [], [], [], [], []
-  nobody, float16 = [], 0
+  nobody, float16, odd, doubts = [], 0, collections.defaultdict(list), {}
   for row in progress.track(found.rows, "doctor", total=found.num_rows, unit="clips"):
     ids.append(row.id)
     labels.append(row.label)
@@ -191,6 +206,10 @@ def examine(found: Found) -> dict[str, str]:
     if not present.any():
       nobody.append(row.id)
     joints.update(all=present.size, absent=int((~present).sum()), nan=row.nan)
+    joints.update(clipped=row.num_clipped)
+    for text, doubt in _odd(row, present):
+      odd[text].append(row.id)
+      doubts.setdefault(text, doubt)
     if row.frame_size and not row.in_3d:
       x, y = row.points[present][:, :2].T
       height, width = row.frame_size
@@ -207,6 +226,15 @@ def examine(found: Found) -> dict[str, str]:
     found.notes.append(f"{_count(float16, 'clip')} float16, which rounds {rounds}")
   if joints["nan"]:
     found.notes.append(f"{_count(joints['nan'], 'joint')} NaN, and read as absent")
+  if joints["clipped"]:
+    found.notes.append(f"{_count(joints['clipped'], 'score')} outside [0, 1], and clipped")
+  for text, where in odd.items():
+    asked = doubts[text].endswith("upside down?") or doubts[text].endswith("turned?")
+    wrong = len(where) > MOST_ODD * len(ids) and not asked
+    more = f" ({doubts[text]})" if doubts[text] else ""
+    (found.wrong if wrong else found.notes).append(
+      f"{_count(len(where), 'clip')} {text}: {_few(where)}{more}"
+    )
   if nobody:
     found.notes.append(f"{_count(len(nobody), 'clip')} without anybody: {_few(nobody)}")
   for what, counts in (("ids", collections.Counter(ids)), ("points", collections.Counter(digests))):
@@ -237,11 +265,33 @@ def examine(found: Found) -> dict[str, str]:
   return table | _classes(found, collections.Counter(labels))
 
 
+def _odd(row: Row, present: np.ndarray) -> Iterator[tuple[str, str]]:
+  """What no recording should be, of a clip in which somebody is there; and what more is known."""
+  there = present.any(-1)  # T M
+  if not there.any():
+    return
+  if there.sum(-1).max() > MOST_PERSONS:
+    yield f"with more than {MOST_PERSONS} persons in a frame", "frames and persons mistaken?"
+  if there.any(-1).mean() < FEWEST_FRAMES:
+    yield f"without anybody in more than {1 - FEWEST_FRAMES:.0%} of the frames", ""
+  if present[there].mean() < FEWEST_JOINTS:
+    yield f"without more than {1 - FEWEST_JOINTS:.0%} of the joints of those who are there", ""
+  if not row.in_3d and (row.points[present][:, :2] < 0).any(-1).mean() > MOST_NEGATIVE:
+    yield f"with more than {MOST_NEGATIVE:.0%} of the joints at negative places", "centred?"
+  size = plausible.body_size(row.points[..., : 3 if row.in_3d else 2], present)
+  if size is not None and not row.in_3d and size < plausible.SMALLEST_PIXELS:
+    yield f"of a body smaller than {plausible.SMALLEST_PIXELS:g} pixels", "normalised?"
+  doubts = row.skeleton and plausible.doubts(row.points, row.skeleton, in_3d=row.in_3d)
+  for doubt in doubts or ():
+    kind = "on its head, or lying" if doubt.startswith("the head") else f"unlike {row.skeleton}"
+    yield kind, doubt
+
+
 def _check_image(found: Found, joints: Mapping[str, int]) -> None:
   framed, outside, swapped = (joints[name] for name in ("framed", "outside", "outside_swapped"))
   share = _share(outside, framed)
   if outside > 0.05 * framed and swapped < 0.1 * outside:
-    found.wrong.append(
+    (found.wrong if outside > 0.2 * framed else found.notes).append(
       f"the frame size seems to be (width, height): {share} of the joints lie outside of it, and "
       f"{_share(swapped, framed)} if its sides change places"
     )
@@ -263,7 +313,8 @@ def _check_protocol(found, name, members, *, labels, ids, subjects, digests) -> 
   train, test = ([labels[i] for i in side] for side in members)
   if hidden := train.count(-1):
     found.wrong.append(f"{name}: {_count(hidden, 'clip')} to train with, without a label")
-  if untrained := sorted(set(test) - set(train) - {-1}):
+  untrained = sorted(set(test) - set(train) - {-1})
+  if train and untrained:
     names = _few(_class(found, k) for k in untrained)
     found.notes.append(
       f"{name}: {_count(len(untrained), 'class')} tested but never trained: {names}"

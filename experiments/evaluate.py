@@ -1,9 +1,15 @@
 """Evaluates a run on a split of its data set: every clip once, all its test views averaged.
 
   python -m experiments.evaluate --run=RUN --split=test
+  python -m experiments.evaluate --run=RUN --data=DATA/NAME
 
 writes RUN/<split>/: metrics.json, scores.npz (probabilities by clip id), confusion.png, views.png.
 Interrupted, the same command goes on; its scores are those of one left alone, to the bit.
+
+--data is where the run's set is now, or another set of its classes, such as a later test set: then
+the split is that of its first protocol, and all is in RUN/<NAME>-<split>/. Its labels may be
+hidden: there are scores, then, and no metrics. A clip that was trained on is refused, known by its
+id or by its data, if the run's own set is there.
 """
 
 import contextlib
@@ -32,7 +38,7 @@ from jaxmg.recipe import Recipe
 from jaxmg.training import checkpoints, metrics, sharding, step
 from jaxmg.training import evaluate as evaluation
 
-from . import launch, plots, signals, workdir
+from . import launch, lineage, plots, signals, workdir
 
 COLUMNS = ("rows", "probabilities", "labels")
 
@@ -44,40 +50,25 @@ def define(values: flags.FlagValues) -> None:
   )
   flags.DEFINE_enum("split", "test", ["test", "val", "train"], "val: of a fold.", **options)
   flags.DEFINE_string("step", "best", "best, latest or a number.", **options)
-  flags.DEFINE_string("data_dir", None, "Where the prepared set is now, if it moved.", **options)
+  flags.DEFINE_string("data", None, "The run's set, if it moved, or another one.", **options)
   flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=1, **options)
 
 
 def run(values: flags.FlagValues) -> None:
   directory = pathlib.Path(values.run)
   recipe = recipes.load(directory)
-  location = recipe.data
-  if location is None:
-    expected = "a run that knows its data set"
-    raise errors.CheckpointError(
-      directory, expected=expected, got="imported weights", hint="import them with --data"
-    )
-  data = Source(
-    pathlib.Path(values.data_dir) / location["name"] if values.data_dir else location["directory"]
-  )
+  data, recipe, split = find(values, recipe)
   at = int(values.step) if values.step.isdecimal() else values.step
   at = checkpoints.number(directory / "checkpoints", at)
   variables = checkpoints.restore_variables(directory / "checkpoints", at)
   mesh = sharding.data_mesh()
   batch_size = -(-values.batch_size // mesh.size) * mesh.size
-  if (
-    data.fingerprint(recipe.tracks) != location["fingerprint"]
-    or data.class_names != recipe.class_names
-  ):
-    raise errors.DataError(
-      data.directory, expected="the clips and classes that the run was trained with", got="others"
-    )
   model = recipe.build_model()
   score = scorer(recipe, model, data, values.split, mesh=mesh, batch_size=batch_size)
   if jax.process_index() == 0:
     views = f"step {at}, {recipe.num_views} views of every clip"
     print(f"{values.split} of {data.directory}: {views}", flush=True)
-  folder = directory / values.split
+  folder = directory / split
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
   machine = [mesh.size, jax.process_count(), jax.devices()[0].device_kind, cores]
   machine.append(os.environ.get("XLA_FLAGS"))
@@ -92,8 +83,52 @@ def run(values: flags.FlagValues) -> None:
         kept.say_what_is_kept()
       raise
     if first:
-      _write(values.split, at, folder, recipe, data, *scored)
+      _write(split, at, folder, recipe, data, *scored)
       kept.remove()
+
+
+def find(values: flags.FlagValues, recipe: Recipe) -> tuple[Source, Recipe, str]:
+  """The set to evaluate on, the recipe with this set as its data, and the name of the outcome.
+
+  Raises DataError for a set of other classes, and for clips that the weights were trained on.
+  """
+  location = recipe.data
+  if location is None and not values.data:
+    expected, hint = "a run that knows its data set", "name one: --data=DATA/NAME"
+    raise errors.CheckpointError(values.run, expected=expected, got="imported weights", hint=hint)
+  try:
+    data = Source(values.data or location["directory"])
+  except errors.DataError as error:
+    hint = None if values.data else f"moved? --data=DATA/{location['name']}"
+    raise errors.DataError(error, hint=hint) from error
+  count = len(data.class_names)  # names may end before the run's do, as labels then do
+  same = location is not None and data.fingerprint(recipe.tracks) == location["fingerprint"]
+  if data.class_names != recipe.class_names[:count] or not (same or values.data):
+    expected = (
+      f"the {'classes' if values.data else 'clips and classes'} that the run was trained with"
+    )
+    hint = None if same or values.data else "if it is another set: --data"
+    raise errors.DataError(data.directory, expected=expected, got="others", hint=hint)
+  if same:
+    return data, recipe, values.split
+  if jax.process_index() == 0:
+    print(f"{data.name} is not the set of the run: its first protocol is taken")
+    if count < len(recipe.class_names):
+      print(f"it names {count} of {len(recipe.class_names)} classes: the others are the run's")
+  rows = data.rows(values.split).tolist()
+  for trained in lineage.of(pathlib.Path(values.run), recipe):
+    seen = lineage.seen(trained, data, recipe.tracks) if trained else None
+    if seen is None and jax.process_index() == 0:
+      why = (
+        f"{trained['name']} is not in {trained['directory']}" if trained else "they are imported"
+      )
+      print(f"NOTE: it is not known which clips the weights were trained on: {why}")
+    if copies := [data.ids[row] for row in rows if row in (seen or ())]:
+      got = f"{len(copies)}: {', '.join(map(repr, copies[:5]))}"
+      hint = f"{trained['name']} has their ids or their data"
+      raise errors.DataError(data.directory, expected="no clips trained on", got=got, hint=hint)
+  recipe = dataclasses.replace(recipe, data=data.describe(recipe.tracks))
+  return data, recipe, f"{data.name}-{values.split}"
 
 
 def _write(split, at, folder, recipe, data, rows, probabilities, labels):
@@ -101,16 +136,19 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
     ids=tuple(data.ids[row] for row in rows),
     probabilities=probabilities,
     labels=labels,
-    class_names=data.class_names,
+    class_names=recipe.class_names,
     split=split,
     run=folder.parent.resolve().name,
   )
   scores.save(folder / "scores.npz", found)
   print(f"{len(rows)} clips of {split}: scores by id in {folder / 'scores.npz'}")
   if (labels < 0).any():
+    for name in ("metrics.json", "confusion.png", "views.png"):
+      files.remove(folder / name)  # of another set of this name
     print("their labels are hidden: no metrics")
     return
-  summary = metrics.summary(probabilities, labels, len(data.class_names))
+  side = split.rpartition("-")[2]
+  summary = metrics.summary(probabilities, labels, len(recipe.class_names))
   samples = metrics.bootstrap(probabilities, labels)
   intervals = {name: metrics.interval(x) for name, x in samples.items()}
   workdir.write(
@@ -119,14 +157,14 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
     | {"interval": intervals, "split": split, "step": at}
     | {name: recipes.to_json(recipe)[name] for name in ("data", "inputs", "views")},
   )
-  print(report(recipe, split, summary, intervals))
-  counts = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(data.class_names))
-  name = f"{data.name}{' (synthetic)' if data.synthetic else ''}, {split}"
+  print(report(recipe, side, summary, intervals))
+  counts = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(recipe.class_names))
+  name = f"{data.name}{' (synthetic)' if data.synthetic else ''}, {side}"
   try:
     plots.confusion(
       folder / "confusion.png",
       counts,
-      data.class_names,
+      recipe.class_names,
       title=f"{name}: mean-class accuracy {summary['mean_class']:.1%}",
     )
     plots.views(folder / "views.png", recipe, data, rows, probabilities, title=name)
@@ -237,7 +275,7 @@ def validation(recipe: Recipe, model: nn.Module, data: Source, mesh: Mesh) -> Ca
     if scored is None:
       return None
     _, probabilities, labels = scored
-    return metrics.summary(probabilities, labels, len(data.class_names))
+    return metrics.summary(probabilities, labels, len(recipe.class_names))
 
   return evaluate
 

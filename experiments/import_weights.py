@@ -1,13 +1,16 @@
 """Makes a run directory of weights that PyTorch trained: PoseC3D of PYSKL or mmaction2, 2s-AGCN.
 
-  python -m experiments.import_weights --model=posec3d --source=FILE --out=DIR [--data=DATA/NAME]
+  python -m experiments.import_weights --model=posec3d --stream=joint --source=FILE --out=DIR
 
 FILE is .pth, .pt or .safetensors; nothing in it is run. DIR is what `evaluate` and `predict` take,
 and `--config.init_from=DIR` of a training. Its test settings are those of the papers. Sizes are
 read from the weights; what they do not tell is said here:
 
+  --stream=joint     what the network was trained on: limb, bone, ...
+  --preparation=ntu  of 2s-AGCN: how its authors prepared NTU RGB+D ("ntu") or Kinetics ("kinetics")
+                     for the weights that they published; "ours" for weights trained on our input
   --skeleton=NAME    the layout of the joints, where several have as many
-  --stream=limb      what the network was trained on, if not joints
+  --copy=NAME        a copy of the weights in the file (ema, state_dict_ema, ...) in their place
   --data=DATA/NAME   a prepared set with its classes, in their order: to evaluate on
   --class_names=FILE without --data, their names, one a line
 
@@ -34,7 +37,7 @@ from jaxmg import errors, models
 from jaxmg import recipe as recipes
 from jaxmg.data.source import Source
 from jaxmg.pretrained import agcn as pretrained_agcn
-from jaxmg.pretrained import convert, torch_files
+from jaxmg.pretrained import convert, names, torch_files
 from jaxmg.pretrained import posec3d as pretrained_posec3d
 from jaxmg.recipe import Recipe
 from jaxmg.skeletons import topology
@@ -54,7 +57,11 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string("data", None, "A prepared set, DATA/NAME.", **options)
   flags.DEFINE_string("class_names", None, "A text file, one name a line.", **options)
   flags.DEFINE_string("skeleton", None, "The layout of the joints.", **options)
-  flags.DEFINE_string("stream", "joint", "joint, limb; agcn: bone, joint_motion, ...", **options)
+  flags.DEFINE_string("stream", None, "joint, limb; agcn: bone, joint_motion, ...", **options)
+  flags.DEFINE_enum(
+    "preparation", None, agcn.PREPARATIONS, "agcn: how its input was prepared.", **options
+  )
+  flags.DEFINE_string("copy", None, "The copy of the weights to take.", **options)
   flags.DEFINE_boolean("drop_head", False, "Make the classifier new.", **options)
   flags.DEFINE_string("stem_from", None, "The layout of the weights, if another.", **options)
 
@@ -65,16 +72,20 @@ def run(values: flags.FlagValues) -> None:
   if out.exists() and not (out.is_dir() and not any(out.iterdir())):
     raise errors.ConfigError("--out", expected="a new directory", got=f"{out}, which is there")
   if values.stream not in experiment.STREAMS:
-    expected = " or ".join(experiment.STREAMS)
-    raise errors.ConfigError("--stream", expected=expected, got=values.stream)
+    expected, got = " or ".join(experiment.STREAMS), values.stream or "none"
+    raise errors.ConfigError("--stream", expected=expected, got=got, hint="weights do not tell")
   data = Source(values.data) if values.data else None
   tensors = torch_files.read(values.source)
+  try:
+    tensors, copy, others = names.unwrap(tensors, values.copy)
+  except errors.CheckpointError as error:
+    raise errors.CheckpointError(f"{values.source}: {error}") from error
   shapes = our_shapes(tensors, table.RULES)
   try:
     found = experiment.describe_weights(
       values, shapes, data, functools.partial(find_skeleton, values, data)
     )
-    names = find_classes(values, shapes, data)
+    class_names = find_classes(values, shapes, data)
   except LookupError as error:
     raise errors.CheckpointError(
       values.source,
@@ -83,19 +94,21 @@ def run(values: flags.FlagValues) -> None:
       hint=f"not found: {error}",
     ) from error
   recipe = Recipe(
-    model=found.model | {"num_classes": len(names)},
+    model=found.model | {"num_classes": len(class_names)},
     inputs=found.inputs,
-    class_names=tuple(names),
+    class_names=tuple(class_names),
     num_clips=found.num_clips,
     mirror=found.mirror,
-    data=trainer.describe_data(data, found.inputs) if data else None,
+    data=data.describe(recipes.tracks(found.inputs)) if data else None,
   )
   try:
     variables = fill(tensors, table, recipe, found, drop_head=values.drop_head)
   except errors.CheckpointError as error:
     raise errors.CheckpointError(f"{values.source}: {error}") from error
   write(out, recipe, variables)
-  report(values, tensors, recipe, variables, found.notes)
+  notes = [f"the copy of the weights called {copy} is taken"] if copy else []
+  notes += [f"not taken: the copy of the weights called {x} (--copy={x})" for x in others]
+  report(values, tensors, recipe, variables, [*notes, *found.notes])
 
 
 def our_shapes(
@@ -228,7 +241,7 @@ def report(values, tensors, recipe: Recipe, variables, notes) -> None:
     print("the classifier is new, and knows nothing before training")
   if recipe.data is None:
     height, width = one.frame_size
-    print(f"no --data: not to be evaluated; frames of {width} x {height} where a clip has no size")
+    print(f"no --data: evaluate needs one; frames of {height} x {width} where a clip has no size")
   print(f"run directory: {values.out}")
 
 

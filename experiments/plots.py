@@ -132,6 +132,29 @@ def _layout(axes, pose, limbs, correct):
   axes.set(xlim=(0, 100), ylim=(100, 8), xticks=[], yticks=[], aspect="equal")
 
 
+def timeline(
+  path: pathlib.Path,
+  shares: np.ndarray,
+  names: list[str],
+  *,
+  ends: tuple[float, float],
+  unit: str,
+):
+  """Probabilities [N, K] of classes over time, from the first end to the second; NaN: nobody."""
+  pyplot = _pyplot()
+  size = (12, 1.5 + 0.22 * len(names))
+  figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+  axes.set_facecolor("lightgray")
+  extent = (*ends, len(names) - 0.5, -0.5)
+  image = axes.imshow(
+    shares.T, extent=extent, aspect="auto", interpolation="none", cmap="Blues", vmin=0, vmax=1
+  )
+  axes.set_yticks(range(len(names)), names, fontsize=7)
+  axes.set_xlabel(f"{unit} (gray: nobody)")
+  figure.colorbar(image, label="probability")
+  _save(figure, path, dpi=200)
+
+
 def differences(
   path: pathlib.Path, columns: dict[str, dict[str, tuple[float, float, float]]], *, title: str
 ):

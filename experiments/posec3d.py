@@ -20,6 +20,7 @@ from jaxmg.data.records import Track
 from jaxmg.data.source import Source
 from jaxmg.inputs import heatmaps
 from jaxmg.pretrained import posec3d as table
+from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
 
 from . import launch, trainer
@@ -67,10 +68,15 @@ def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> 
 
   `find_layout(fits)` returns our skeleton, or that which a flag names.
   """
+  if values.preparation:
+    raise errors.ConfigError("--preparation", expected="--model=agcn", got=values.model)
   channels, width = shapes["params/stem/conv/kernel"][-2:]
 
   def fits(skeleton):
-    return len(input_channels(skeleton, values.stream)) == channels
+    # Of joints in space no such weights are published; a flag may name them.
+    told = skeleton.name in (values.skeleton, values.stem_from)
+    ours = told or skeleton.name not in topology.IN_SPACE
+    return ours and len(input_channels(skeleton, values.stream)) == channels
 
   skeleton = find_layout(fits)
   theirs = find_layout(fits, flag="stem_from") if values.stem_from else skeleton

@@ -57,7 +57,8 @@ USED_WITH = {
   "schedule.milestones": {"schedule.name": ("step",)},
   "semantic.weight": {"semantic.loss": tuple(losses.EMBEDDING), "stage": ("all",)},
   "semantic.temperature": {"semantic.loss": ("contrastive",), "stage": ("all",)},
-  "semantic.table": {"semantic.loss": tuple(losses.EMBEDDING)},
+  # The classifier stage keeps the table that its head has learnt.
+  "semantic.table": {"semantic.loss": tuple(losses.EMBEDDING), "stage": ("all",)},
   # The classifier stage is shown all classes equally often.
   "train.class_weights": {"stage": ("all",)},
   "train.logit_adjustment": {"stage": ("all",)},

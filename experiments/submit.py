@@ -3,6 +3,8 @@
   python -m experiments.submit --scores=RUN/test/scores.npz --format=miga --out=Submission.zip
   python -m experiments.submit --scores=F --format=pyskl --data=DATA/NAME --out=result.pkl
 
+F is any scores.npz of `experiments.evaluate`, such as that of a later test set.
+
 miga: a zip of Submission.csv, with a line `id,class` per clip (`0054_3,17`: video and clip; class
 from 0), without a header, by video and clip, as in published submissions to the MiGA challenge.
 
@@ -50,7 +52,7 @@ def run(values: flags.FlagValues) -> None:
 def dataset_order(found: scores.Scores, data: str) -> list[int]:
   """The rows of the scores in the order of the one split of a prepared set that has their clips."""
   source = Source(data)
-  if source.class_names != found.class_names:
+  if source.class_names != found.class_names[: len(source.class_names)]:
     raise errors.DataError(source.directory, expected="the classes of the scores", got="others")
   rows = {id: row for row, id in enumerate(found.ids)}
   for splits in source.protocols.values():

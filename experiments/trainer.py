@@ -4,6 +4,7 @@ An experiment says what is its own: `describe(config, data)` gives the "model" a
 "inputs" of the recipe (see `jaxmg.recipe`).
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -17,15 +18,19 @@ import optax
 
 from jaxmg import errors, fields, files
 from jaxmg import recipe as recipes
-from jaxmg.data import embeddings, pipeline
+from jaxmg.data import embeddings, pipeline, source
 from jaxmg.data.source import Source
 from jaxmg.recipe import Recipe
 from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
 from jaxmg.training import checkpoints, loop, losses, optimizers, parameters, sharding, step
 
-from . import evaluate, settings, signals
+from . import evaluate, lineage, settings, signals
 
+HINTS = {
+  "num_classes": "of other classes: import_weights --drop_head",
+  "preparation": "--config.inputs.preparation",
+}
 NTU_FRAME_SIZE = (1080, 1920)  # of clips that come without one, for published weights
 
 
@@ -50,9 +55,9 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
   check_batch_size(config, mesh)
   check_stage(config)
   data = Source(os.path.join(config.data.dir, config.data.name))
+  rows = train_rows(config, data)
   table = label_embeddings(config, data)
   recipe = make_recipe(config, data, describe, table)
-  rows = data.rows("train", protocol=config.data.protocol, fold=recipe.data["fold"])
   classifier_only = config.stage == "classifier"
   drawn = {
     "balanced": classifier_only,
@@ -106,6 +111,13 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
       f"{config.optimizer.reference_batch} = {rate:g}",
       flush=True,
     )
+    epochs, warmup = config.schedule.epochs, config.schedule.warmup_epochs
+    if warmup > epochs:
+      print(
+        f"NOTE: a warm-up of {warmup:g} epochs does not end in {epochs}: its rate is not reached"
+      )
+    if recipe.mirror and (sides := source.left_and_right(data.class_names)):
+      print(f"{sides}: --config.sampling.mirror=False, or prepare --no_mirror", flush=True)
     if table is not None:
       found = (
         config.semantic.table or "built in, of the spelling of the names: no corpus, no meaning"
@@ -116,12 +128,15 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
     if saved.latest_step() is None:
       if config.init_from:
         new = trainable if classifier_only else ()
-        state = with_weights(state, config.init_from, recipe, data, new=new)
+        state, before = with_weights(state, config.init_from, recipe, data, new=new)
+        recipe = dataclasses.replace(recipe, data=recipe.data | {"began_with": before})
       if jax.process_index() == 0:
         if table is not None:
           with files.replace(workdir / recipes.LABELS) as part:
             np.save(part, table)
         recipes.save(workdir, recipe)  # weights keep their recipe
+    elif jax.process_index() == 0:
+      keep_place(workdir, recipe.data)
     loop.train(
       state,
       step.compile_train_step(train_step, mesh),
@@ -142,9 +157,25 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
 
 def last_step(config, data: Source) -> int:
   """How many steps a run makes."""
-  fold = parse_fold(config.data.fold)
-  rows = data.rows("train", protocol=config.data.protocol, fold=fold)
-  return config.schedule.epochs * (len(rows) // config.train.batch_size)
+  return config.schedule.epochs * (len(train_rows(config, data)) // config.train.batch_size)
+
+
+def train_rows(config, data: Source) -> np.ndarray:
+  """The rows that a run trains on; DataError where the protocol has none."""
+  protocol = config.data.protocol
+  if not data.rows("train", protocol=protocol).size:
+    where = f"{data.directory}: protocol {protocol or next(iter(data.protocols))!r}"
+    hint = "it is there to be tested on: evaluate --data"
+    raise errors.DataError(where, expected="clips to train on", got="none", hint=hint)
+  return data.rows("train", protocol=protocol, fold=parse_fold(config.data.fold))
+
+
+def keep_place(workdir: pathlib.Path, data: Mapping[str, Any]) -> None:
+  """Writes where the set of a run is now into its recipe, if it is the same and was moved."""
+  recipe = recipes.load(workdir)
+  now = recipe.data | {"directory": data["directory"]}
+  if now != recipe.data and data["fingerprint"] == recipe.data["fingerprint"]:
+    recipes.save(workdir, dataclasses.replace(recipe, data=now))
 
 
 def make_recipe(config, data: Source, describe: Callable, table: np.ndarray | None) -> Recipe:
@@ -158,8 +189,10 @@ def make_recipe(config, data: Source, describe: Callable, table: np.ndarray | No
     class_names=data.class_names,
     num_clips=config.sampling.test_clips,
     mirror=config.sampling.mirror and data.mirror,
-    data=describe_data(
-      data, inputs, protocol=config.data.protocol, fold=parse_fold(config.data.fold)
+    data=data.describe(
+      recipes.tracks(inputs),
+      protocol=config.data.protocol,
+      fold=parse_fold(config.data.fold),
     ),
     label_embeddings=None if table is None else recipes.table_digest(table),
   )
@@ -190,27 +223,6 @@ def make_input(config, kind: type, values: dict[str, Any]) -> Any:
     raise errors.ConfigError(f"--config.{where}{colon}{rest}") from error
 
 
-def describe_data(
-  data: Source,
-  inputs: Mapping[str, Any],
-  *,
-  protocol: str | None = None,
-  fold: list[int] | None = None,
-) -> dict:
-  """A data set in a recipe, as these inputs see it."""
-  return {
-    "name": data.name,
-    "version": data.version,
-    "fingerprint": data.fingerprint(recipes.tracks(inputs)),
-    "clips": data.clips_fingerprint(),
-    "ids": data.ids_fingerprint(),
-    "directory": str(data.directory.resolve()),
-    "protocol": protocol or next(iter(data.protocols), None),
-    "fold": fold,
-    "synthetic": data.synthetic,
-  }
-
-
 def find_skeleton(config, layout: Skeleton) -> Skeleton:
   """One of ours, or the data set's, which may be a user's own."""
   if config.skeleton in (None, layout.name):
@@ -233,8 +245,10 @@ def model_options(config, name: str, **fields) -> dict[str, Any]:
 
 def with_weights(
   state: step.TrainState, run: str, recipe: Recipe, data: Source, *, new: Sequence[str] = ()
-) -> step.TrainState:
+) -> tuple[step.TrainState, Mapping[str, Any] | None]:
   """The state with the weights of another run, which must be those of the very same model.
+
+  And what these were trained on, as a recipe holds it; None where it is not known.
 
   Only one of the two may have a head for label embeddings. Parameters that a pattern of `new`
   matches stay as they are; if there are any, the others are not trained, and must see what they
@@ -248,28 +262,28 @@ def with_weights(
   loose = ("dropout", "embedding_size")
   ours, others = (
     {name: x for name, x in one["model"].items() if name not in loose}
-    | (one["inputs"] if new else {})
+    | (one["inputs"] if new else prepared(one["inputs"]))
     for one in (seen_by(recipe), seen_by(theirs))
   )
   ours, others = settings.flatten(ours), settings.flatten(others)
   for name in [*ours, *(others.keys() - ours.keys())]:
     if ours.get(name) != others.get(name):
-      hint = "of other classes: import_weights --drop_head" if name == "num_classes" else None
+      hint = HINTS.get(name.rpartition(".")[2])
       expected, got = ours.get(name), others.get(name)
       raise errors.CheckpointError(f"{where}: {name}", expected=expected, got=got, hint=hint)
-  trained = pathlib.Path(run, "config.json").is_file()  # and not imported: those saw other data
-  if trained and "ids" not in theirs.data:
-    hint = "of an earlier version: train again"
-    raise errors.CheckpointError(where, expected="a run that says its clips", got="none", hint=hint)
-  ours, others = recipe.data, theirs.data
-  if trained and ours["ids"] == others["ids"] and ours["clips"] != others["clips"]:
-    expected = "the labels, subjects and protocols of the set that it was trained on"
-    raise errors.CheckpointError(where, expected=expected, got="others of the same clips")
   if new and recipe.label_embeddings and not theirs.label_embeddings:
     raise errors.CheckpointError(where, expected="a head for label embeddings", got="none")
-  if trained and (seen := held_out_clips(data, recipe.data, theirs.data)):
-    expected = "weights that have not seen the clips held out here"
-    raise errors.CheckpointError(where, expected=expected, got=f"{seen} trained on")
+  before = lineage.of(pathlib.Path(run), theirs)
+  for trained in filter(None, before):  # and not imported: those saw other data
+    if "ids" not in trained:
+      expected, hint = "a run that says its clips", "of an earlier version: train again"
+      raise errors.CheckpointError(where, expected=expected, got="none", hint=hint)
+    if trained["ids"] == recipe.data["ids"] and trained["clips"] != recipe.data["clips"]:
+      expected = "the labels, subjects and protocols of the set that it was trained on"
+      raise errors.CheckpointError(where, expected=expected, got="others of the same clips")
+    if seen := held_out_clips(data, recipe.data, trained):
+      expected = "weights that have not seen the clips held out here"
+      raise errors.CheckpointError(where, expected=expected, got=f"{seen} trained on")
   found = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", "best")
   if (recipe.label_embeddings is None) != (theirs.label_embeddings is None):
     new = (*new, recipe.build_model().LABEL_HEAD)
@@ -281,7 +295,7 @@ def with_weights(
     raise errors.CheckpointError(f"{where}: {error}", hint=hint) from error
   if jax.process_index() == 0:
     print(f"begins with the weights of {run}", flush=True)
-  return state.replace(**found, ema=found if state.ema else {})
+  return state.replace(**found, ema=found if state.ema else {}), before[0]
 
 
 def seen_by(recipe: Recipe) -> dict[str, Any]:
@@ -294,6 +308,11 @@ def seen_by(recipe: Recipe) -> dict[str, Any]:
       for name, one in recipe.inputs.items()
     },
   }
+
+
+def prepared(seen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+  """What weights were not trained without, even where all of them are trained on."""
+  return {name: {"preparation": x["preparation"]} for name, x in seen.items() if "preparation" in x}
 
 
 def held_out_clips(data: Source, ours: dict, theirs: dict) -> int:

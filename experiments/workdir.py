@@ -16,8 +16,8 @@ from jaxmg import errors, files
 
 from . import settings
 
-# Settings that a run may be continued with after a change.
-MAY_CHANGE = frozenset({"schedule.epochs", "train.log_every"})
+# Settings that a run may be continued with after a change; of the data there is a fingerprint.
+MAY_CHANGE = frozenset({"data.dir", "schedule.epochs", "train.log_every"})
 
 
 @contextlib.contextmanager

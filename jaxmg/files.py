@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from typing import IO
 
+from jaxmg import progress
 from jaxmg.errors import LockedError
 
 LOCK = "lock"
@@ -68,7 +69,11 @@ def sync(path: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-  """Makes a folder and holds its lock, a file that says who does; LockedError if another does."""
+  """Makes a folder and holds its lock, a file that says who does; LockedError if another does.
+
+  Where the file system has no locks, as on some network mounts, it says so: none then keeps others
+  out.
+  """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   path = folder / LOCK
@@ -89,9 +94,12 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     try:
       # The kernel releases it when the process dies, however it dies.
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      who = lock.read().strip() or "another process"
-      raise LockedError(f"{folder} is in use by {who}") from error
+    except OSError as error:
+      if error.errno in (errno.EAGAIN, errno.EACCES):  # the second of a lock on a network mount
+        who = lock.read().strip() or "another process"
+        raise LockedError(f"{folder} is in use by {who}") from error
+      # ENOLCK, ENOTSUP, ...: every file system without locks says it in its own way.
+      progress.say(f"{folder}: no lock ({error.strerror}): use it from one process at a time")
     if not _is_at(lock, path):  # another process has just ended, and removed or moved it
       raise LockedError(f"{folder} is in use by another process")
     stack.callback(lambda: path.unlink() if _is_at(lock, path) else None)  # while it is held

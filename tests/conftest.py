@@ -23,6 +23,13 @@ if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
   cache = ROOT / ".pytest_cache" / "jax"
   jax.config.update("jax_compilation_cache_dir", str(cache))
 
+# These files come first: at the end one process would wait for another with them.
+LONGEST = ("test_soak.py", "test_devices.py", "test_trainer.py", "test_agcn.py", "test_wiring.py")
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def flags_of_commands():

@@ -296,7 +296,8 @@ def test_b25_data_that_changed_since_the_run_began(sandbox, run, edit_json):
   workdirs.write(workdir / "config.json", config)
   edit_json(sandbox.data / INDEX, put(0, "clips", "label", 3))
   sandbox.refuses(sandbox.train, 3, "does not fit this model, optimizer and data: data: expected")
-  argv = [f"--run={workdir}", f"--data_dir={sandbox.data}"]
+  edit_json(workdir / "recipe.json", put(str(sandbox.data / "nods"), "data", "directory"))
+  argv = [f"--run={workdir}"]
   sandbox.refuses(lambda: sandbox.evaluate(*argv), 3, "expected the clips and classes that the run")
 
 
@@ -316,7 +317,9 @@ class Desk(prepared.Builder):
 def example(
   id="a", label=0, subject="ann", recording="", *, layout="coco17", shape=(3, 1), **options
 ):
-  keypoints = np.full((*shape, 18 if layout == "openpose18" else 17, 3), 0.5)
+  num_joints = 18 if layout == "openpose18" else 17
+  keypoints = np.full((*shape, num_joints, 3), 0.5)
+  keypoints[..., :2] = 20 + 5 * np.arange(num_joints)[:, None]
   return prepared.Example(id, label, subject, readers.Clip(keypoints, layout, **options), recording)
 
 
@@ -503,11 +506,11 @@ ONE_BODY = '{"people": [{"pose_keypoints_2d": [%s]}]}'
     ("B41", text("1,2,3\n1,2\n"), "columns changed from 3 to 2"),
     ("B41", text("1,2,3\n1,b,3\n"), "'b'"),
     ("B41", text(b"\xe9,2,3\n"), "utf-8"),
-    ("B41", csv(np.full((3, 153), 5.0)), "got 51 (name the layout)"),
-    ("B41", csv(np.full((3, 77), 5.0)), "columns: expected 3 per point, with or without a frame"),
-    ("B41", npy(pose()[..., :2]), "a.npy: shape: expected [T, V, 3]"),
-    ("B41", npy(pose()[0, 0]), "a.npy: shape: expected [T, V, 3]"),
-    ("B41", npy(pose(num_joints=51)), "got 51 (name the layout)"),
+    ("B41", csv(np.full((3, 153), 5.0)), "got 153 (name the layout: --layout)"),
+    ("B41", csv(np.full((3, 77), 5.0)), "columns: expected 2 or 3 for each joint of a layout"),
+    ("B41", npy(pose()[..., :1]), "C 2 or 3, got [4, 25, 1]"),
+    ("B41", npy(pose()[0, 0]), "a.npy: shape: expected [T, V, C]"),
+    ("B41", npy(pose(num_joints=51)), "got [4, 51, 3] (name the layout: --layout)"),
     ("B41", text("PK but no", "a.xlsx"), "expected a whole xlsx file"),
     ("B41", xlsx([1.0] * 411, [1.0] * 410 + [None]), "row 2: expected 411 numbers"),
     ("B41", xlsx(["x"] * 411), "row 1: expected 411 numbers"),
@@ -521,9 +524,14 @@ ONE_BODY = '{"people": [{"pose_keypoints_2d": [%s]}]}'
     ("B44", npy(changed(np.nan, 2, 5, 1)), "frame 2, person 0, joint 5, axis 1: expected a finite"),
     ("B44", npy(changed(np.inf, 2, 5, 1)), "expected a finite number, got inf"),
     ("B44", csv(changed(np.nan, 2, 5, 1).reshape(4, 75)), "expected a finite number, got nan"),
-    ("B44", mat(d_skel=np.full((20, 3, 9), np.inf)), "d_skel: frame 0"),
-    ("B45", npy(changed(2.0, 1, 0, 2)), "frame 1, person 0, joint 0: expected a score in [0, 1]"),
-    ("B45", npy(changed(-0.5, 1, 0, 2)), "expected a score in [0, 1], got -0.5"),
+    ("B44", mat(d_skel=np.full((20, 3, 9), np.inf)), "joints3d: frame 0, person 0, joint 0"),
+    ("B45", npy(changed(3.0, 1, slice(9), 2)), "third values from 0.1 to 3 (millimetres?"),
+    ("B45", npy(changed(-3.0, 1, slice(9), 2)), "per cent? divide by 100"),
+    (
+      "B45",
+      openpose([BODY], [[100.0, 50.0, 3.0, *BODY[3:]]]),
+      "frame 1, person 0, joint 0: expected a score in [0, 1], got 3 (logits?",
+    ),
     ("B45", npy(changed(np.nan, 1, 0, 2)), "expected a finite number, got nan"),
     ("B46", npy(changed(-3e38, 1, 0, 0)), "expected at most 1e9 pixels, got -3e+38"),
     ("B47", npy(changed(1e300, 0, 0, 0)), "expected a finite number, got 1e+300"),
@@ -536,7 +544,11 @@ ONE_BODY = '{"people": [{"pose_keypoints_2d": [%s]}]}'
     ),
     ("B49", csv([[1, *BODY], [0, *BODY]]), "column 1: expected frame numbers that rise"),
     ("B49", csv([[0.5, *BODY], [1, *BODY]]), "column 1: expected frame numbers that rise"),
-    ("B48", csv([[0, *BODY], [1e9, *BODY]]), "column 1: expected at most 1000000 frames"),
+    (
+      "B48",
+      csv([[0, *BODY], [1e9, *BODY]]),
+      "column 1: expected 1 % of the frames, or more, got 2 of",
+    ),
     ("B50", openpose("{}"), "keypoints.json: expected a list `people`, got NoneType"),
     ("B50", openpose('{"people": {}}'), "keypoints.json: expected a list `people`, got dict"),
     ("B50", openpose("[]"), "keypoints.json: expected a list `people`"),
@@ -563,8 +575,8 @@ ONE_BODY = '{"people": [{"pose_keypoints_2d": [%s]}]}'
     ("B53", openpose(ONE_BODY % ("1" * 5000 + ",1" * 74)), "keypoints.json: Exceeds the limit"),
     ("B53", openpose('{"people": [], "people": []}'), "a key occurs twice"),
     ("B53", openpose('{"people": [' + " " * (16 << 20)), "expected at most 16777216 bytes"),
-    ("B54", npy(pose() / (1280, 720, 1)), "expected pixels, got none above 1 (normalised ones?)"),
-    ("B54", openpose([[0.5, -1.0, 0.5] * 25]), "expected pixels, got none above 1"),
+    ("B54", npy(pose() / (1280, 720, 1)), "expected pixels or metres, got a body of 0.8"),
+    ("B54", openpose([[0.5, -1.0, 0.5] * 25]), "expected pixels, got a body of 0 (normalised?"),
     ("B55", openpose('{"people": ['), "take_000000000000_keypoints.json: "),
     (
       "B55",
@@ -584,7 +596,7 @@ ONE_BODY = '{"people": [{"pose_keypoints_2d": [%s]}]}'
     ("B58", edited_npy(lambda b: b.replace(b"(4, 25", b"(-4,25")), "a.npy: "),
     ("B58", edited_npy(lambda b: b[:-1]), "expected a whole npy file"),
     ("B58", edited_npy(lambda b: b + b"x"), "size: expected 1328 bytes, got 1329"),
-    ("B59", text("PK", "a.npz"), "a.npz: expected .csv, "),
+    ("B59", text("PK", "a.npz"), "a.npz: expected a whole npz file"),
     ("B60", npy(np.zeros(3, "f4,f4")), "one array of numbers is expected"),
     ("B60", npy(np.zeros((4, 25, 3), "M8[s]")), "one array of numbers is expected"),
     ("B60", npy(np.zeros((4, 25, 3), "U3")), "one array of numbers is expected"),
@@ -608,7 +620,7 @@ def test_a_wrong_recording(sandbox, row):
     ("B01", ["--run={run}", "--split=tset"], 2, "--split=tset: value should be one of"),
     ("B02", ["--run={run}", "--batch_size=many"], 2, "--batch_size=many: "),
     ("B03", ["--run={run}", "--batch_size=0"], 2, "--batch_size=0: "),
-    ("B16", ["--run={run}", "--data_dir=none"], 3, "none/nods: expected a prepared data set"),
+    ("B16", ["--run={run}", "--data=none"], 3, "none: expected a prepared data set"),
     ("B20", ["--run={run}", "--split=val"], 3, "got 'val' (a fold makes 'val'"),
   ]
 )
@@ -622,7 +634,12 @@ def test_a_wrong_command_line_of_evaluation(sandbox, row, run):
   [
     ("B01", ["--input={clip}"], 2, "--run is required"),
     ("B01", ["--run={run}", "--input={clip}", "--layout=coco71"], 2, "layout: "),
-    ("B41", ["--run={run}", "--input={clip}", "--layout=coco17"], 3, "expected [T, M, 17, 3]"),
+    (
+      "B41",
+      ["--run={run}", "--input={clip}", "--layout=coco17"],
+      3,
+      "V 17, C 2 or 3, got [4, 25, 3]",
+    ),
     (
       "B41",
       ["--run={run}", "--input={hands}"],
@@ -650,16 +667,21 @@ def test_a_wrong_command_line_of_prediction(sandbox, row, run):
 
 @rows(
   [
-    ("B24", "клип 手 🙂.npy", "клип 手 🙂.npy: 4 frames, openpose25"),
-    ("B24", "a; touch b $(c) -d.npy", "a; touch b $(c) -d.npy: 4 frames"),
-    ("B24", os.fsdecode(b"caf\xe9.npy"), "caf\\udce9.npy: 4 frames"),
+    (
+      "B24",
+      "клип 手 🙂.npy",
+      "клип 手 🙂.npy: read as 4 frames of 1 person, 25 joints (openpose25)",
+    ),
+    ("B24", "a; touch b $(c) -d.npy", "a; touch b $(c) -d.npy: read as 4 frames"),
+    ("B24", os.fsdecode(b"caf\xe9.npy"), "caf\\udce9.npy: read as 4 frames"),
   ]
 )
 def test_a_name_of_any_script_works(sandbox, row, run, capsys):
   name, printed = row
   with open(sandbox.path / name, "wb") as file:
     np.save(file, pose())
-  assert sandbox.predict(f"--run={run}", f"--input={sandbox.path / name}") == 0
+  argv = [f"--run={run}", f"--input={sandbox.path / name}", "--layout=openpose25"]
+  assert sandbox.predict(*argv, "--frame_size=720x1280") == 0
   assert printed in capsys.readouterr().out
 
 

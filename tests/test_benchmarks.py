@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks import agcn, compile, heatmaps, loader, peers, posec3d, recipe, scale, timing
 from jaxmg import models
-from jaxmg.data import annotations, readers
+from jaxmg.data import readers
+from jaxmg.data.readers import annotations
 from jaxmg.pretrained import agcn as pretrained_agcn
 from jaxmg.pretrained import posec3d as pretrained_posec3d
 from jaxmg.skeletons import topology

@@ -11,7 +11,8 @@ from flax import nnx
 
 from experiments import grid, settings
 from jaxmg import models
-from jaxmg.data import annotations, prepared, readers, source
+from jaxmg.data import prepared, readers, source
+from jaxmg.data.readers import annotations
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -62,7 +63,8 @@ def test_example_of_your_data_is_a_sound_layout(tmp_path):
   (example,) = blocks("docs/your_data.md", "json")
   (tmp_path / "desk9.json").write_text(example)
   skeleton = readers.find_layout(str(tmp_path / "desk9.json"))
-  np.savetxt(tmp_path / "a.csv", np.tile([5, 5, 0.5], (4, 9)), delimiter=",")
+  row = [value for v in range(9) for value in (5 * v, 90 - v, 0.5)]
+  np.savetxt(tmp_path / "a.csv", [row] * 4, delimiter=",")
   assert readers.read(tmp_path / "a.csv", layout=skeleton).keypoints.shape == (4, 1, 9, 3)
 
 

@@ -13,6 +13,7 @@ from jaxmg.data import batch as batches
 from jaxmg.training import losses, optimizers, sharding, step
 
 SKELETON = skeletons.get("imigue22")
+KINECT25 = skeletons.get("kinect25")
 CHANNELS = {"joint": 22, "limb": 21}
 KINDS = tuple(CHANNELS)
 # The tiny variant without its last stage: two have every kind of layer.
@@ -111,16 +112,26 @@ def test_prediction_runs_on_every_platform(kind):
   np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("stream", ["joint", "bone_motion"])
-def test_prediction_from_a_graph_runs_on_every_platform(stream):
+NTU = {"points": "joints3d", "sampling": "repeat", "num_persons": 2, "preparation": "ntu"}
+
+
+@pytest.mark.parametrize(
+  ("skeleton", "stream", "options"),
+  [(SKELETON, "joint", {}), (SKELETON, "bone_motion", {}), (KINECT25, "bone", NTU)],
+)
+def test_prediction_from_a_graph_runs_on_every_platform(skeleton, stream, options):
   size = {"width": 4, "depths": (1, 1)}
-  agcn = {"name": "agcn", "num_classes": 3, "parents": SKELETON.parents, **size}
-  one = inputs.Graph(SKELETON, (72, 128), stream=stream)
+  agcn = {"name": "agcn", "num_classes": 3, "parents": skeleton.parents, **size}
+  one = inputs.Graph(skeleton, (72, 128), stream=stream, **options)
   found = recipe.Recipe(agcn, {"pose": one}, NAMES, mirror=True)
   model = found.build_model()
-  variables = filled(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 1, 22, 3))))
+  persons, joints = one.num_persons, skeleton.num_joints
+  example = jnp.zeros((1, 4, persons, joints, 3))
+  variables = filled(jax.eval_shape(model.init, jax.random.key(0), example))
   predict_step = found.predict_step(model)
-  args = (variables["params"], variables["batch_stats"], fake(num_views=2))
+  batch = batches.fake(num_views=2, num_persons=persons, num_joints=joints)
+  batch["pose"][one.points] = batch["pose"].pop("keypoints")
+  args = (variables["params"], variables["batch_stats"], batch)
   probabilities = assert_exported_alike(predict_step, step.compile_predict_step, *args)
   np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
 

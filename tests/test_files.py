@@ -1,3 +1,4 @@
+import errno
 import os
 import pathlib
 
@@ -13,6 +14,32 @@ def test_a_folder_is_locked_once_and_its_lock_goes_with_its_holder(tmp_path):
     with pytest.raises(errors.LockedError, match=message), files.locked(tmp_path / "set"):
       pass
   assert list(tmp_path.rglob("*")) == [tmp_path / "set"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EIO])
+def test_without_locks_it_goes_on_with_a_notice_and_leaves_no_lock(
+  tmp_path, monkeypatch, capsys, code
+):
+  def flock(lock, how):
+    raise OSError(code, os.strerror(code))
+
+  monkeypatch.setattr(files.fcntl, "flock", flock)
+  with files.locked(tmp_path / "set"):
+    assert f"pid {os.getpid()}" in (tmp_path / "set" / "lock").read_text()
+  assert list((tmp_path / "set").iterdir()) == []
+  notice = f"set: no lock ({os.strerror(code)}): use it from one process at a time\n"
+  assert capsys.readouterr().err.endswith(notice)
+
+
+def test_a_network_mount_that_calls_a_held_lock_forbidden_is_in_use(tmp_path, monkeypatch):
+  def flock(lock, how):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+  monkeypatch.setattr(files.fcntl, "flock", flock)
+  (tmp_path / "lock").write_text("pid 7 on far")
+  with pytest.raises(errors.LockedError, match="in use by pid 7"), files.locked(tmp_path):
+    pass
+  assert (tmp_path / "lock").read_text() == "pid 7 on far"
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])

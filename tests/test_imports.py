@@ -17,9 +17,12 @@ ARROWS = {
   "jaxmg": "jaxmg.inputs jaxmg.models jaxmg.skeletons",
   "jaxmg.errors": "",
   "jaxmg.inputs": "jaxmg.inputs",
-  "jaxmg.inputs.graph": "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
+  "jaxmg.inputs.graph": (
+    "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.inputs.published jaxmg.skeletons"
+  ),
   "jaxmg.inputs.heatmaps": "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
   "jaxmg.inputs.pose": "jax jaxmg.ranges jaxmg.skeletons",
+  "jaxmg.inputs.published": "jax jaxmg.skeletons.topology",
   "jaxmg.predict": (
     "jax jaxmg.errors jaxmg.recipe jaxmg.data.embeddings jaxmg.data.readers"
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
@@ -28,7 +31,7 @@ ARROWS = {
     "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.inputs jaxmg.models jaxmg.training.step"
   ),
   "jaxmg.fields": "jaxmg.skeletons.topology",
-  "jaxmg.files": "jaxmg.errors",
+  "jaxmg.files": "jaxmg.errors jaxmg.progress",
   "jaxmg.pickles": "jaxmg.errors",
   "jaxmg.progress": "[tqdm]",
   "jaxmg.ranges": "",
@@ -39,6 +42,7 @@ ARROWS = {
   "jaxmg.skeletons.augment": "jax jaxmg.skeletons.geometry",
   "jaxmg.skeletons.geometry": "jax",
   "jaxmg.skeletons.heatmaps": "jax jaxmg.shapes",
+  "jaxmg.skeletons.plausible": "jaxmg.skeletons.topology",
   "jaxmg.skeletons.sampling": "",
   "jaxmg.skeletons.topology": "",
   # A model can be lifted out with one file: a skeleton reaches it as numbers.
@@ -50,20 +54,36 @@ ARROWS = {
   "jaxmg.pretrained": "",
   "jaxmg.pretrained.agcn": "jaxmg.pretrained.convert",
   "jaxmg.pretrained.convert": "flax jax jaxmg.errors",
+  "jaxmg.pretrained.names": "jaxmg.errors jaxmg.pretrained.torch_files",
   "jaxmg.pretrained.posec3d": "jaxmg.pretrained.convert",
   "jaxmg.pretrained.torch_files": "ml_dtypes jaxmg.errors jaxmg.pickles",
   # The host's side, without jax: grain in the pipeline, tensorflow_datasets where records are.
   "jaxmg.data": "",
-  "jaxmg.data.annotations": "jaxmg.errors jaxmg.pickles jaxmg.data.readers",
   "jaxmg.data.batch": "",
   "jaxmg.data.embeddings": "jaxmg.errors jaxmg.data.readers",
+  "jaxmg.data.guarded": "jaxmg.errors jaxmg.data.guarded_child",
+  "jaxmg.data.guarded_child": "",
+  "jaxmg.data.linking": "[scipy]",
+  "jaxmg.data.matlab": "[scipy]",
   "jaxmg.data.pipeline": "grain jaxmg.errors jaxmg.data.records jaxmg.data.source",
   "jaxmg.data.prepared": (
     "tensorflow_datasets jaxmg.errors jaxmg.fields jaxmg.files jaxmg.progress jaxmg.data.readers"
     " jaxmg.data.recordings jaxmg.data.records jaxmg.data.shards jaxmg.data.source"
     " jaxmg.data.tracks"
   ),
-  "jaxmg.data.readers": "jaxmg.errors jaxmg.data.spreadsheets jaxmg.skeletons.topology [scipy]",
+  "jaxmg.data.readers": "jaxmg.errors jaxmg.data.readers",
+  "jaxmg.data.readers.annotations": "jaxmg.data.readers jaxmg.errors jaxmg.pickles",
+  "jaxmg.data.readers.arrays": "jaxmg.data.readers jaxmg.errors jaxmg.skeletons.topology",
+  "jaxmg.data.readers.clip": "jaxmg.data.readers jaxmg.errors jaxmg.skeletons",
+  "jaxmg.data.readers.damage": "jaxmg.data.readers jaxmg.errors",
+  "jaxmg.data.readers.matlab": "jaxmg.data.guarded jaxmg.data.matlab jaxmg.data.readers",
+  "jaxmg.data.readers.ntu": "jaxmg.data.readers jaxmg.errors",
+  "jaxmg.data.readers.openpose": (
+    "jaxmg.data.linking jaxmg.data.readers jaxmg.errors jaxmg.skeletons.topology"
+  ),
+  "jaxmg.data.readers.tables": (
+    "jaxmg.data.readers jaxmg.data.spreadsheets jaxmg.errors jaxmg.skeletons.topology"
+  ),
   "jaxmg.data.recordings": "jaxmg.errors",
   "jaxmg.data.records": ("google tensorflow_datasets jaxmg.errors jaxmg.fields jaxmg.data.tracks"),
   "jaxmg.data.shards": "array_record tensorflow_datasets jaxmg.errors jaxmg.files",
@@ -103,21 +123,22 @@ ARROWS = {
   "experiments.configs.grammar": "ml_collections",
   "experiments.configs.posec3d": "ml_collections jaxmg.inputs.heatmaps .grammar",
   "experiments.doctor": (
-    "absl jaxmg.errors jaxmg.progress jaxmg.data.annotations jaxmg.data.readers jaxmg.data.records"
-    " jaxmg.data.source .launch"
+    "absl jaxmg.errors jaxmg.progress jaxmg.data.readers jaxmg.data.records jaxmg.data.source"
+    " jaxmg.skeletons .launch .told"
   ),
-  "experiments.evaluate": "absl flax jax jaxmg .launch .plots .signals .workdir",
+  "experiments.evaluate": "absl flax jax jaxmg .launch .lineage .plots .signals .workdir",
   "experiments.fuse_scores": "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics .launch",
   "experiments.grid": "jaxmg.errors",
   "experiments.import_weights": "absl jax jaxmg .agcn .launch .posec3d .trainer",
   "experiments.launch": "absl jax jaxmg.errors .backend .settings .signals .workdir",
+  "experiments.lineage": "jaxmg.errors jaxmg.recipe jaxmg.data.source jaxmg.training.checkpoints",
   "experiments.plots": (
     "jax jaxmg.files jaxmg.recipe jaxmg.skeletons jaxmg.data.pipeline [matplotlib]"
   ),
   "experiments.posec3d": "jaxmg .launch .trainer",
   "experiments.predict": (
-    "absl jaxmg.errors jaxmg.predict jaxmg.recipe jaxmg.data.readers jaxmg.skeletons.topology"
-    " .launch"
+    "absl jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe jaxmg.data.readers"
+    " jaxmg.skeletons .launch .timeline .told"
   ),
   "experiments.processes": "jaxmg.errors .signals",
   "experiments.settings": (
@@ -129,8 +150,10 @@ ARROWS = {
     "scipy jaxmg.files jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics .grid"
     " .plots"
   ),
+  "experiments.timeline": "absl jaxmg.errors jaxmg.files [.plots]",
+  "experiments.told": "absl jaxmg.data.readers",
   "experiments.train": "jaxmg.errors jaxmg.models .launch",
-  "experiments.trainer": "jax jaxmg optax .evaluate .settings .signals",
+  "experiments.trainer": "jax jaxmg optax .evaluate .lineage .settings .signals",
   "experiments.workdir": "jax ml_collections jaxmg.errors jaxmg.files .settings",
   # What each claim of speed is measured with; imported by itself alone, and peers in functions.
   "benchmarks.agcn": (
@@ -139,7 +162,7 @@ ARROWS = {
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.compiled": (
     "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.posec3d experiments.settings"
-    " experiments.trainer benchmarks.peers jaxmg.data.readers jaxmg.data.tracks jaxmg.models"
+    " experiments.trainer benchmarks.peers jaxmg.data jaxmg.models"
     " jaxmg.recipe jaxmg.training"
   ),
   "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",
@@ -165,13 +188,13 @@ ARROWS = {
   # Raw files to prepared data; imported by nothing. These folders are on the path as packages.
   "datasets": "",
   "datasets.prepare": (
-    "etils jaxmg.errors jaxmg.data.prepared jaxmg.data.records jaxmg.data.source"
+    "etils jaxmg.errors jaxmg.data.prepared jaxmg.data.readers jaxmg.data.records jaxmg.data.source"
   ),
   "datasets.imigue.imigue_dataset_builder": (
     "jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.tracks"
   ),
   "datasets.pyskl_pickle.pyskl_pickle_dataset_builder": (
-    "jaxmg.errors jaxmg.data.annotations jaxmg.data.prepared jaxmg.data.readers jaxmg.data.tracks"
+    "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers jaxmg.data.tracks"
   ),
   "datasets.smg.smg_dataset_builder": (
     "jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.tracks"

@@ -37,6 +37,9 @@ class Sound:
   def records(self, clip):
     return [{"samples": part} for part in np.split(clip, range(self.rate, len(clip), self.rate))]
 
+  def remarks(self, clip):
+    return ()
+
   def num_frames(self, clip):
     return len(clip)
 
@@ -59,6 +62,9 @@ class Loudness:
   def check(self, about):
     if about["rate"] < 2:
       raise ValueError(f"rate: expected at least 2, got {about['rate']}")
+
+  def check_shown(self, record):
+    pass
 
   def read(self, record, rng):
     seconds = record["seconds"]

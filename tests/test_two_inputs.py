@@ -13,6 +13,7 @@ from experiments import evaluate, launch, trainer
 from jaxmg import inputs, models, predict, recipe, scores
 from jaxmg.data import batch as batches
 from jaxmg.data import readers, source
+from jaxmg.skeletons import topology
 from jaxmg.training import checkpoints, losses, optimizers, sharding, step
 
 
@@ -85,7 +86,7 @@ def test_a_file_is_predicted_as_in_evaluation(trained, nods):
 
 
 def test_both_are_mirrored_together():
-  skeleton = readers.topology.get("coco17")
+  skeleton = topology.get("coco17")
   options = {"num_frames": 4, "sampling": "uniform"}
   found = recipe.Recipe(
     model={"name": "both", "num_classes": 2},

@@ -3,7 +3,8 @@
 import collections
 import functools
 
-from jaxmg.data import annotations, prepared, readers, tracks
+from jaxmg.data import prepared, readers, tracks
+from jaxmg.data.readers import annotations
 from jaxmg.errors import DataError
 
 MOST_CLASSES = 10_000  # without a file of their names
@@ -15,14 +16,18 @@ class Builder(prepared.Builder):
   is_format = True
 
   def __init__(self, *, raw, layout=None, **kwargs):
-    self.file = annotations.read(raw)
+    self.file = annotations.read(raw, told=self.told)
     clips = self.file.clips
     for clip in clips:
       self.file.check_shape(clip)
     in_3d = clips[0].in_3d
+    if unknown := next((one for one in clips if not (in_3d or one.frame_size)), None):
+      where, hint = f"{unknown.where}: img_shape", "or for all clips --frame_size=HxW"
+      raise DataError(where, expected="(height, width)", got="none", hint=hint)
     sizes = collections.Counter(clip.frame_size for clip in clips)
+    self.layout = layout and readers.find_layout(layout)
     self.track = tracks.Pose(
-      self.file.layout() if layout is None else readers.find_layout(layout),
+      self.layout or self.file.layout(),
       frame_size=(240, 320) if in_3d else sizes.most_common(1)[0][0],
       num_persons=max(clip.points.shape[1] for clip in clips),
       joints3d=in_3d,
@@ -53,7 +58,7 @@ class Builder(prepared.Builder):
 
   def clips(self, recording, known):
     subject = annotations.subject(recording.id) or recording.id
-    clip = recording.clip(self.track.layout, view=self.view)
+    clip = recording.clip(self.layout, view=self.view)
     yield prepared.Example(recording.id, recording.label, subject, clip)
 
 
@@ -66,7 +71,7 @@ def _protocols(file):
   if not protocols:
     raise DataError(
       f"{file.path}: split",
-      expected="two names that pair up, such as xsub_train and xsub_val",
+      expected="two names that pair up, such as xsub_train and xsub_val, or a name with test",
       got=", ".join(map(repr, file.splits)) or "none",
       hint='write {"split": {"train": [id, ...], "test": [id, ...]}, "annotations": [...]}, '
       "or a folder of two files, NAME_train.pkl and NAME_test.pkl",
@@ -75,23 +80,37 @@ def _protocols(file):
 
 
 def _class_names(file):
-  """The lines of classes.txt, or numbers; and what is to be noted about them."""
-  count = max(clip.label for clip in file.clips) + 1
-  path = (file.path if file.path.is_dir() else file.path.parent) / "classes.txt"
+  """The lines of the file of names, or numbers; and what is to be noted about them."""
+  labels = {clip.label for clip in file.clips} - {-1}
+  count = max(labels, default=-1) + 1
+  asked = f"do the labels begin at 1? they are {min(labels)} to {count - 1}" if labels else ""
+  own = file.path / "classes.txt" if file.path.is_dir() else file.path.with_suffix(".classes.txt")
+  path = own if own.exists() else own.with_name("classes.txt")
   if not path.exists():
     if count > MOST_CLASSES:
       raise DataError(
-        f"{file.path}: labels", expected=f"at most {MOST_CLASSES - 1}, or {path}", got=count - 1
+        f"{file.path}: labels", expected=f"at most {MOST_CLASSES - 1}, or {own}", got=count - 1
       )
-    return [f"class {k}" for k in range(count)], [f"classes are numbered: no names in {path}"]
+    notes = [f"{asked}; class 0 has no clip"] if min(labels, default=0) == 1 else []
+    which = "classes are numbered" if labels else "no labels, and no classes"
+    notes.append(f"{which}: no names in {own}")
+    return [f"class {k}" for k in range(count)], notes
   try:
     names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
   except ValueError as error:
     raise DataError(f"{path}: {error}") from error
   names = [name.strip() for name in names]
-  if len(names) < count or len(set(names)) < len(names) or not all(map(str.isprintable, names)):
-    raise DataError(path, expected=f"{count} or more names, one on each line", got="others")
-  return names, []
+  if len(set(names)) < len(names) or not all(name and name.isprintable() for name in names):
+    raise DataError(path, expected="names of classes, each once, one on each line", got="others")
+  # Classes at the end may have no clip; only a file of this pickle's own name can say so.
+  fits = len(names) >= count if path == own else count in (0, len(names))
+  if not fits:
+    begins = min(labels) == 1 and len(names) == count - 1
+    hint = asked if begins else f"of this file? {own.name} is" if path != own else None
+    expected = f"{count} names{' or more' * (path == own)}, as the labels are 0 to {count - 1}"
+    raise DataError(path, expected=expected, got=len(names), hint=hint)
+  more = f"{len(names)} names for the labels 0 to {count - 1}: 0 is {names[0]!r}"
+  return names, [more] if 0 < count < len(names) else []
 
 
 def _notes(file, *, view):

@@ -67,7 +67,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     mirror=dataset["mirror"],
   )
   config.sampling.update(num_persons=dataset["num_persons"], points=dataset["points"])
-  config.inputs = dict(stream=argument.stream)
+  # "ntu" or "kinetics" to go on from imported weights that were trained so: with "paper" alone.
+  config.inputs = dict(stream=argument.stream, preparation="ours")
   config.augment = dict(rotation=dataset["rotation"], tilt=dataset["tilt"], scale=(0.9, 1.1))
   config.model = dict(name="agcn", variant="agcn", dropout=0.0)
   config.optimizer.update(

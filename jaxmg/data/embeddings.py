@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from jaxmg.data import readers
+from jaxmg.data.readers import arrays
 from jaxmg.errors import DataError
 
 # Of the 32 mean GloVe vectors that the MiGA challenge's winner of 2023 regresses to
@@ -108,7 +108,7 @@ def from_npy(path: str | pathlib.Path, num_classes: int) -> Float32[np.ndarray, 
   Raises DataError for any other file.
   """
   try:
-    table = readers.load_array(pathlib.Path(path))
+    table = arrays.load_array(pathlib.Path(path))
   except FileNotFoundError:
     raise DataError(path, expected="a .npy file", got="nothing") from None
   except OSError as error:

@@ -86,10 +86,11 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
   track: Any  # what is written of the clips: `tracks.Pose(...)`
   track_name = "pose"  # its folder
-  class_names: tuple[str, ...]
+  class_names: tuple[str, ...]  # may be none where all labels are hidden
   class_short_names: tuple[str, ...] | None = None  # for word embeddings
   class_groups: tuple[str, ...] | None = None  # of each class: the part of the body, say
   mirror: bool = True  # whether a mirrored clip keeps its label
+  told = readers.Told()  # what raw files leave open: axes, points, frame_size
   synthetic: bool = False
   protocols: Mapping[str, Protocol]  # the first is the default
   shared_subjects: Collection[str] = ()  # protocols across cameras: the same people on both sides
@@ -110,15 +111,17 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     if layout not in (None, str(self.track)):
       raise ConfigError("layout", expected=self.track, got=layout)
     self.notes: list[str] = []  # what was left out or cut
+    if self.mirror and (sides := source.left_and_right(self.class_names)):
+      self.notes.append(f"{sides}: prepare --no_mirror, or mirror = False in the builder")
     super().__init__(data_dir=data_dir, file_format="array_record")
 
   def _check_declared(self) -> None:
     """Raises DataError for what would only be noticed when all is written."""
     names = self.class_names
     texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    distinct = "a tuple of one and more different texts"
+    distinct = "a tuple of different texts"
     for field, right, expected in (
-      ("class_names", texts and 0 < len(names) == len(set(names)), distinct),
+      ("class_names", texts and len(names) == len(set(names)), distinct),
       ("class_short_names", _fits(self.class_short_names, names), "a text for each class"),
       ("class_groups", _fits(self.class_groups, names), "a text for each class"),
     ):
@@ -184,7 +187,9 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
       ),
     ):
       if not right:
-        raise DataError(f"{self.name}: clip {example.id!r}: {field}", expected=expected, got=got)
+        where = f"{self.name}: clip {example.id!r}: {field}"
+        hint = "do labels begin at 1? the first is 0" if label == last + 1 else None
+        raise DataError(where, expected=expected, got=got, hint=hint)
     values = (example.id, example.subject, recording, int(label))
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -210,7 +215,15 @@ def by_subject(*, train: Iterable[Any]) -> Protocol:
   names = frozenset([train] if isinstance(train, str) else train)
   if wrong := [name for name in names if not isinstance(name, str)]:
     raise ConfigError("by_subject: train", expected="texts, as subjects are", got=wrong[0])
-  return lambda clip: "train" if clip["subject"] in names else "test"
+  return _BySubject(names)
+
+
+@dataclasses.dataclass(frozen=True)
+class _BySubject:
+  names: frozenset[str]
+
+  def __call__(self, clip: Mapping[str, Any]) -> str:
+    return "train" if clip["subject"] in self.names else "test"
 
 
 def directory(builder: type[Builder], data_dir: str | pathlib.Path) -> pathlib.Path:
@@ -320,9 +333,15 @@ def _check_whole(
   if dataclasses.is_dataclass(declared) and type(declared) is not type(there.kind):
     kinds = (type(kind).__name__ for kind in (there.kind, declared))
     raise ConfigError(f"{path}: {name}", expected=next(kinds), got=next(kinds))
+  hint = "remove it, or prepare elsewhere"
   if layout is not None and str(readers.find_layout(layout)) != str(there.kind):
-    hint = "remove it, or prepare elsewhere"
     raise ConfigError(path, expected=layout, got=there.kind, hint=hint)
+  wanted = builder.told.points
+  if wanted and (wanted == "joints3d") != there.kind.joints3d:
+    got = "joints3d" if there.kind.joints3d else "keypoints"
+    raise ConfigError(f"{path}: points", expected=wanted, got=got, hint=hint)
+  if source.Source(path).mirror and not builder.mirror:
+    raise ConfigError(f"{path}: mirror", expected=False, got=True, hint=hint)
   then = there.made_of
   if then and raw.exists() and then != (now := _made_of(raw)):
     raise ConfigError(path, expected=now, got=then, hint="remove it, or take another --name")
@@ -395,7 +414,10 @@ def _fill(
   wanted = None if there is None else _by_id(there)
   new = {name: [] for name in columns}  # of the open shard, as its notes
   noted = len(made.notes)
-  readings = recordings.read(plan[first:], made.track.read_file, jobs)
+  read_file = made.track.read_file
+  if made.told != readers.Told():
+    read_file = functools.partial(read_file, told=made.told)
+  readings = recordings.read(plan[first:], read_file, jobs)
   readings = progress.track(readings, made.name, total=len(plan), unit="recordings", done=first)
   for count, (one, recording) in enumerate(readings, first + 1):
     made.notes += one.notes
@@ -419,6 +441,9 @@ def _fill(
       clip["content"] = "" if content is None else records.digest({"": content})
       if content is None:
         made.notes.append(f"clip {example.id} shows nobody")
+      for remark in made.track.remarks(example.clip):
+        if not any(note.startswith(f"{remark};") for note in made.notes):
+          made.notes.append(f"{remark}; the first is {example.id}")
       for name, value in clip.items():
         new[name].append(value)
     if writer.full or count == len(plan):
@@ -529,6 +554,13 @@ def _track(builder: Builder, columns: Mapping[str, list], rows: list[int]) -> di
   counts = collections.Counter(filter(None, columns["content"]))
   if copies := sum(count for count in counts.values() if count > 1):
     builder.notes.append(f"{copies} clips have the {builder.track_name} of another one")
+  for name, protocol in builder.protocols.items():
+    wanted = protocol.names if isinstance(protocol, _BySubject) else frozenset()
+    if absent := sorted(wanted.difference(columns["subject"])):
+      few = ", ".join(map(repr, absent[:5])) + ", ..." * (len(absent) > 5)
+      builder.notes.append(
+        f"{name}: {len(absent)} of {len(wanted)} subjects to train on have no clip: {few}"
+      )
   return {
     **_declared_track(builder),
     "made_of": _made_of(builder.raw) if builder.is_format else None,

@@ -23,14 +23,19 @@ from jaxmg.errors import DataError
 
 INDEX = "index.json"
 
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_SIDES = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])")
+_OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
 
 class Source:
   """The clips of a prepared directory: the columns of its index, and its tracks.
 
   `directory` is `DATA/<name>/<version>`, or `DATA/<name>` for its newest version. Ids, labels,
   subjects and recordings of all rows are attributes, read from `index.json`: splits, folds and
-  counts decode no record. `class_short_names` are the class names, and `class_groups` is None,
-  where the data set declares none. `track("pose")` gives the data.
+  counts decode no record. `class_names` may be none where all labels are hidden.
+  `class_short_names` are the class names, and `class_groups` is None, where the data set declares
+  none. `track("pose")` gives the data.
 
   Raises:
     DataError: no prepared data set there, or one whose index is not as it was written.
@@ -51,8 +56,6 @@ class Source:
       self.name: str = index["name"]
       self.version: str = index["version"]
       self.class_names: tuple[str, ...] = records.texts(index["class_names"])
-      if not self.class_names:
-        raise ValueError("expected names of classes, got none")
       short_names, groups = index.get("class_short_names"), index.get("class_groups")
       self.class_short_names: tuple[str, ...] = (
         self.class_names
@@ -72,6 +75,8 @@ class Source:
       self.shared_subjects: tuple[str, ...] = tuple(index.get("shared_subjects", ()))
       self.ids: tuple[str, ...] = records.texts(clips["id"])
       self.labels = records.integers(clips["label"], np.int32)
+      if not self.class_names and (self.labels >= 0).any():
+        raise ValueError("expected names of classes, got none")
       self.subjects = np.array(records.texts(clips["subject"], len(self.ids)), str)
       recordings = clips["video" if self._before else "recording"]
       self.recordings = np.array(records.texts(recordings, len(self.ids)), str)
@@ -162,6 +167,26 @@ class Source:
     """A short hash of the ids alone."""
     return fields.digest({"ids": self.ids})
 
+  def describe(
+    self,
+    names: Collection[str],
+    *,
+    protocol: str | None = None,
+    fold: Sequence[int] | None = None,
+  ) -> dict[str, Any]:
+    """The set in the recipe of a run on these tracks."""
+    return {
+      "name": self.name,
+      "version": self.version,
+      "fingerprint": self.fingerprint(names),
+      "clips": self.clips_fingerprint(),
+      "ids": self.ids_fingerprint(),
+      "directory": str(self.directory.resolve()),
+      "protocol": protocol or next(iter(self.protocols), None),
+      "fold": fold,
+      "synthetic": self.synthetic,
+    }
+
   def check_copies(self, track: records.Track) -> None:
     """Raises DataError where a protocol trains on the very data of a clip that it tests on."""
     of = {
@@ -202,6 +227,23 @@ class Source:
         raise DataError(where, expected=f"no {what} in both train and test", got=got)
 
 
+def left_and_right(names: Sequence[str]) -> str:
+  """A note on the classes that a mirror makes of each other, as their names tell; "" without any.
+
+  They tell it by `left` and `right`, or by `l` and `r` as words; other languages are not known.
+  """
+  lower = [name.lower() for name in names]
+  mirrored = [_SIDES.sub(lambda side: _OTHER[side[0]], name) for name in lower]
+  pairs = [
+    f"{names[i]!r} and {names[lower.index(name)]!r}"
+    for i, name in enumerate(mirrored)
+    if name in lower[i + 1 :]
+  ]
+  more = ", ..." if len(pairs) > 3 else ""
+  title = "LEFT AND RIGHT: mirrored clips keep their labels, but sides tell these classes apart: "
+  return f"{title}{', '.join(pairs[:3])}{more}" if pairs else ""
+
+
 def is_whole(directory: pathlib.Path, track: str) -> bool:
   """Whether a set is there with this track."""
   return (directory / INDEX).exists() and track in Source(directory).track_names
@@ -223,7 +265,7 @@ def _newest_version(directory: pathlib.Path) -> pathlib.Path:
     return directory
   # Half-made versions have no index, which is written last.
   versions = [path.parent for path in directory.glob("*/index.json")]
-  versions = [path for path in versions if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+  versions = [path for path in versions if _VERSION.fullmatch(path.name)]
   if not versions and is_prepared(directory):
     raise DataError(
       directory,
@@ -232,12 +274,14 @@ def _newest_version(directory: pathlib.Path) -> pathlib.Path:
       hint="the prepare.py command that was stopped goes on with it",
     )
   if not versions:
+    # Of a version, what is prepared again is the set.
+    folder = directory.parent if _VERSION.fullmatch(directory.name) else directory
     raise DataError(
       directory,
       expected="a prepared data set, DATA/<name>/<version>/ with an index.json",
       got="none" if directory.is_dir() else "a file" if directory.exists() else "no such folder",
-      hint=f"jaxmg prepare {directory.name} --manual_dir=RAW "
-      f"--data_dir={directory.parent}, or of a pickle: pyskl_pickle --manual_dir=FILE",
+      hint=f"jaxmg prepare {folder.name} --manual_dir=RAW --data_dir={folder.parent}, or of a "
+      f"pickle: pyskl_pickle --manual_dir=FILE --name={folder.name}",
     )
   return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
 

@@ -8,7 +8,7 @@ which an input that is given them reads those that it needs.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,12 @@ class Pose:
   def _points(self) -> tuple[str, ...]:
     return ("keypoints", "joints3d") if self.joints3d else ("keypoints",)
 
-  def read_file(self, path: pathlib.Path) -> readers.Clip:
-    """A raw recording."""
-    return readers.read(path, layout=self.layout)
+  def read_file(self, path: pathlib.Path, told: readers.Told | None = None) -> readers.Clip:
+    """A raw recording; where it leaves open what its points are, they are of this track's kind."""
+    told = told or readers.Told()
+    expects = "joints3d" if self.joints3d else "keypoints"
+    options = {"frame_size": told.frame_size, "axes": told.axes, "points": told.points}
+    return readers.read(path, layout=self.layout, expects=expects, **options)
 
   def features(self) -> dict[str, tfds.features.FeatureConnector]:
     """What TFDS has to know of the arrays of a record."""
@@ -87,8 +90,16 @@ class Pose:
       if not right:
         raise ValueError(f"{field}: expected {expected}, got {got}")
     absent = [(0, 0), (0, self.num_persons - num_persons), (0, 0), (0, 0)]
+    readers.check(clip)
     points = {name: np.pad(getattr(clip, name), absent) for name in self._points}
     return [{"frame_size": np.array(frame_size, np.int32)} | points]
+
+  def remarks(self, clip: readers.Clip) -> Iterator[str]:
+    """What is to be said once of the clips of which it is so."""
+    if clip.guess and clip.guess.assumed:
+      yield f"clips read as {dataclasses.replace(clip.guess, notes=(), frame_size=None).kind}"
+    if clip.num_clipped:
+      yield "clips with scores outside [0, 1], which are clipped"
 
   def num_frames(self, clip: readers.Clip) -> int:
     return len(clip.keypoints)

@@ -5,6 +5,8 @@ about one kind of model input, and training, evaluation and prediction have it f
 
   track               the track of a prepared set that it reads
   check(about)        ValueError: what the records of a track lack
+  check_shown(record) ValueError: why nothing is to be said of a record that is to be predicted
+  shows(record)       whether it shows anybody: a window of it of which this is false has no classes
   read(record, rng)   host, numpy: the only change of shapes; read_test has an axis of test clips
   example(num_clips)  the shapes of a batch of one
   train(keys, part, mirror)    device: augment, then render or derive
@@ -18,6 +20,8 @@ own steps: pure, on the device, inside jit, so that a heatmap volume (10 MB a cl
 the host.
 """
 
+from jaxmg.inputs import published as published
+from jaxmg.inputs.graph import PREPARATIONS as PREPARATIONS
 from jaxmg.inputs.graph import STREAMS as STREAMS
 from jaxmg.inputs.graph import Graph as Graph
 from jaxmg.inputs.graph import graph_inputs as graph_inputs

@@ -1,7 +1,8 @@
 """A skeleton as a graph's nodes over time, 2s-AGCN's input: joints, bones, and their motion."""
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,27 +11,76 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmg import shapes
 from jaxmg.inputs import pose as poses
+from jaxmg.inputs import published
 from jaxmg.skeletons import augment, geometry
 from jaxmg.skeletons.topology import Skeleton
 
 STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
+PREPARATIONS = ("ours", *published.PREPARATIONS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Graph(poses.Pose):
-  """A pose -> float32[B, T, M, V, 3]; see `graph_inputs` for what the fields do."""
+  """A pose -> float32[B, T, M, V, 3]; see `graph_inputs` for what the fields do.
 
-  SEEN: ClassVar[tuple[str, ...]] = (*poses.Pose.SEEN, "points", "stream")
+  With a `preparation` of `published`, that of the original's weights, persons and frames are chosen
+  as there: tests see 300 frames, and training `num_frames` of these.
+  """
+
+  SEEN: ClassVar[tuple[str, ...]] = (*poses.Pose.SEEN, "points", "stream", "preparation")
 
   points: Literal["keypoints", "joints3d"] = "keypoints"
   stream: Literal[STREAMS] = "joint"
   rotation: Annotated[float, "[0, 180]"] = 0.0
   tilt: Annotated[float, "[0, 180]"] = 0.0
   scale: Annotated[tuple[float, float], "(0, 10]"] = (1.0, 1.0)
+  preparation: Literal[PREPARATIONS] = "ours"
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self._published and self.num_frames > published.NUM_FRAMES:
+      expected = f"at most {published.NUM_FRAMES} with preparation={self.preparation}"
+      raise ValueError(f"num_frames: expected {expected}, got {self.num_frames}")
+
+  def __str__(self) -> str:
+    return super().__str__() + (f" as published ({self.preparation})" if self._published else "")
+
+  @property
+  def _published(self) -> published.Preparation | None:
+    return published.find(self.preparation, vars(self))
 
   @property
   def _options(self) -> dict:
-    return {"skeleton": self.skeleton, "points": self.points}
+    return {name: getattr(self, name) for name in ("skeleton", "points", "preparation")}
+
+  def read(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A training clip: frames drawn at random."""
+    if not self._published:
+      return super().read(record, rng)
+    start = 0
+    if self._published.windows:
+      length = min(len(record[self.points]), published.NUM_FRAMES)
+      start = rng.integers(max(0, length - self.num_frames) + 1)
+    return self._published_part(record, np.s_[start : start + self.num_frames])
+
+  def read_test(self, record: Mapping[str, Any], num_clips: int) -> dict[str, np.ndarray]:
+    """A test clip: `num_clips` choices of frames, which are all the same if as published."""
+    if not self._published:
+      return super().read_test(record, num_clips)
+    part = self._published_part(record, np.s_[:])
+    return part | {self.points: np.stack([part[self.points]] * num_clips)}
+
+  def _published_part(self, record, frames):
+    joints = self.skeleton.indices_in(record["layout"])
+    clip = self._published.clip(record[self.points].take(joints, axis=2))
+    size = self.frame_size if record["frame_size"] is None else record["frame_size"]
+    return {self.points: clip[frames], "frame_size": np.int32(size)}
+
+  def example(self, num_clips: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of one: of training, or of `num_clips` test clips."""
+    if self._published and num_clips and self.num_frames < published.NUM_FRAMES:
+      return dataclasses.replace(self, num_frames=published.NUM_FRAMES).example(num_clips)
+    return super().example(num_clips)
 
   def train(
     self, keys: Key[Array, " b"], part: dict[str, Array], mirror: bool | Bool[Array, " b"]
@@ -69,6 +119,7 @@ def graph_inputs(
   rotation: float = 0.0,
   tilt: float = 0.0,
   scale: tuple[float, float] = (1.0, 1.0),
+  preparation: str = "ours",
 ) -> Float[Array, "b t m v 3"]:
   """A pose -> a stream of 2s-AGCN: "joint", "bone", "joint_motion" or "bone_motion".
 
@@ -77,29 +128,34 @@ def graph_inputs(
   the first person's root where it is first seen. With `keys`, one per clip, it is augmented first:
   rotation (degrees, in the image, or about the vertical axis), tilt (degrees, 3-D only), a scale
   between two factors, mirroring (if `mirror`: by the key, or the clips that it
-  names). See `geometry.bones` and `geometry.motion`.
+  names). See `geometry.bones` and `geometry.motion`. With another `preparation` than "ours",
+  coordinates, bones and motion are those of `published`, whose `clip` the pose is taken from, and
+  which is mirrored at most.
 
-  Raises ValueError for other shapes, kinds of numbers, `points` or `stream`, as do the functions
-  below. Absent joints are all zero, before and after.
+  Raises ValueError for other shapes, kinds of numbers, `points`, `stream` or `preparation`, as do
+  the functions below. Absent joints are all zero, before and after.
   """
+  augmentation = {"rotation": rotation, "tilt": tilt, "scale": scale}
+  published.find(preparation, {"skeleton": skeleton, "points": points} | augmentation)
   shapes.check("pose", pose, "float", "B", "T", "M", skeleton.num_joints, 3)
   shapes.check("frame_size", frame_size, "int", pose.shape[0], 2)
+  options = (skeleton, points, preparation)
   if keys is None:
-    return _stream(_coordinates(pose, frame_size, skeleton, points), skeleton, points, stream)
+    return _stream(_coordinates(pose, frame_size, *options), *options, stream)
 
   def augmented(key, pose, frame_size, mirrored):
     rotate_key, scale_key, mirror_key = jax.random.split(key, 3)
     if rotation and points == "keypoints":
       box = geometry.compact_box(pose, frame_size)
       pose = augment.rotate(rotate_key, pose, box, degrees=rotation)
-    pose = _coordinates(pose, frame_size, skeleton, points)
+    pose = _coordinates(pose, frame_size, *options)
     if (rotation or tilt) and points == "joints3d":
       pose = augment.turn(rotate_key, pose, rotation=rotation, tilt=tilt)
     pose = augment.scale(scale_key, pose, factors=scale)
     return poses.mirror(mirror_key, pose, skeleton.mirror, mirrored, width=1)
 
   pose = poses.vmap_clips(augmented, keys, pose, frame_size, mirror)
-  return _stream(pose, skeleton, points, stream)
+  return _stream(pose, *options, stream)
 
 
 def graph_views(
@@ -108,16 +164,17 @@ def graph_views(
   *,
   skeleton: Skeleton,
   points: str = "keypoints",
+  preparation: str = "ours",
   mirror: bool = False,
 ) -> dict[str, Array]:
   """The views of a test clip, as `heatmap_views`: `pose` [R, B, T, M, V, C] and `mirrored` bool[R].
 
-  C is what `graph_view` takes: coordinates and score.
+  C is what `graph_view` takes: coordinates and, if they are ours, the score.
   """
   shapes.check("pose", pose, "float", "B", "N", "T", "M", skeleton.num_joints, 3)
   shapes.check("frame_size", frame_size, "int", pose.shape[0], 2)
   frame_sizes = jnp.broadcast_to(frame_size[:, None], (*pose.shape[:2], 2))
-  pose = _coordinates(pose, frame_sizes, skeleton, points)
+  pose = _coordinates(pose, frame_sizes, skeleton, points, preparation)
   return poses.with_mirror_images("pose", jnp.moveaxis(pose, 1, 0), mirror)
 
 
@@ -126,25 +183,34 @@ def graph_view(
   *,
   skeleton: Skeleton,
   points: str = "keypoints",
+  preparation: str = "ours",
   stream: str = "joint",
 ) -> Float[Array, "b t m v 3"]:
   """A stream of one view."""
   pose = view["pose"]
   mirrored = augment.flip(pose, skeleton.mirror, width=1)
-  return _stream(jnp.where(view["mirrored"], mirrored, pose), skeleton, points, stream)
+  pose = jnp.where(view["mirrored"], mirrored, pose)
+  return _stream(pose, skeleton, points, preparation, stream)
 
 
-def _coordinates(pose, frame_size, skeleton, points):
-  """Coordinates about 0, and the score, last: [..., 3] of key points, [..., 4] of 3-D joints."""
+def _coordinates(pose, frame_size, skeleton, points, preparation):
+  """Coordinates about 0, and the score, last: [..., 3] of key points, [..., 4] of 3-D joints.
+
+  As published, always three channels.
+  """
+  if theirs := published.find(preparation, {"skeleton": skeleton, "points": points}):
+    return theirs.coordinates(pose, frame_size)
   pose = poses.scored(pose, points)
   if points == "keypoints":
     return geometry.normalize(pose, frame_size)
   return geometry.center(pose, skeleton.root)
 
 
-def _stream(pose, skeleton, points, stream):
+def _stream(pose, skeleton, points, preparation, stream):
   if stream not in STREAMS:
     raise ValueError(f"stream: expected {' or '.join(STREAMS)}, got {stream!r}")
+  if theirs := published.find(preparation, {}):
+    return published.stream(pose, theirs.parents, stream)
   if stream.startswith("bone"):
     pose = geometry.bones(pose, np.array(skeleton.parents))
   if stream.endswith("motion"):

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Integer, Key
 
 from jaxmg import ranges
-from jaxmg.skeletons import augment
+from jaxmg.skeletons import augment, plausible
 from jaxmg.skeletons import sampling as frames
 from jaxmg.skeletons.topology import Skeleton
 
@@ -58,6 +58,34 @@ class Pose:
       words = {"joints3d": "3-D joints"}.get(points, points)
       raise ValueError(f"points: expected {words}, got none")
 
+  def check_shown(self, record: Mapping[str, Any]) -> None:
+    """Raises ValueError where nobody is there, or nobody that can be in these pixels or metres."""
+    pose = record[self.points]
+    plausible.check_size({self.points: pose})
+    if not self.shows(record):
+      raise ValueError(f"{self.points}: expected somebody, got nobody in {len(pose)} frames")
+    there = self._there(record)
+    if self.points == "keypoints":
+      height, width = self._frame_size(record)
+      x, y = pose[..., 0], pose[..., 1]  # views: of a long recording, indices would be large
+      outside = ((x < 0) | (x > width) | (y < 0) | (y > height))[there].mean()
+      if outside > 0.5:
+        got = f"{outside:.0%} of the joints outside of it"
+        raise ValueError(f"frame_size: expected {height} x {width}, got {got} (name its own)")
+
+  def shows(self, record: Mapping[str, Any]) -> bool:
+    """Whether somebody is there: one of the joints that the network sees, in one frame."""
+    joints = _indices(self.skeleton, record["layout"])
+    return bool(self._there(record)[..., joints].any())
+
+  def _there(self, record: Mapping[str, Any]) -> Bool[np.ndarray, "t m all"]:
+    pose = record[self.points]
+    return pose[..., 2] > 0 if self.points == "keypoints" else pose.any(-1)
+
+  def _frame_size(self, record: Mapping[str, Any]) -> tuple[int, int]:
+    size = record["frame_size"]
+    return self.frame_size if size is None else (int(size[0]), int(size[1]))
+
   def read(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """A training clip: frames drawn at random."""
 
@@ -79,8 +107,8 @@ class Pose:
   def _part(self, record, points, sample):
     joints = _indices(self.skeleton, record["layout"])
     pose = select(record[points], joints=joints, num_persons=self.num_persons, points=points)
-    size = self.frame_size if record["frame_size"] is None else record["frame_size"]
-    return {points: sample(pose).astype(np.float32, copy=False), "frame_size": np.int32(size)}
+    size = np.int32(self._frame_size(record))
+    return {points: sample(pose).astype(np.float32, copy=False), "frame_size": size}
 
   def example(self, num_clips: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of one: of training, or of `num_clips` test clips."""

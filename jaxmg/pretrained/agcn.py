@@ -9,14 +9,15 @@ def temporal(array: np.ndarray, shape: Shape) -> np.ndarray:
   return np.einsum("oitv->tvio", array).squeeze(1)  # its kernels are T x 1
 
 
-_BLOCK = r"(?:module\.)?l(\d+)\."
+_BLOCK = r"l(\d+)\."
 _GRAPH, _OURS = rf"{_BLOCK}gcn1\.", r"block\1/graph"
+_DOWN = rf"{_GRAPH}(?:down|conv_res)"  # conv_res in some of the published weights
 _NAMES = {"conv_a": "theta", "conv_b": "phi", "conv_d": "value"}
 # Layers with a convolution and a norm: names of both there, our layer.
 _LAYERS = (
   (rf"{_BLOCK}tcn1\.conv", rf"{_BLOCK}tcn1\.bn", r"block\1/temporal"),
   (rf"{_BLOCK}residual\.conv", rf"{_BLOCK}residual\.bn", r"block\1/residual"),
-  (rf"{_GRAPH}down\.0", rf"{_GRAPH}down\.1", rf"{_OURS}/down"),
+  (rf"{_DOWN}\.0", rf"{_DOWN}\.1", rf"{_OURS}/down"),
 )
 
 
@@ -33,7 +34,7 @@ def _norm(theirs, ours):
 
 
 RULES = (
-  *_norm(r"(?:module\.)?data_bn", "data_bn"),
+  *_norm(r"data_bn", "data_bn"),
   Rule(rf"{_GRAPH}PA", rf"params/{_OURS}/edges"),
   *_norm(rf"{_GRAPH}bn", rf"{_OURS}/bn"),
   *(
@@ -43,7 +44,7 @@ RULES = (
   ),
   *(rule for conv, _, ours in _LAYERS for rule in _conv(conv, rf"{ours}/conv")),
   *(rule for _, norm, ours in _LAYERS for rule in _norm(norm, rf"{ours}/bn")),
-  Rule(r"(?:module\.)?fc\.weight", "params/head/kernel", linear),
-  Rule(r"(?:module\.)?fc\.bias", "params/head/bias"),
+  Rule(r"fc\.weight", "params/head/kernel", linear),
+  Rule(r"fc\.bias", "params/head/bias"),
 )
 IGNORE = (r".*\.num_batches_tracked",)

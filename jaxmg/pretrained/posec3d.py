@@ -2,8 +2,8 @@
 
 from jaxmg.pretrained.convert import Rule, conv3d, linear
 
-_BACKBONE = r"(?:module\.)?(?:backbone\.)?"
-_HEAD = r"(?:module\.)?cls_head\.fc_cls"
+_BACKBONE = r"(?:backbone\.)?"
+_HEAD = r"cls_head\.fc_cls"
 _STEM = rf"{_BACKBONE}conv1"
 _LAYER = rf"{_BACKBONE}layer(\d)\.(\d+)\.(conv\d|downsample)"
 _OURS = r"stage\1/block\2/\3"
@@ -22,7 +22,7 @@ RULES = (
 )
 # mmcv keeps a second set of weights as buffers, ema_backbone_conv1_...: when a checkpoint is saved,
 # the averages are in the place of the weights, and these are the ones of the last step.
-IGNORE = (r".*\.num_batches_tracked", r"(?:module\.)?ema_\w+")
+IGNORE = (r".*\.num_batches_tracked", r"ema_\w+")
 
 # The limbs of published limb weights, in the order of their channels: the configs of both tools
 # list them so, unlike the default of the code that draws them (which is `Skeleton.limbs`).

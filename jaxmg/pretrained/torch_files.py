@@ -23,9 +23,10 @@ import numpy as np
 
 from jaxmg import errors, pickles
 
-# Where training tools put the state dict. Averages that they keep beside it, under other names, are
-# not taken: mmcv and mmengine save them as the state dict proper, and the last weights elsewhere.
+# Where training tools put the state dict, and a copy of it, which is an average of the weights, or
+# the last weights where the average is the state dict proper (mmengine).
 _NESTED = ("state_dict", "model_state", "model_state_dict", "model")
+COPIES = ("ema", "ema_model", "model_ema", "ema_state_dict", "state_dict_ema")
 _MAX_DIRECTORY = 1 << 22
 _MAX_HEADER = 10_000_000
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -36,8 +37,9 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads the state dict of a checkpoint: name -> array, as PyTorch laid it out.
 
   It is the file's outermost dictionary, or the one under "state_dict", "model_state",
-  "model_state_dict" or "model"; all else (optimizer, configs) is left unread. Arrays are read-only
-  and may share memory; bfloat16 is that of `ml_dtypes`.
+  "model_state_dict" or "model". A copy of the weights beside it, of tensors alone under one of
+  `COPIES`, is read too, its names behind that key and a dot; all else (optimizer, configs) is left
+  unread. Arrays are read-only and may share memory; bfloat16 is that of `ml_dtypes`.
 
   Raises:
     CheckpointError: any other file; tensors that are quantised, complex or sparse; whole modules
@@ -206,7 +208,15 @@ def _state_dict(tree: Any, read_storage: Callable[[_Storage], bytes]) -> dict[st
     nested = [name for name in _NESTED if isinstance(tree.get(name), dict)]
     if len(nested) > 1:
       raise ValueError(f"more than one state dict: {', '.join(nested)}")
-    tree = tree[nested[0]] if nested else tree
+    copies = {
+      f"{key}.{name}": tensor
+      for key in COPIES
+      if isinstance(tree.get(key), dict)
+      and all(isinstance(tensor, _Tensor) for tensor in tree[key].values())
+      for name, tensor in tree[key].items()
+    }
+    if nested or copies:
+      tree = (tree[nested[0]] if nested else {}) | copies
   if not isinstance(tree, dict) or not tree:
     raise ValueError("no dictionary of tensors")
   storages: dict[str, np.ndarray] = {}

@@ -237,6 +237,16 @@ def _hand(side: str) -> tuple[str, ...]:
   return tuple(points)
 
 
+def _fingers(*roots: int) -> Pairs:
+  """The limbs of hands whose points begin at `roots`."""
+  return tuple(
+    limb
+    for root in roots
+    for finger in range(root + 1, root + 21, 4)
+    for limb in itertools.pairwise((root, *range(finger, finger + 4)))
+  )
+
+
 # fmt: off
 _BODY_25 = (
   "nose", "neck", "right_shoulder", "right_elbow", "right_wrist",
@@ -255,30 +265,27 @@ _BODY_25_LIMBS = (
 _OPENPOSE137_JOINTS = (
   *_BODY_25, *(f"face_{point}" for point in range(70)), *_hand("left"), *_hand("right"),
 )
-_FACE_CONTOURS = _along(
-  _OPENPOSE137_JOINTS,
+_FACE_CONTOURS = (
   range(0, 17), range(17, 22), range(22, 27), range(27, 31), range(31, 36),
   (*range(36, 42), 36), (*range(42, 48), 42), (*range(48, 60), 48), (*range(60, 68), 60),
 )
-_HANDS = tuple(
-  limb
-  for root in (95, 116)
-  for finger in range(root + 1, root + 21, 4)
-  for limb in itertools.pairwise((root, *range(finger, finger + 4)))
-)
 # Contours are rings and do not touch each other. The tree goes from the tip of the nose up its
 # ridge to brows and eyes, and down the middle of the lips to the chin.
-_FACE_TREE = _along(
-  _OPENPOSE137_JOINTS,
+_FACE_TREE = (
   (30, 29, 28, 27), (27, 21, 20, 19, 18, 17), (27, 22, 23, 24, 25, 26),
-  (27, 39, 38, 37, 36), (39, 40, 41), (39, 68), (27, 42, 43, 44, 45), (42, 47, 46), (42, 69),
+  (27, 39, 38, 37, 36), (39, 40, 41), (27, 42, 43, 44, 45), (42, 47, 46),
   (30, 33, 32, 31), (33, 34, 35), (33, 51, 50, 49, 48), (51, 52, 53, 54),
   (51, 62, 61, 60), (62, 63, 64), (62, 66, 67), (66, 65), (66, 57, 58, 59), (57, 56, 55),
   (57, *range(8, -1, -1)), range(8, 17),
 )
+_PUPILS = ((39, 68), (42, 69))  # their edges of the tree
 _OPENPOSE137 = _skeleton(
-  "openpose137", _OPENPOSE137_JOINTS, (*_BODY_25_LIMBS, *_FACE_CONTOURS, *_HANDS),
-  parents={55: 0, 95: 7, 116: 4, **{child: parent for parent, child in _FACE_TREE}},
+  "openpose137", _OPENPOSE137_JOINTS,
+  (*_BODY_25_LIMBS, *_along(_OPENPOSE137_JOINTS, *_FACE_CONTOURS), *_fingers(95, 116)),
+  parents={
+    55: 0, 95: 7, 116: 4,
+    **{child: parent for parent, child in _along(_OPENPOSE137_JOINTS, *_FACE_TREE, *_PUPILS)},
+  },
 )
 
 # The points of iMiGUE's csv files.
@@ -366,19 +373,79 @@ _OPENPOSE18 = _skeleton(
   parents={8: 2, 11: 5},
 )
 
-# Limbs in the order of the code that drew the goldens; of published weights: pretrained.posec3d.
+_COCO17_JOINTS = (
+  "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+  "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
+  "left_knee", "right_knee", "left_ankle", "right_ankle",
+)
+# In the order of the code that drew the goldens; of published weights: pretrained.posec3d.
+_COCO17_LIMBS = (
+  (0, 1), (0, 2), (1, 3), (2, 4), (0, 5), (5, 7), (7, 9), (0, 6), (6, 8), (8, 10), (5, 11),
+  (11, 13), (13, 15), (6, 12), (12, 14), (14, 16), (11, 12),
+)
+
+# COCO-WholeBody (Jin et al., ECCV 2020), in the order of its annotations
+# (github.com/jin-s13/COCO-WholeBody; mmpose's configs/_base_/datasets/coco_wholebody.py names each
+# point): body, feet, face, left hand, right hand. OpenPose has all of them. Tree and limbs are as
+# there.
+_WHOLEBODY133_JOINTS = (
+  *_COCO17_JOINTS, *_BODY_25[19:], *(f"face_{point}" for point in range(68)),
+  *_hand("left"), *_hand("right"),
+)
+_WHOLEBODY133 = _skeleton(
+  "wholebody133", _WHOLEBODY133_JOINTS,
+  (
+    *_COCO17_LIMBS, (15, 17), (17, 18), (15, 19), (16, 20), (20, 21), (16, 22),
+    *_along(_WHOLEBODY133_JOINTS, *_FACE_CONTOURS), *_fingers(91, 112),
+  ),
+  _OPENPOSE137,
+  parents={
+    53: 0, 91: 9, 112: 10,
+    **{child: parent for parent, child in _along(_WHOLEBODY133_JOINTS, *_FACE_TREE)},
+  },
+)
+
+# MediaPipe Pose (BlazePose), in the order of its PoseLandmark; the limbs are its POSE_CONNECTIONS
+# (mediapipe/python/solutions/pose.py and pose_connections.py). The tree joins them at the nose.
+_MEDIAPIPE33 = _skeleton(
+  "mediapipe33",
+  (
+    "nose", "left_eye_inner", "left_eye", "left_eye_outer",
+    "right_eye_inner", "right_eye", "right_eye_outer", "left_ear", "right_ear",
+    "left_mouth", "right_mouth", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
+    "left_wrist", "right_wrist", "left_pinky", "right_pinky", "left_index", "right_index",
+    "left_thumb", "right_thumb", "left_hip", "right_hip", "left_knee", "right_knee",
+    "left_ankle", "right_ankle", "left_heel", "right_heel", "left_foot_index", "right_foot_index",
+  ),
+  (
+    (0, 1), (1, 2), (2, 3), (3, 7), (0, 4), (4, 5), (5, 6), (6, 8), (9, 10), (11, 12),
+    (11, 13), (13, 15), (15, 17), (15, 19), (15, 21), (17, 19), (12, 14), (14, 16), (16, 18),
+    (16, 20), (16, 22), (18, 20), (11, 23), (12, 24), (23, 24), (23, 25), (24, 26), (25, 27),
+    (26, 28), (27, 29), (28, 30), (29, 31), (30, 32), (27, 31), (28, 32),
+  ),
+  parents={9: 0, 10: 0, 11: 0, 12: 0},
+)
+
 _COCO17 = _skeleton(
-  "coco17",
+  "coco17", _COCO17_JOINTS, _COCO17_LIMBS,
+  _OPENPOSE18, _OPENPOSE25, _IMIGUE35, _OPENPOSE137, _WHOLEBODY133, _MEDIAPIPE33,
+)
+
+# The 17 of Human3.6M's 32 joints that move, in their order there, which is that of VideoPose3D
+# (common/h36m_dataset.py) and of mmpose's configs/_base_/datasets/h36m.py. Its neck lies between
+# shoulders and chin (detectors trained on it put the nose there), its head is the top of it: the
+# names are none of COCO's or OpenPose's, and no layout is taken from it.
+_H36M17 = _skeleton(
+  "h36m17",
   (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
-    "left_knee", "right_knee", "left_ankle", "right_ankle",
+    "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+    "spine", "thorax", "neck_nose", "head",
+    "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
   ),
   (
-    (0, 1), (0, 2), (1, 3), (2, 4), (0, 5), (5, 7), (7, 9), (0, 6), (6, 8), (8, 10), (5, 11),
-    (11, 13), (13, 15), (6, 12), (12, 14), (14, 16), (11, 12),
+    (0, 1), (1, 2), (2, 3), (0, 4), (4, 5), (5, 6), (0, 7), (7, 8), (8, 9), (9, 10),
+    (8, 11), (11, 12), (12, 13), (8, 14), (14, 15), (15, 16),
   ),
-  _OPENPOSE18, _OPENPOSE25, _IMIGUE35, _OPENPOSE137,
 )
 
 # Kinect v1, in the order of UTD-MHAD.
@@ -418,6 +485,9 @@ _KINECT25 = _skeleton(
 )
 # fmt: on
 
+# Layouts of joints in space, which are perhaps seen in a picture; of the others there are pictures.
+IN_SPACE = ("kinect20", "kinect25", "h36m17", "mediapipe33")
+
 SKELETONS: dict[str, Skeleton] = {
   skeleton.name: skeleton
   for skeleton in (
@@ -432,6 +502,9 @@ SKELETONS: dict[str, Skeleton] = {
     _IMIGUE41,
     _KINECT20,
     _KINECT25,
+    _WHOLEBODY133,
+    _MEDIAPIPE33,
+    _H36M17,
   )
 }
 

@@ -178,6 +178,14 @@ def number(directory: str | os.PathLike, step: int | str) -> int | str:
   return step if number is None else number
 
 
+def fingerprint(directory: str | os.PathLike, step: int | str = "best") -> dict[str, Any]:
+  """Returns what the data of a step were, by name; nothing of weights that were not trained here.
+
+  Raises CheckpointError as `restore_variables`.
+  """
+  return _find(pathlib.Path(directory).absolute(), step)[1]["fingerprint"]
+
+
 def restore_variables(directory: str | os.PathLike, step: int | str = "best") -> dict[str, Any]:
   """Returns {"params", "batch_stats"} as numpy arrays of "best", "latest" or a numbered step.
 

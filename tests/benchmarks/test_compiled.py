@@ -70,6 +70,7 @@ def test_a_program_that_does_not_compile_is_named_and_the_exit_code_is_1(main, m
   ("job", "config"),
   [
     ("train", "recipe_a"),
+    ("train", "kinetics"),
     ("nearest", "recipe_a"),
     ("predict", "utd_mhad,joint"),
     ("bare", "slowonly"),

@@ -22,6 +22,7 @@ from jaxmg.skeletons import topology
 def example(id="a", label=0, subject="ann", *, num_frames=3, num_persons=1):
   keypoints = np.full((num_frames, num_persons, 17, 3), 0.5)
   keypoints[..., 0] = 5 + len(id) + ord(id[0])  # in no two clips the same
+  keypoints[..., 1] = 20 + 4 * np.arange(17)
   return prepared.Example(id, label, subject, readers.Clip(keypoints, "coco17"))
 
 
@@ -52,6 +53,19 @@ def test_rows_are_the_clips_in_their_order(tmp_path):
   assert shapes == [(n, 1, 17, 3) for n in (3, 5, 3)]
   assert data.rows("train").tolist() == [0, 1]
   assert data.rows("test").tolist() == [2]
+
+
+def test_bodies_that_are_none_in_pixels_are_refused(tmp_path):
+  clip = example().clip
+  small = readers.Clip(clip.keypoints / np.float32([1280, 720, 1]), "coco17")
+
+  class Small(Desk):
+    examples = (example("b", 1), prepared.Example("a", 0, "ann", small))
+
+  with pytest.raises(
+    DataError, match=r"'a': coordinates: expected pixels, got a body of 0\.\d+ \("
+  ):
+    write(Small, tmp_path)
 
 
 def test_the_index_says_what_the_builder_declares(tmp_path):
@@ -601,10 +615,33 @@ def test_train_subjects_are_texts_that_are_kept():
     prepared.by_subject(train=(1, 2))
 
 
+def test_subjects_to_train_on_that_no_clip_has_are_noted(tmp_path):
+  protocols = {"xsub": prepared.by_subject(train=("ann", "Bob", "zoe"))}
+  path = write(type("Desk", (Desk,), {"protocols": protocols}), tmp_path)
+  assert source.Source(path).track("pose").notes == (
+    "xsub: 2 of 3 subjects to train on have no clip: 'Bob', 'zoe'",
+  )
+
+
+def test_a_set_whose_labels_are_all_hidden_needs_no_names_of_classes(tmp_path):
+  hidden = {"class_names": (), "examples": (example(label=-1, subject="bob"),)}
+  data = source.Source(write(type("Desk", (Desk,), hidden), tmp_path))
+  assert (data.class_names, data.labels.tolist()) == ((), [-1])
+  with pytest.raises(DataError, match="label: expected a class name, or an integer from -1 to -1"):
+    write(type("Other", (Desk,), {"class_names": ()}), tmp_path)
+
+
+def test_a_label_after_the_last_asks_where_they_begin(tmp_path):
+  one = type("Desk", (Desk,), {"examples": (example(label=2),)})
+  message = r"integer from -1 to 1, got 2 \(do labels begin at 1\? the first is 0\)"
+  with pytest.raises(DataError, match=message):
+    write(one, tmp_path)
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"class_names": ("idle", "idle")}, "class_names: expected a tuple of one and more different"),
+    ({"class_names": ("idle", "idle")}, "class_names: expected a tuple of different"),
     ({"class_names": "idle"}, "class_names: expected a tuple"),
     ({"class_short_names": ("idle",)}, "class_short_names: expected a text for each class"),
     ({"protocols": {"x": lambda clip: "val"}}, "protocol 'x': expected train, test or None for"),

@@ -301,3 +301,25 @@ def test_what_is_a_prepared_set_whole_or_not(toy, tmp_path):
     source.Source(tmp_path / "stopped")
   with pytest.raises(DataError, match="got none"):
     source.Source(tmp_path / "downloads")
+
+
+def test_pairs_of_classes_that_a_mirror_exchanges_are_known_by_their_names():
+  for pair in (
+    ("Raise Left Hand", "raise right hand"),
+    ("lefthand wave", "righthand wave"),
+    ("tap_R", "tap_L"),
+    ("right to left", "left to right"),
+  ):
+    note = source.left_and_right(["nod", pair[0], "left", pair[1]])
+    assert note.endswith(f"sides tell these classes apart: {pair[0]!r} and {pair[1]!r}")
+  for others in (("raise left hand", "nod"), ("rl", "lr"), ("left", "Left"), ("l", "right"), ()):
+    assert source.left_and_right(others) == ""
+  many = [f"{side} {k}" for k in range(4) for side in ("left", "right")]
+  assert source.left_and_right(many).endswith("'left 2' and 'right 2', ...")
+
+
+def test_a_missing_version_is_prepared_by_the_name_of_its_set(tmp_path):
+  hint = f"jaxmg prepare desk --manual_dir=RAW --data_dir={tmp_path}, or of a pickle: "
+  for path in (tmp_path / "desk", tmp_path / "desk" / "1.0.0"):
+    with pytest.raises(DataError, match=re.escape(hint) + "pyskl_pickle .* --name=desk"):
+      source.Source(path)

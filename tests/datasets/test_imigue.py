@@ -58,6 +58,11 @@ def write(prepare, raw, **options):
   return source.Source(prepared.write(builder, raw=raw, data_dir=raw.parent / "data", **options))
 
 
+def notes(data):
+  absent = "subjects to train on have no clip"  # these files are few of the data set's
+  return [note for note in data.track("pose").notes if absent not in note]
+
+
 def test_clips_are_the_lines_of_the_label_files(prepare, raw):
   data = write(prepare, raw)
   assert data.ids == ("0001_0", "0001_1", "0001_2", "0067_0", "0067_1", "0218_0")
@@ -181,7 +186,7 @@ def test_cut_clips_and_videos_without_labels_are_noted(prepare, raw):
   (raw / "0067" / "0067_label.csv").unlink()
   data = write(prepare, raw)
   assert data.track("pose").num_frames.tolist() == [10, 2]
-  assert list(data.track("pose").notes) == [
+  assert notes(data) == [
     "clip 0001_0 ends 2 frames after its file",
     "video 0067 has no labels and is left out",
   ]
@@ -193,7 +198,7 @@ def test_clips_outside_their_file_and_videos_without_skeletons_are_noted(prepare
     path.unlink()
   data = write(prepare, raw)
   assert "0001_1" not in data.ids
-  assert list(data.track("pose").notes) == [
+  assert notes(data) == [
     "video 0067 has labels and no skeleton file, and is left out",
     "clip 0001_1 starts after its file's end and is left out",
   ]

@@ -18,7 +18,8 @@ def raw(tmp_path):
   raw = tmp_path / "raw"
   raw.mkdir()
   for x, name in enumerate(("a1_s1_t1", "a2_s2_t1")):
-    joints = np.full((20, 3, 4), [[x], [1], [2]])
+    joints = np.full((20, 3, 4), [[x], [1], [2]], float)
+    joints[:, 1] += np.arange(20)[:, None] / 20  # a body of a metre
     scipy.io.savemat(raw / f"{name}_skeleton.mat", {"d_skel": joints})
   return raw
 
@@ -105,6 +106,26 @@ def test_the_description_of_the_data_set_goes_along(prepare, raw):
   text = (raw.parent / "data" / "utd_mhad" / "1.1.0" / "pose" / "dataset_info.json").read_text()
   assert "says nothing about" in text
   assert "chen2015utdmhad" in text
+
+
+def test_left_and_right_are_kept_apart_on_demand_and_a_mirrored_set_is_refused_then(
+  prepare, raw, monkeypatch, capsys
+):
+  builder = prepare.load("utd_mhad")
+  monkeypatch.setattr(builder, "mirror", True)
+  assert prepare.main(arguments(raw)) == 0
+  notes = [line for line in capsys.readouterr().out.splitlines() if "LEFT AND RIGHT" in line]
+  assert len(notes) == 1
+  assert notes[0].endswith(
+    "apart: 'swipe left' and 'swipe right': prepare --no_mirror, or mirror = False in the builder"
+  )
+  assert prepare.main([*arguments(raw), "--no_mirror"]) == 2
+  assert "mirror: expected False, got True (remove it, " in capsys.readouterr().err
+  assert prepare.main([*arguments(raw), "--no_mirror", "--name=sides"]) == 0
+  assert "LEFT AND RIGHT" not in capsys.readouterr().out
+  index = json.loads((raw.parent / "data" / "sides" / "1.1.0" / "index.json").read_text())
+  assert index["mirror"] is False
+  assert prepare.main([*arguments(raw), "--name=sides"]) == 0  # as it is: nothing is lost
 
 
 def test_a_set_may_have_another_name(prepare, raw):

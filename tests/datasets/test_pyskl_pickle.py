@@ -121,6 +121,7 @@ def test_a_pickle_becomes_a_prepared_directory(folder):
   assert [note.partition(":")[0] for note in folder.track().notes] == [
     "classes are numbered",
     "1 clips are in no split",
+    "clips read as 17 joints (coco17 assumed), pixels; the first is S001C001P001R001A001",
   ]
 
 
@@ -136,14 +137,71 @@ def test_what_was_guessed_and_left_out_is_noted(folder):
     "1 clips are float16",
     "2 clips have no scores",
     "the subjects of 2 clips are not known",
+    "clips read as 17 joints (coco17 assumed)",
     "2 joints are NaN",
   ]
 
 
 def test_a_file_of_class_names_names_them(folder):
   folder.save(TWO)
-  (folder.path / "raw" / "classes.txt").write_text("nod \nshrug\nwave\n\n")
-  assert folder.made().class_names == ("nod", "shrug", "wave")
+  raw = folder.path / "raw"
+  (raw / "classes.txt").write_text("nod \nshrug\n\n")
+  assert folder.made().class_names == ("nod", "shrug")
+  (raw / "classes.txt").write_text("\n".join(f"of another {k}" for k in range(60)))
+  message = (
+    "classes.txt: expected 2 names, as the labels are 0 to 1, got 60 (of this file? toy.clas"
+  )
+  folder.refuses(3, message, "--name=b")
+  (raw / "toy.classes.txt").write_text("\ufeffnod\nshrug\nwave")  # a class may have no clip
+  assert folder.made("--name=b", name="b").class_names == ("nod", "shrug", "wave")
+
+
+def test_names_in_a_folder_are_of_its_files(folder):
+  folder.save([annotation("a")], "x_train.pkl")
+  folder.save([annotation("b")], "x_test.pkl")
+  (folder.path / "raw" / "classes.txt").write_text("nod\nshrug\n")
+  assert folder.made(raw=".", name="raw").class_names == ("nod", "shrug")
+
+
+def test_labels_that_begin_at_1_are_asked_about(folder):
+  clips = [annotation("a", 1), annotation("b", 2), annotation("c", 3)]
+  folder.save({"split": {"train": ["a"], "test": ["b", "c"]}, "annotations": clips})
+  names = folder.path / "raw" / "toy.classes.txt"
+  names.write_text("nod\nshrug\nwave")
+  message = (
+    "expected 4 names or more, as the labels are 0 to 3, got 3 (do the labels begin at 1? they "
+  )
+  folder.refuses(3, message + "are 1 to 3)")
+  names.unlink()
+  folder.made()
+  note = "do the labels begin at 1? they are 1 to 3; class 0 has no clip"
+  assert folder.track().notes[0] == note
+
+
+@pytest.mark.parametrize("missing", ["label", None])
+@pytest.mark.parametrize("content", ["list", "split"])
+def test_clips_to_be_tested_alone_need_neither_labels_nor_names(folder, content, missing, capsys):
+  clips = [annotation("a", -1), annotation("b", -1)]
+  for clip in clips:
+    clip.pop(missing, None)
+  if content == "split":
+    clips = {"split": {"later": ["b"]}, "annotations": clips}
+  folder.save(clips)
+  data = folder.made()
+  assert (data.class_names, data.labels.tolist()) == ((), [-1, -1])
+  assert folder.track().notes[0].startswith("no labels, and no classes: no names in ")
+  name, rows = ("toy", [0, 1]) if content == "list" else ("later", [1])
+  assert data.rows("test").tolist() == rows
+  assert data.rows("train").tolist() == []
+  assert f"{name}: 0 to train, {len(rows)} to test" in capsys.readouterr().out
+
+
+def test_a_split_called_test_is_tested_alone_where_none_is_called_train(folder):
+  folder.save({"split": {"test1": ["a"], "all": ["b"]}, "annotations": TWO["annotations"]})
+  data = folder.made()
+  assert list(data.protocols) == ["test1"]
+  assert [data.rows(side).tolist() for side in ("train", "test")] == [[], [0]]
+  assert data.class_names == ("class 0", "class 1")
 
 
 def test_a_folder_of_two_lists_is_named_by_itself_or_as_one_likes(folder):
@@ -267,7 +325,7 @@ def points(*shape, value=5.0, dtype=np.float32):
     (
       "B22",
       two(label=3.0),
-      "annotations[0] 'a': label: expected an integer from 0, or -1, got 3.0",
+      "annotation 1 'a': label: expected an integer from 0, or -1, got 3.0",
     ),
     ("B22", two(label=True), "got True"),
     ("B22", two(label="0"), "got str"),
@@ -281,7 +339,7 @@ def points(*shape, value=5.0, dtype=np.float32):
     ("B40", {"data": 3}, "or `annos`, got the keys 'data'"),
     ("B40", 5, "got 5"),
     ("B40", TWO | {"annotations": {}}, "got the keys 'split', 'annotations'"),
-    ("B40", TWO | {"annotations": [3]}, "annotations[0]: expected a dict, got 3"),
+    ("B40", TWO | {"annotations": [3]}, "annotation 1: expected a dict, got 3"),
     (
       "B40",
       TWO | {"annotations": [{"label": 3}]},
@@ -305,7 +363,7 @@ def points(*shape, value=5.0, dtype=np.float32):
       "split 'train': expected ids, which are text, got others",
     ),
     ("B41", two(keypoint=None), "expected numbers [M, T, V, 2 or 3], got the keys 'frame_dir'"),
-    ("B41", two(keypoint=[[1]]), "expected numbers [M, T, V, 2 or 3], got the keys"),
+    ("B41", two(keypoint=[[1]]), "expected numbers [M, T, V, 2 or 3], got a list"),
     ("B41", two(keypoint=points(4, 17, 2)), "2 or 3], got [4, 17, 2]"),
     ("B41", two(keypoint=points(1, 4, 17, 4)), "got [1, 4, 17, 4]"),
     ("B41", two(keypoint=np.array([[[["x", "y"]]]])), "expected numbers [M, T, V, 2 or 3]"),
@@ -322,20 +380,28 @@ def points(*shape, value=5.0, dtype=np.float32):
     (
       "B44",
       two(keypoint=points(1, 4, 17, 2, value=np.inf)),
-      "annotations[0] 'a': keypoints: frame 0, person 0, joint 0, axis 0: expected a finite number",
+      "annotation 1 'a': keypoints: frame 0, person 0, joint 0, axis 0: expected a finite number",
     ),
-    ("B45", two(keypoint_score=points(1, 4, 17, value=-0.5)), "a score in [0, 1], got -0.5"),
-    ("B45", two(keypoint_score=points(1, 4, 17, value=2)), "a score in [0, 1], got 2"),
+    ("B45", two(keypoint_score=points(1, 4, 17, value=-3)), "a score in [0, 1], got -3 (logits?"),
+    (
+      "B45",
+      two(keypoint_score=points(1, 4, 17, value=90)),
+      "got 90 (logits? give their sigmoid; per",
+    ),
     ("B46", two(keypoint=points(1, 4, 17, 2, value=1e12)), "at most 1e9 pixels, got 1e+12"),
     ("B46", two(img_shape=(0, 0)), "img_shape: expected height and width above 0, got (0, 0)"),
     ("B46", two(img_shape=(72,)), "img_shape: expected (height, width), got tuple"),
-    ("B46", two(img_shape=None), "img_shape: expected (height, width), got the keys 'frame_dir'"),
+    (
+      "B46",
+      two(img_shape=None),
+      "img_shape: expected (height, width), got none (or for all clips --frame_size",
+    ),
     ("B46", two(img_shape=(72.5, 128)), "img_shape: expected (height, width)"),
     ("B47", two(keypoint=points(1, 4, 17, 2, value=np.inf, dtype=np.float16)), "got inf"),
     ("B47", two(keypoint=points(1, 4, 17, 2, value=1e300, dtype=np.float64)), "expected a finite"),
     ("B48", two(total_frames=10**9), "total_frames: expected 4, got 1000000000"),
     ("B48", two(total_frames=np.zeros(3)), "total_frames: expected 4, got ndarray"),
-    ("B54", two(keypoint=points(1, 4, 17, 2, value=0.5)), "expected pixels, got none above 1"),
+    ("B54", two(keypoint=points(1, 4, 17, 2, value=0.5)), "expected pixels, got a body of 0 (norm"),
   ]
 )
 def test_a_pickle_that_cannot_be_prepared(folder, row):
@@ -349,9 +415,9 @@ def test_a_pickle_that_cannot_be_prepared(folder, row):
     (
       "B41",
       points(1, 4, 25, 3, value=640),
-      "metres up to 100, got 640 (are these x, y, score? give",
+      "metres up to 100, got 640 (millimetres? divide them by 1000; x, y, score?",
     ),
-    ("B44", points(1, 4, 25, 3, value=np.inf), "metres up to 100, got inf"),
+    ("B44", points(1, 4, 25, 3, value=np.inf), "axis 0: expected a finite number, got inf"),
   ]
 )
 def test_metres_that_are_none(folder, row):
@@ -368,7 +434,7 @@ def test_metres_that_are_none(folder, row):
     ("B01", ["--name=../x"], 2, "--name: expected"),
     ("B01", ["--layout=coco71"], 2, "did you mean 'coco17'?"),
     ("B01", ["--layout=none.json"], 3, "none.json: expected a layout's JSON file, got nothing"),
-    ("B41", ["--layout=openpose18"], 3, "'a': keypoints: expected [T, M, 18, 3]"),
+    ("B41", ["--layout=openpose18"], 3, "'a': keypoints: expected [T, M, 18, 2 or 3]"),
     ("B16", ["--manual_dir=none.pkl"], 3, "none.pkl: expected the folder of the raw files"),
     ("B16", ["--manual_dir=empty"], 3, "empty: expected annotations: .pkl files, or NAME_data.npy"),
     ("B16", ["--manual_dir=text.txt"], 3, "text.txt: expected a .pkl file, or a folder, got .txt"),
@@ -390,7 +456,7 @@ def test_metres_that_are_none(folder, row):
       3,
       "train_data.npy: shape: expected [N, 3, T, V, M], got [2, 3]",
     ),
-    ("B46", ["--manual_dir=pixels"], 3, "row 0 'a': img_shape: expected (height, width)"),
+    ("B46", ["--manual_dir=pixels"], 3, "row 1 'a': img_shape: expected (height, width)"),
   ]
 )
 def test_a_wrong_command_line(folder, row, monkeypatch):
@@ -407,6 +473,9 @@ def test_a_wrong_command_line(folder, row, monkeypatch):
   for name in ("arrays", "alone", "labels", "flat", "pixels"):
     shape = (2, 3) if name == "flat" else (2, 3, 4, 17, 1)
     np.save(raw / name / "train_data.npy", np.full(shape, 0.5))
+  array = np.full((2, 3, 4, 17, 1), 0.5)
+  array[:, :2] = 20 + 5 * np.arange(17)[:, None]
+  np.save(raw / "pixels" / "train_data.npy", array)
   folder.save(b"\x93NUMPY", "arrays/train_data.npy")
   for name in ("arrays", "flat", "pixels"):
     folder.save((["a", "b"], [0, 0]), f"{name}/train_label.pkl")
@@ -417,9 +486,9 @@ def test_a_wrong_command_line(folder, row, monkeypatch):
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("nod\n", "classes.txt: expected 2 or more names, one on each line"),
-    ("nod\nnod\n", "classes.txt: expected 2 or more names"),
-    ("nod\n\x1b[2J\n", "classes.txt: expected 2 or more names"),
+    ("nod\n", "classes.txt: expected 2 names, as the labels are 0 to 1, got 1 (of this file? toy."),
+    ("nod\nnod\n", "classes.txt: expected names of classes, each once"),
+    ("nod\n\x1b[2J\n", "classes.txt: expected names of classes, each once"),
   ],
 )
 def test_wrong_names_of_classes(folder, text, message):

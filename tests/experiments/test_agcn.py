@@ -48,7 +48,9 @@ def test_a_clip_is_predicted_from_its_file_as_in_evaluation(run, waves, capsys):
   file = waves / "a3_s2_t1_skeleton.mat"
   arguments = [f"--run={run}", f"--input={file}", "--top=27"]
   assert launch.command(predict.run, predict.define, arguments) == 0
-  printed = capsys.readouterr().out.splitlines()[1:]
+  out = capsys.readouterr().out.splitlines()
+  assert f"{file.name}: read as 12 frames of 1 person, 20 joints (kinect20), metres" in out
+  printed = [line for line in out if line.startswith("  ")]
   probabilities = found.probabilities[found.ids.index("a3_s2_t1")]
   assert sorted(printed) == sorted(
     f"  {p:6.1%}  {name}" for p, name in zip(probabilities, found.class_names, strict=True)
@@ -60,9 +62,10 @@ def test_part_of_a_recording_is_predicted_from_its_3d_joints(run, waves, capsys)
   printed = []
   for frames in ([], ["--frames=0:11"], ["--frames=3:8"]):
     assert launch.command(predict.run, predict.define, [*arguments, *frames]) == 0
-    first, *rows = capsys.readouterr().out.splitlines()
-    assert f" {6 if frames == ['--frames=3:8'] else 12} frames" in first
-    printed.append(rows)
+    out = capsys.readouterr().out
+    assert f"read as {6 if frames == ['--frames=3:8'] else 12} frames" in out
+    printed.append([line for line in out.splitlines() if line.startswith("  ")])
+    assert len(printed[-1]) == 27
   assert printed[0] == printed[1]
 
 
@@ -106,6 +109,7 @@ def test_a_layout_of_ones_own_goes_with_the_data_and_the_run(tmp_path, capsys):
     def clips(self, recording, known):
       for i in range(12):
         keypoints = np.ones((10, 1, 3, 3), np.float32) * [20 + i, 30, i != 2]  # c2: nobody
+        keypoints[..., 0] += 10 * np.arange(3)
         keypoints[:, 0, 2, 1] -= np.arange(10) * (i % 2)
         clip = readers.Clip(keypoints, self.track.layout)
         yield prepared.Example(f"c{i}", i % 2, "abc"[i % 3], clip)
@@ -115,7 +119,7 @@ def test_a_layout_of_ones_own_goes_with_the_data_and_the_run(tmp_path, capsys):
   assert launch.main(agcn.run, command(workdir, tmp_path, "arms,bone")) == 0
   assert recipe.load(workdir).inputs["pose"].skeleton == topology.from_json(arm)
   assert launch.command(evaluate.run, evaluate.define, [f"--run={workdir}"]) == 0
-  np.save(tmp_path / "clip.npy", np.full((5, 3, 3), 20.0) * [1, 1, 0.05])
+  np.save(tmp_path / "clip.npy", np.tile([(20 + 30 * v, 20, 1) for v in range(3)], (5, 1, 1)))
   (tmp_path / "arm3.json").write_text(json.dumps(arm))
   arguments = [f"--run={workdir}", f"--input={tmp_path / 'clip.npy'}"]
   assert launch.command(predict.run, predict.define, arguments) == 0  # the run knows it
@@ -128,7 +132,7 @@ def test_3d_joints_are_asked_of_sets_and_clips_that_have_them(run, nods, tmp_pat
   settings = ("data.name=nods", "skeleton=coco17")
   assert launch.main(agcn.run, command(tmp_path / "run", nods, "utd_mhad,joint", *settings)) == 2
   assert "points: expected 3-D joints, got none" in capsys.readouterr().err
-  np.save(tmp_path / "clip.npy", np.full((5, 20, 3), 0.5) * [200, 200, 1])
+  np.save(tmp_path / "clip.npy", np.tile([(20 + 3 * v, 9 + v, 1) for v in range(20)], (5, 1, 1)))
   arguments = [f"--run={run}", f"--input={tmp_path / 'clip.npy'}", "--layout=kinect20"]
   assert launch.command(predict.run, predict.define, arguments) == 3
   assert "expected 3-D joints" in capsys.readouterr().err

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from experiments import doctor, launch
+from jaxmg.data import prepared, readers, tracks
 
 
 def annotation(id, label=0, *, frames=4, size=(72, 128), **fields):
   height, width = size
   points = np.random.default_rng(list(id.encode())).uniform(1, (width, height), (1, frames, 17, 2))
+  points[..., 1].sort(-1)  # from the nose down to the ankles
   score = np.full((1, frames, 17), 0.5)
   return {
     "frame_dir": id,
@@ -105,10 +107,11 @@ def test_a_prepared_set_is_read_whole(examine, nods):
 
 
 def test_a_recording_is_examined_without_labels(examine, tmp_path):
-  np.save(tmp_path / "a.npy", np.full((40, 17, 3), [5, 5, 0.5]))
+  np.save(tmp_path / "a.npy", np.tile([(5 + 3 * v, 9 * v, 0.5) for v in range(17)], (40, 1, 1)))
   code, out, _ = examine(tmp_path / "a.npy")
   assert code == 0
-  assert "one recording, coco17" in out
+  guess = "40 frames of 1 person, 17 joints (coco17 assumed), pixels, axes TVC"
+  assert f"a.npy: one recording, read as {guess}" in out
   assert "classes no labels" in lines(out)
   assert "num_frames 40 suggested" in lines(out)
 
@@ -122,7 +125,7 @@ def test_3d_points_and_a_layout_of_ones_own(examine, tmp_path):
     [annotation("a", keypoint=points, keypoint_score=None)], f"--layout={layout}"
   )
   assert code == 0
-  assert "annotations, dot" in out
+  assert "annotations, 1 joint (dot), metres assumed" in out
   assert "note: the 3-D points do not lie before a camera: no key points, no heatmaps" in out
   assert "note: no two splits pair up, and prepare will not take it: 'toy'" in out
 
@@ -154,6 +157,14 @@ def test_notes_are_no_faults(examine, content, note):
   assert "WRONG" not in out
 
 
+def seen(points, frames, joints):
+  """The same with only the first of its frames and joints."""
+  points = points.copy()
+  points[:, frames:] = points[:, :, joints:] = 0
+  return points
+
+
+BODIES = annotation("a")["keypoint"]
 SWAPPED = [annotation(id, size=(720, 1280), img_shape=(1280, 720)) for id in "abc"]
 
 
@@ -184,11 +195,30 @@ SWAPPED = [annotation(id, size=(720, 1280), img_shape=(1280, 720)) for id in "ab
       f"test: 1 array is on both sides, of '{ntu(2)}'",
     ),
     (clips(keypoint=np.full((1, 10, 17, 2), np.inf)), "expected a finite number, got inf"),
-    (clips(keypoint=np.full((1, 4, 17, 2), 0.5), keypoint_score=None), "none above 1 (normalised"),
-    (clips(keypoint=None), "annotations[0]"),
+    (
+      clips(keypoint=np.full((1, 4, 17, 2), 0.5), keypoint_score=None),
+      "pixels, got a body of 0 (norm",
+    ),
+    (clips(keypoint=None), "annotation 1"),
     (clips(keypoint=np.ones((1, 10, 18, 2)), keypoint_score=None), "expected [M, T, 18, 2] as in"),
     ([annotation("a"), annotation("b", keypoint=np.ones((1, 4, 17, 3)))], "17, 2] as in the first"),
     (clips(total_frames=5), "total_frames: expected 10, got 5"),
+    (
+      [annotation("a", keypoint=BODIES.repeat(3, 1).repeat(32, 0), keypoint_score=None)],
+      "1 clip is with more than 10 persons in a frame: 'a' (frames and persons mistaken?)",
+    ),
+    (
+      [annotation("a", keypoint=seen(BODIES.repeat(250, 1), 40, 17), keypoint_score=None)],
+      "1 clip is without anybody in more than 90% of the frames: 'a'",
+    ),
+    (
+      [annotation("a", keypoint=seen(BODIES, 4, 3), keypoint_score=None)],
+      "1 clip is without more than 80% of the joints of those who are there: 'a'",
+    ),
+    (
+      [annotation("a", keypoint=20 + BODIES / 72, keypoint_score=None)],
+      "'a': coordinates: expected pixels, got a body of 1",
+    ),
   ],
 )
 def test_what_is_wrong_is_listed_and_ends_with_3(examine, content, wrong):
@@ -197,6 +227,28 @@ def test_what_is_wrong_is_listed_and_ends_with_3(examine, content, wrong):
   assert any(line.startswith("WRONG: ") and wrong in line for line in out.splitlines()), out
   assert "thing" in error
   assert "nothing is wrong" not in out
+
+
+def test_scores_that_were_clipped_are_counted(examine):
+  score = np.full((1, 4, 17), 0.5)
+  score[0, 0, 3], score[0, 1, 5] = 1.4, -0.1
+  code, out, _ = examine([annotation("a", keypoint_score=score)])
+  assert code == 0
+  assert "note: 2 scores are outside [0, 1], and clipped" in out
+
+
+def test_what_a_file_was_taken_for_is_said_and_may_be_told(examine, tmp_path):
+  points = np.stack([annotation(id, frames=30)["keypoint"][0] for id in "abc"])
+  array = np.concatenate([points, np.ones((3, 30, 17, 1))], -1)
+  np.save(tmp_path / "a.npy", array)
+  code, _, error = examine(tmp_path / "a.npy")
+  assert code == 3
+  assert "--axes=MTVC or --axes=CTVM" in error
+  code, out, _ = examine(tmp_path / "a.npy", "--axes=MTVC", "--frame_size=72x128")
+  assert code == 0
+  guess = "30 frames of 3 persons, 17 joints (coco17 assumed), pixels, axes MTVC, 72 x 128"
+  assert f"read as {guess}" in out
+  assert "0.0% outside the image" in out
 
 
 def test_all_faults_are_counted_and_few_are_shown(examine):
@@ -226,6 +278,42 @@ def test_a_prepared_set_that_was_changed_is_wrong(examine, nods, tmp_path, edit_
   assert "WRONG: labels: expected at most 1, got 9" in out
 
 
+def test_records_of_every_track_are_read_and_each_fault_is_listed_once(
+  examine, nods, tmp_path, edit_json
+):
+  path = shutil.copytree(nods, tmp_path / "data") / "nods" / "1.0.0"
+  shutil.copytree(path / "pose", path / "second")
+  edit_json(path / "pose" / "track.json", lambda track: track["digests"].__setitem__(5, "0"))
+  edit_json(path / "second" / "track.json", lambda track: track["digests"].__setitem__(3, "0"))
+  code, out, _ = examine(path)
+  assert code == 3
+  faults = [line for line in lines(out) if line.startswith("WRONG: ")]
+  assert len(faults) == 2
+  for fault, (track, number) in zip(faults, (("second", 3), ("pose", 5)), strict=True):
+    assert f"{track}: record {number}: expected clip 'clip{number}' as it was written" in fault
+
+
+def test_clips_of_3d_joints_are_examined_in_3d_where_they_have_no_key_points(examine, tmp_path):
+  class Bodies(prepared.Builder):
+    track = tracks.Pose("kinect25", frame_size=(240, 320), joints3d=True)
+    class_names = ("centred", "seen")
+    protocols = {}  # noqa: RUF012
+    synthetic = True
+
+    def clips(self, recording, known):
+      joints3d = np.random.default_rng(0).normal(0, 0.3, (2, 4, 1, 25, 3)).astype(np.float32)
+      seen = np.tile(np.float32([(9 + v, 9 * v, 1) for v in range(25)]), (4, 1, 1, 1))
+      seen[:, 0, 24, 0] = 400  # one joint in 25 lies outside the image
+      for label, keypoints in enumerate((0 * seen, seen)):
+        clip = readers.Clip(keypoints, "kinect25", joints3d=joints3d[label])
+        yield prepared.Example(f"c{label}", label, "ab"[label], clip)
+
+  code, out, _ = examine(prepared.write(Bodies, raw=tmp_path, data_dir=tmp_path / "data"))
+  assert code == 0
+  assert "joints 0.0% absent, 4.0% outside the image" in lines(out)
+  assert "without anybody" not in out
+
+
 def test_a_protocol_of_rows_that_are_not_there_is_one_line(examine, nods, tmp_path, edit_json):
   path = shutil.copytree(nods, tmp_path / "data") / "nods"
   index = path / "1.0.0" / "index.json"
@@ -244,7 +332,7 @@ def test_a_protocol_of_rows_that_are_not_there_is_one_line(examine, nods, tmp_pa
     (["none.pkl"], 3, "none.pkl: expected annotations: .pkl files"),
     (["a.pkl", "--layout=coco71"], 2, "layout: "),
     (["page.pkl"], 3, "page.pkl: "),
-    (["all_wrong.pkl"], 3, "annotations[0]: expected a dict, got 1"),
+    (["all_wrong.pkl"], 3, "annotation 1: expected a dict, got 1"),
     (["odd.pkl"], 3, "odd.pkl: points: expected 17 (coco17), "),
     (["data"], 3, "index.json: expected an index as prepare.py writes it"),
   ],

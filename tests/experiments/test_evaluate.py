@@ -1,11 +1,14 @@
 """The command that evaluates a run: broken off, it goes on."""
 
+import pickle
+import shutil
+
 import numpy as np
 import pytest
 
-from experiments import evaluate, launch, plots
+from experiments import evaluate, launch, plots, submit
 from jaxmg import files, scores
-from jaxmg.data import pipeline
+from jaxmg.data import pipeline, source
 from jaxmg.training import evaluate as evaluation
 
 
@@ -122,3 +125,112 @@ def test_every_kept_part_is_what_its_batch_gave(tmp_path):
     for x, y in zip(one, other, strict=True):
       np.testing.assert_array_equal(x, y, strict=True)
   assert evaluate.Kept(tmp_path / "unfinished.npz", of | {"weights": np.zeros(3)}).parts == []
+
+
+class Later:
+  """Pickles of clips of `nods` under other ids, and the commands on them."""
+
+  def __init__(self, path, nods, run, prepare):
+    self.path, self.run, self._prepare = path, run, prepare
+    self._nods = source.Source(nods / "nods")
+
+  def make(self, rows, ids, labels=None, names=None, name="later_test"):
+    raw = self.path / f"{name}.pkl"
+    clips = []
+    for i, (row, id) in enumerate(zip(rows, ids, strict=True)):
+      points = self._nods.track("pose")[row]["keypoints"].swapaxes(0, 1)
+      clips.append({"frame_dir": id, "keypoint": points[..., :2], "img_shape": (72, 128)})
+      clips[-1] |= {"keypoint_score": points[..., 2]} | ({"label": labels[i]} if labels else {})
+    raw.write_bytes(pickle.dumps({"split": {"test": list(ids)}, "annotations": clips}))
+    if names:
+      raw.with_suffix(".classes.txt").write_text(names)
+    argv = ["pyskl_pickle", f"--manual_dir={raw}", f"--data_dir={self.path / 'data'}"]
+    assert self._prepare.main(argv) == 0
+    return self.path / "data" / name
+
+  def evaluate(self, data, *argv, run=None):
+    argv = [f"--run={run or self.run}", f"--data={data}", *argv]
+    return launch.command(evaluate.run, evaluate.define, argv)
+
+
+@pytest.fixture
+def later(tmp_path, nods, run, prepare, monkeypatch):
+  monkeypatch.setattr(plots, "views", lambda *args, **options: None)
+  return Later(tmp_path, nods, shutil.copytree(run, tmp_path / "run"), prepare)
+
+
+IDS = [f"new{i}" for i in range(6)]  # of the test clips of nods: rows 18 to 23
+
+
+def test_a_later_test_set_ends_in_the_scores_of_its_clips_and_in_a_submission(later, capsys):
+  assert launch.command(evaluate.run, evaluate.define, [f"--run={later.run}"]) == 0
+  before = (later.run / "test" / "scores.npz").read_bytes()
+  data = later.make(range(18, 24), IDS)
+  assert later.evaluate(data) == 0
+  printed = capsys.readouterr().out
+  assert "later_test is not the set of the run" in printed
+  assert "it names 0 of 2 classes: the others are the run's" in printed
+  assert "their labels are hidden: no metrics" in printed
+  assert "NOTE" not in printed
+  assert (later.run / "test" / "scores.npz").read_bytes() == before
+  folder = later.run / "later_test-test"
+  assert [path.name for path in folder.iterdir()] == ["scores.npz"]
+  found, own = (scores.load(later.run / name / "scores.npz") for name in (folder.name, "test"))
+  assert (found.ids, found.split, found.class_names) == (tuple(IDS), folder.name, own.class_names)
+  assert (found.labels == -1).all()
+  np.testing.assert_array_equal(found.probabilities, own.probabilities)
+  out = later.path / "result.pkl"
+  argv = [f"--scores={folder / 'scores.npz'}", "--format=pyskl", f"--data={data}", f"--out={out}"]
+  assert launch.command(submit.run, submit.define, argv) == 0
+  np.testing.assert_array_equal(pickle.loads(out.read_bytes()), own.probabilities)
+
+
+def test_labels_of_another_set_are_those_of_the_names(later, capsys):
+  labels = [i % 2 for i in range(6)]
+  data = later.make(range(18, 24), IDS, labels, "nod\nshake\n")
+  folder = later.run / "later_test-test"
+  assert later.evaluate(data) == 0
+  assert scores.load(folder / "scores.npz").labels.tolist() == labels
+  assert "\nlater_test, test, 6 clips:\n" in capsys.readouterr().out
+  shutil.rmtree(data)
+  assert later.evaluate(later.make(range(18, 24), IDS)) == 0  # of the same name, without labels
+  assert [path.name for path in folder.iterdir()] == ["scores.npz"]
+  other = later.make(range(18, 24), IDS, labels, "shake\nnod\n", name="other")
+  assert later.evaluate(other) == 3
+  assert "other/1.0.0: expected the classes that the run was trained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("rows", "ids", "copies"),
+  [((18, 3, 19), ("a", "b", "c"), "1: 'b'"), ((18, 19), ("clip0", "clip19"), "1: 'clip0'")],
+)
+def test_clips_that_were_trained_on_are_known_by_their_data_and_by_their_ids(
+  later, capsys, rows, ids, copies
+):
+  assert later.evaluate(later.make(rows, ids)) == 3
+  message = f"expected no clips trained on, got {copies} (nods has their ids or their data)"
+  assert message in capsys.readouterr().err
+  assert not (later.run / "later_test-test").exists()
+
+
+def test_where_the_training_set_is_gone_it_is_said_that_nothing_is_known(later, edit_json, capsys):
+  edit_json(later.run / "recipe.json", lambda recipe: recipe["data"].update(directory="/gone"))
+  assert later.evaluate(later.make([3, 18], "ab")) == 0
+  note = "NOTE: it is not known which clips the weights were trained on: nods is not in /gone"
+  assert note in capsys.readouterr().out
+  argv = [f"--run={later.run}"]
+  assert launch.command(evaluate.run, evaluate.define, argv) == 3
+  assert "/gone: expected a prepared data set" in (error := capsys.readouterr().err)
+  assert "(moved? --data=DATA/nods)" in error
+
+
+def test_the_set_of_a_run_is_known_where_it_was_moved_and_with_other_protocols(
+  later, nods, edit_json, capsys
+):
+  moved = shutil.copytree(nods / "nods", later.path / "moved")
+  edit_json(later.run / "recipe.json", lambda recipe: recipe["data"].update(directory="/gone"))
+  assert later.evaluate(moved) == 0
+  assert len(scores.load(later.run / "test" / "scores.npz").ids) == 6
+  edit_json(moved / "1.0.0" / "index.json", lambda index: index["clips"]["label"].reverse())
+  assert later.evaluate(moved) == 3
+  assert "expected no clips trained on, got 6: 'clip18'" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import pathlib
 import struct
@@ -13,8 +14,10 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import evaluate, import_weights, launch, predict, trainer
+from experiments import agcn, evaluate, import_weights, launch, predict, trainer
 from jaxmg import models, recipe, scores, skeletons
+from jaxmg.data import prepared, readers, tracks
+from jaxmg.predict import Predictor
 from jaxmg.training import checkpoints, step
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -34,22 +37,21 @@ def save(path, tensors):
   return path
 
 
-def tiny(golden, num_classes=2):
+def tiny(golden, num_classes=2, blocks=BLOCKS):
   """A state dict as of a golden, an eighth as wide and with one block of each width."""
   shapes = json.loads((GOLDEN / f"{golden}.json").read_text())["state_dict"]
   rng = np.random.default_rng(0)
+  kept = (17, 18, 25, 108, 150)  # joints, and 2-person norms of the data
   tensors = {}
   for name, shape in shapes.items():
     if ".layer" in name and ".0." not in name:
       continue
     block, _, rest = name.partition(".")
     if block[0] == "l":
-      if block not in BLOCKS:
+      if block not in blocks:
         continue
-      name = f"{BLOCKS[block]}.{rest}"
-    shape = [
-      n if n in (17, 25, 150) or n < 10 else num_classes if n == 60 else n // 8 for n in shape
-    ]
+      name = f"{blocks[block]}.{rest}"
+    shape = [num_classes if n in (60, 400) else n if n in kept or n < 10 else n // 8 for n in shape]
     dtype = np.int64 if name.endswith("num_batches_tracked") else np.float32
     tensors[name] = np.asarray(rng.uniform(0.1, 1, shape)).astype(dtype)
   return tensors
@@ -62,6 +64,8 @@ def source(tmp_path):
 
 def command(source, out, *arguments, model="posec3d"):
   argv = [f"--model={model}", f"--source={source}", f"--out={out}", *arguments]
+  if not any(argument.startswith("--stream") for argument in arguments):
+    argv.append("--stream=joint")
   return launch.command(import_weights.run, import_weights.define, argv)
 
 
@@ -102,7 +106,7 @@ def test_training_begins_with_imported_weights(source, tmp_path):
   model = models.MODELS["posec3d"](2, variant="tiny")
   init = functools.partial(step.init_train_state, model, optax.sgd(0.1))
   state = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 8, 16, 16, 17)))
-  begun = trainer.with_weights(
+  begun, _ = trainer.with_weights(
     state, str(tmp_path / "run"), recipe.load(tmp_path / "run"), data=None
   )
   expected = weights(tmp_path / "run")
@@ -119,7 +123,8 @@ def test_names_of_parallel_training_averages_and_half_precision_are_known(source
   printed = capsys.readouterr().out
   assert "66 of float16, which are now float32" in printed
   assert "1 of bfloat16, which are now float32" in printed
-  assert "no --data: not to be evaluated" in printed
+  assert "no --data: evaluate needs one" in printed
+  assert "copy of the weights" not in printed
   assert command(source, tmp_path / "b") == 0
   found, expected = weights(tmp_path / "a"), weights(tmp_path / "b")
   np.testing.assert_array_equal(found["params"]["head"].pop("bias"), np.float32([1, 2]))
@@ -170,15 +175,123 @@ def test_first_kernels_go_to_joints_of_the_same_name_and_their_mean_to_others(so
   assert recipe.load(tmp_path / "imigue22").inputs["pose"].skeleton.name == "imigue22"
 
 
+def test_of_several_copies_the_weights_are_taken_or_the_one_that_is_named(tmp_path, capsys):
+  tensors = {f"model.{name}": x for name, x in tiny("posec3d_slowonly_r50").items()}
+  bias = "cls_head.fc_cls.bias"
+  average = {name.replace("model.", "ema.module.", 1): x for name, x in tensors.items()}
+  average[f"ema.module.{bias}"] = np.float32([3, 4])
+  source = save(tmp_path / "both", tensors | average)
+  assert command(source, tmp_path / "plain") == 0
+  assert "not taken: the copy of the weights called ema (--copy=ema)" in capsys.readouterr().out
+  assert command(source, tmp_path / "ema", "--copy=ema") == 0
+  assert "the copy of the weights called ema is taken" in capsys.readouterr().out
+  plain, ema = (weights(tmp_path / name)["params"]["head"]["bias"] for name in ("plain", "ema"))
+  np.testing.assert_array_equal(plain, tensors[f"model.{bias}"])
+  np.testing.assert_array_equal(ema, [3, 4])
+
+
+def seeded(tensors):
+  """Of these names and shapes, as the weights of the goldens, and with logits of about 1."""
+  spec = importlib.util.spec_from_file_location("seeded", GOLDEN / "seeded.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  found = {name: module.seeded_array(name, x.shape) for name, x in tensors.items()}
+  return found | {"fc.weight": found["fc.weight"] / 5}
+
+
+PREPARED = [
+  ("ntu", "agcn_ntu25", "late_gap", "joint"),
+  ("ntu", "agcn_ntu25", "one", "bone"),
+  ("kinetics", "agcn_openpose18", "crowd", "joint"),
+  ("kinetics", "agcn_openpose18", "one", "bone"),
+]
+
+
+@pytest.mark.parametrize(("preparation", "network", "name", "stream"), PREPARED)
+def test_a_clip_gets_the_classes_that_the_originals_input_gives(
+  preparation, network, name, stream, tmp_path, capsys
+):
+  tensors = seeded(tiny(network))
+  arguments = [f"--preparation={preparation}", f"--stream={stream}"]
+  out = tmp_path / "run"
+  assert command(save(tmp_path / "agcn", tensors), out, *arguments, model="agcn") == 0
+  assert f"{stream} of " in (printed := capsys.readouterr().out)
+  assert f" as published ({preparation})" in printed
+
+  with np.load(GOLDEN / f"agcn_{preparation}_prepared.npz") as golden:
+    raw = golden[f"{name}.raw"].swapaxes(0, 1)
+    x = golden[f"{name}.{'bone' if stream == 'bone' else 'input'}"].transpose(3, 1, 2, 0)[None]
+  clip = {"layout": "openpose18", "keypoints": raw * np.float32([340, 256, 1])}
+  if preparation == "ntu":
+    seen = raw.any(-1, keepdims=True)
+    clip = {"layout": "kinect25", "keypoints": np.where(seen, 1, 0 * raw), "joints3d": raw}
+  predictor = Predictor(out)
+  got = predictor(readers.Clip(**clip, frame_size=(256, 340)))
+  model = predictor.recipe.build_model()
+  logits, _ = jax.jit(model.apply)(weights(out), x.transpose(0, 2, 1, 3, 4))
+  expected = np.asarray(jax.nn.softmax(logits[0]))
+  np.testing.assert_allclose(got, expected, rtol=1e-3)
+  assert 0.01 < expected.min() < 0.49
+
+
+@pytest.fixture
+def bodies(tmp_path):
+  """A prepared set `bodies` of two persons before a camera."""
+
+  class Bodies(prepared.Builder):
+    track = tracks.Pose("kinect25", frame_size=(240, 320), num_persons=2, joints3d=True)
+    class_names = ("one", "two")
+    protocols = {"xsub": prepared.by_subject(train=("a", "b"))}  # noqa: RUF012
+
+    def clips(self, recording, known):
+      rng = np.random.default_rng(0)
+      for i in range(12):
+        joints3d = np.float32(rng.normal((0, 0, 3), 0.3, (9, 1 + i % 2, 25, 3)))
+        clip = readers.Clip(readers.depth_view(joints3d), "kinect25", joints3d=joints3d)
+        yield prepared.Example(f"c{i}", i % 2, "abc"[i % 3], clip)
+
+  prepared.write(Bodies, raw=tmp_path, data_dir=tmp_path / "data")
+  return tmp_path / "data"
+
+
+def test_imported_weights_are_trained_and_tested_on_the_input_that_they_know(
+  bodies, tmp_path, capsys
+):
+  begin = tmp_path / "imported"
+  arguments = ["--preparation=ntu", f"--data={bodies}/bodies"]
+  tensors = tiny("agcn_ntu25", blocks={"l1": "l1", "l5": "l2", "l6": "l3"})  # our "tiny"
+  tensors["fc.weight"] = tensors["fc.weight"][:, :16]
+  assert command(save(tmp_path / "agcn", tensors), begin, *arguments, model="agcn") == 0
+  settings = {"data.dir": bodies, "init_from": begin, "model.variant": "tiny"}
+  settings |= {"train.batch_size": 4, "schedule.epochs": 1, "sampling.num_frames": 16}
+  settings |= {"optimizer.learning_rate": 0.0, "schedule.milestones": ()}
+  settings = [f"--config.{name}={value}" for name, value in settings.items()]
+  argv = ["--config=agcn:bodies,joint,paper", f"--workdir={tmp_path / 'tuned'}", *settings]
+  assert launch.main(agcn.run, argv) == 4
+  error = capsys.readouterr().err
+  assert "pose.preparation: expected ours, got ntu (--config.inputs.preparation" in error
+  argv[1] = f"--workdir={tmp_path / 'new'}"
+  assert launch.main(agcn.run, [*argv, "--config.inputs.preparation=ntu"]) == 0
+  assert recipe.load(tmp_path / "new").inputs["pose"].preparation == "ntu"
+  assert launch.command(evaluate.run, evaluate.define, [f"--run={tmp_path / 'new'}"]) == 0
+  assert scores.load(tmp_path / "new" / "test" / "scores.npz").probabilities.shape == (4, 2)
+  theirs, ours = (weights(out)["params"] for out in (begin, tmp_path / "new"))
+  jax.tree.map(np.testing.assert_array_equal, theirs, ours)
+
+
 def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
   tensors = tiny("agcn_ntu25")
   source, out = save(tmp_path / "agcn", tensors), tmp_path / "run"
-  assert command(source, out, model="agcn") == 2
+  ours = "--preparation=ours"
+  assert command(source, out, ours, model="agcn") == 2
   assert "--skeleton: expected kinect25 or openpose25, got none" in capsys.readouterr().err
-  assert command(source, out, "--skeleton=openpose25", "--stream=bone", model="agcn") == 0
+  assert command(source, out, "--skeleton=kinect25", model="agcn") == 2
+  assert "--preparation: expected ntu or ours, got none (weights" in capsys.readouterr().err
+  assert command(source, out, "--skeleton=openpose25", "--stream=bone", ours, model="agcn") == 0
   printed = capsys.readouterr().out
   assert "agcn, width 8, depths [1, 1, 1]; bone of openpose25, keypoints; 2 classes" in printed
-  assert recipe.load(out).inputs["pose"].num_persons == 2
+  one = recipe.load(out).inputs["pose"]
+  assert (one.num_frames, one.num_persons) == (300, 2)
   shorten(out)
   assert launch.command(predict.run, predict.define, [f"--run={out}", *recording]) == 0
   assert "class 1" in capsys.readouterr().out
@@ -188,7 +301,21 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
   ("arguments", "code", "message"),
   [
     (["--out=."], 2, "--out: expected a new directory"),
-    (["--stream=bone"], 2, "--stream: expected joint or limb, got bone"),
+    (["--stream=bone"], 2, "--stream: expected joint or limb, got bone (weights do not tell)"),
+    (["--preparation=ntu"], 2, "--preparation: expected --model=agcn, got posec3d"),
+    (["--copy=ema"], 4, "copy of the weights: expected none, got ema"),
+    (["--source=aagcn", "--model=agcn"], 4, "PYSKL or mmaction2, which is not covered"),
+    (["--source=c3d"], 4, "got those of C3D, as PYSKL's C3D-light, which is not covered"),
+    (
+      ["--source=agcn", "--model=agcn", "--preparation=kinetics"],
+      4,
+      "joints: expected 18 of openpose18, got 25",
+    ),
+    (
+      ["--source=agcn", "--model=agcn", "--preparation=ntu", "--skeleton=openpose25"],
+      2,
+      "--preparation=ntu: skeleton: expected kinect25 with preparation=ntu, got openpose25",
+    ),
     (["--skeleton=coco71"], 2, "--skeleton: skeleton: expected one of"),
     (["--stem_from=coco71", "--skeleton=coco17"], 2, "--stem_from: skeleton: expected one of"),
     (["--stem_from=coco17"], 2, "--skeleton: expected coco17, got none"),
@@ -211,12 +338,12 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
     (["--source=empty"], 4, "(not found: 'params/stem/conv/kernel')"),
     (["--source=scalar", "--model=agcn"], 4, "(not found: 'params/block1/graph/edges')"),
     (
-      ["--source=untimed", "--model=agcn", "--skeleton=kinect25"],
+      ["--source=untimed", "--model=agcn", "--preparation=ntu"],
       4,
       "(not found: 'params/block1/temporal/conv/kernel')",
     ),
     (
-      ["--source=alone", "--model=agcn", "--skeleton=kinect25"],
+      ["--source=alone", "--model=agcn", "--skeleton=kinect25", "--preparation=ours"],
       4,
       "data_bn.weight: params/data_bn/scale: expected (75,), got (3,)",
     ),
@@ -225,7 +352,7 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
     (["--source=variance"], 4, "expected variances, got negative numbers"),
     (["--source=missing"], 4, "batch_stats/stage1/block0/conv1/bn/mean is not filled"),
     (["--source=stranger"], 4, "neck.weight matches 0 rules"),
-    (["--source=twofold"], 4, "module.cls_head.fc_cls.bias: params/head/bias is filled already"),
+    (["--source=twofold"], 4, "expected 'cls_head.fc_cls.bias' once, got cls_head.fc_cls.bias and"),
   ],
 )
 def test_what_cannot_be_imported_is_refused_in_one_line_and_leaves_nothing(
@@ -236,6 +363,8 @@ def test_what_cannot_be_imported_is_refused_in_one_line_and_leaves_nothing(
   bias, stem = "cls_head.fc_cls.bias", "backbone.conv1.conv.weight"
   graph = tiny("agcn_ntu25")
   save(tmp_path / "agcn", graph)
+  save(tmp_path / "aagcn", {"backbone.gcn.0.gcn.conv_ta.weight": np.ones((1, 64, 9), np.float32)})
+  save(tmp_path / "c3d", {"backbone.conv1a.conv.weight": np.ones((32, 17, 3, 3, 3), np.float32)})
   save(tmp_path / "alone", graph | {"data_bn.weight": np.ones(3, np.float32)})
   del graph["l1.tcn1.conv.weight"]
   save(tmp_path / "untimed", graph)
@@ -253,7 +382,7 @@ def test_what_cannot_be_imported_is_refused_in_one_line_and_leaves_nothing(
   (tmp_path / "latin").write_bytes("géné\nb\n".encode("latin-1"))
   (tmp_path / "twice").write_text("a\nb\na\n")
   before = sorted(tmp_path.rglob("*"))
-  flags = {"--model": "posec3d", "--source": source.name, "--out": "run"}
+  flags = {"--model": "posec3d", "--source": source.name, "--out": "run", "--stream": "joint"}
   flags |= dict(argument.partition("=")[::2] for argument in arguments)
   argv = [f"{name}={value}" if value else name for name, value in flags.items()]
   assert launch.command(import_weights.run, import_weights.define, argv) == code

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from experiments import plots
 from jaxmg import skeletons
@@ -38,3 +39,24 @@ def test_the_picture_of_the_layouts_counts_what_is_right_in_them(tmp_path, monke
   picture = (tmp_path / "topology.png").read_bytes()
   assert picture.startswith(b"\x89PNG")
   assert 20_000 < len(picture) < 150_000
+
+
+@pytest.mark.parametrize("metrics", [("top-1",), ("top-1", "mean-class")])
+def test_the_picture_of_differences_has_a_panel_for_each_metric(metrics, tmp_path, monkeypatch):
+  from matplotlib import figure
+
+  drawn = []
+  save = figure.Figure.savefig
+
+  def heard(self, *arguments, **options):
+    drawn.extend(self.axes)
+    return save(self, *arguments, **options)
+
+  monkeypatch.setattr(figure.Figure, "savefig", heard)
+  rows = {"flip": (1.0, -0.5, 2.5), "limb": (-2.0, -3.0, -1.0)}
+  plots.differences(tmp_path / "differences.png", dict.fromkeys(metrics, rows), title="nods")
+  assert [axes.get_title() for axes in drawn] == list(metrics)
+  for axes in drawn:
+    assert [list(line.get_xdata()) for line in axes.lines[::2]] == [[-0.5, 2.5], [-3, -1], [0, 0]]
+  assert [text.get_text() for text in drawn[0].get_yticklabels()] == ["flip", "limb"]
+  assert (tmp_path / "differences.png").read_bytes().startswith(b"\x89PNG")

@@ -45,7 +45,10 @@ def test_prediction_of_a_file_is_the_evaluation_of_its_clip(run, nods, tmp_path,
   np.save(tmp_path / "clip.npy", data.track("pose")[20]["keypoints"])
   arguments = [f"--run={run}", f"--input={tmp_path / 'clip.npy'}", "--layout=openpose25"]
   assert launch.command(predict.run, predict.define, arguments) == 0
-  printed = capsys.readouterr().out.splitlines()[1:]
+  out = capsys.readouterr().out.splitlines()
+  guess = "read as 12 frames of 1 person, 25 joints (openpose25), pixels, axes TMVC assumed"
+  assert f"clip.npy: {guess}, 72 x 128 assumed" in out
+  printed = [line for line in out if line.startswith("  ")]
   assert launch.command(evaluate.run, evaluate.define, [f"--run={run}"]) == 0
   found = scores.load(run / "test" / "scores.npz")
   probabilities = found.probabilities[found.ids.index("clip20")]

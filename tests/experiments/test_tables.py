@@ -1,5 +1,7 @@
 """The figures of an ablation's table, of scores made by hand."""
 
+import dataclasses
+
 import numpy as np
 
 from experiments import tables
@@ -44,6 +46,10 @@ def test_columns_count_their_clips_over_all_seeds(tmp_path, make_nods):
     "top-1", "mean-class", "macro-F1", "short (< 13 frames, 6 clips)",
     "tail (<= 4 training clips, 3 clips)",
   ]  # fmt: skip
+  for num_frames in (11, 12):  # no clip is shorter
+    pose_input = dataclasses.replace(found.inputs["pose"], num_frames=num_frames)
+    other = dataclasses.replace(found, inputs={"pose": pose_input})
+    assert "short" not in tables._subsets(other, seeds[0])
   figures = tables._figures(subsets, seeds)
   assert figures["tail"][0].tolist() == [1, 0]
   assert figures["top1"][0].tolist() == figures["short"][0].tolist() == [1, 0.5]

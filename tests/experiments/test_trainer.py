@@ -1,12 +1,13 @@
 """What the recipe adds to training, through the command that a user types."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import launch, posec3d, predict
+from experiments import evaluate, launch, posec3d, predict, trainer
 from jaxmg import predict as library
 from jaxmg import recipe
 from jaxmg.data import embeddings, source
@@ -187,6 +188,10 @@ def test_a_batch_in_parts_trains(train, tmp_path):
       ["semantic.table=a.npy"],
       "semantic.table: expected none, got a.npy (used with --config.semantic.loss=",
     ),
+    (
+      ["stage=classifier", "semantic.loss=mse", "semantic.table=a.npy"],
+      "semantic.table: expected none, got a.npy (used with --config.stage=all)",
+    ),
     (["stage=head"], "--config.stage: expected all or classifier, got head"),
     (["train.accumulate=3"], "--config.train.batch_size: expected a multiple of 3 parts, got 8"),
     (["train.accumulate=0"], "--config.train.accumulate: expected in [1, 4096], got 0"),
@@ -214,3 +219,56 @@ def test_missing_table_is_one_line(train, tmp_path, capsys):
   assert train(tmp_path / "run", "semantic.loss=mse", f"semantic.table={missing}") == 3
   expected = f"jaxmg: error: {missing}: expected a file of word vectors, got nothing\n"
   assert capsys.readouterr().err == expected
+
+
+def test_moved_data_are_gone_on_with_and_found_by_the_evaluation(
+  run, nods, training, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(evaluate, "_write", lambda *args: None)
+  workdir, data = shutil.copytree(run, tmp_path / "run"), shutil.copytree(nods, tmp_path / "data")
+  assert launch.main(posec3d.run, training(workdir, data=data)) == 0
+  assert f"changed from here on: data.dir '{nods}' -> '{data}'" in capsys.readouterr().out
+  assert recipe.load(workdir).data == recipe.load(run).data | {
+    "directory": str((data / "nods" / "1.0.0").resolve())
+  }
+  assert launch.command(evaluate.run, evaluate.define, [f"--run={workdir}"]) == 0
+  assert f"test of {data}/nods/1.0.0" in capsys.readouterr().out
+
+
+@pytest.fixture
+def begin(training, nods, tmp_path, monkeypatch, edit_json):
+  """The command up to its first step, on a copy of the set that is edited."""
+  monkeypatch.setattr(trainer.loop, "train", lambda *args, **options: None)
+
+  def begin(edit, *settings):
+    data = shutil.copytree(nods, tmp_path / "data")
+    edit_json(data / "nods" / "1.0.0" / "index.json", edit)
+    return launch.main(posec3d.run, training(tmp_path / "run", *settings, data=data))
+
+  return begin
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_classes_of_a_side_that_are_mirrored_are_said_at_the_start(begin, mirror, capsys):
+  names = ["raise left hand", "raise right hand"]
+  assert begin(lambda index: index.update(class_names=names), f"sampling.mirror={mirror}") == 0
+  note = (
+    "sides tell these classes apart: 'raise left hand' and 'raise right hand': "
+    "--config.sampling.mirror=False, or prepare --no_mirror"
+  )
+  assert (note in capsys.readouterr().out) == mirror
+
+
+def test_a_warm_up_that_does_not_end_is_said(begin, capsys):
+  assert begin(lambda index: None, "schedule.warmup_epochs=5") == 0
+  note = "NOTE: a warm-up of 5 epochs does not end in 2: its rate is not reached"
+  assert note in capsys.readouterr().out
+
+
+def test_a_set_to_test_on_trains_nothing(begin, capsys):
+  def empty(index):
+    index["protocols"]["xsub"]["train"] = []
+
+  assert begin(empty, "data.fold=0/3") == 3
+  message = "protocol 'xsub': expected clips to train on, got none (it is there to be tested on"
+  assert message in capsys.readouterr().err

@@ -32,6 +32,7 @@ VALUES = {
   "data.fold": "0/3",
   "train.evaluate_every": 2,
   "skeleton": "openpose18",
+  "inputs.preparation": "kinetics",
   "sampling.kind": "linspace",
   "sampling.num_persons": 2,
   "sampling.crop": "(0.5,0.9)",
@@ -60,6 +61,10 @@ VALUES = {
   "train.class_weights": "inverse",
 }
 BESIDE = {
+  "inputs.preparation": [
+    *("skeleton=openpose18", "sampling.kind=repeat", "sampling.num_persons=2"),
+    *("sampling.crop=(1.0,1.0)", "augment.rotation=0.0", "augment.scale=(1.0,1.0)"),
+  ],
   "semantic.temperature": ["semantic.loss=contrastive"],
   "schedule.milestones": ["schedule.name=step"],
   "train.class_weights": ["train.logit_adjustment=0.0"],

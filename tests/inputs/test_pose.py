@@ -87,3 +87,40 @@ def test_what_a_track_lacks_is_said():
     with pytest.raises(ValueError, match="points: expected 3-D joints, got none"):
       one.check(about)
     one.check(about | {"joints3d": True})
+
+
+def shown(keypoints, frame_size=None, **more):
+  return {"layout": topology.get("coco17"), "keypoints": np.float32(keypoints)} | {
+    "frame_size": frame_size,
+    **more,
+  }
+
+
+def test_who_is_shown_must_be_there_in_pixels_of_the_frame():
+  one = inputs.Heatmaps(topology.get("coco17"), (72, 128), num_frames=2)
+  pose = np.random.default_rng(0).uniform((1, 1, 0.5), (128, 72, 1), (3, 1, 17, 3))
+  one.check_shown(shown(pose))
+  one.check_shown(shown(pose * [10, 10, 1], (720, 1280)))
+  for record, message in (
+    (shown(pose * 0), "keypoints: expected somebody, got nobody in 3 frames"),
+    (shown(pose * [1, 1, 0]), "expected somebody"),
+    (shown(pose / [128, 72, 1]), r"coordinates: expected pixels, got a body of 0\.\d+ "),
+    (shown(pose * [10, 10, 1]), r"frame_size: expected 72 x 128, got \d+% of the joints outside"),
+    (shown(pose, (36, 30)), r"frame_size: expected 36 x 30, got \d+% of the joints outside"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      one.check_shown(record)
+
+
+def test_who_is_shown_in_3d_must_be_as_large_as_a_person():
+  one = inputs.Graph(topology.get("coco17"), (72, 128), points="joints3d")
+  joints = np.float32(np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 3), (3, 1, 17, 3)))
+  nobody = np.zeros_like(joints)
+  one.check_shown(shown(nobody, joints3d=joints))  # key points are not asked for
+  for factor, message in (
+    (0, "joints3d: expected somebody, got nobody in 3 frames"),
+    (1000, r"joints3d: expected metres, got a body of .* \(millimetres\? divide by 1000\)"),
+    (0.01, r"joints3d: expected metres, got a body of 0\.01\d* \(another unit\?\)"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      one.check_shown(shown(nobody, joints3d=joints * factor))

@@ -82,6 +82,17 @@ def test_of_what_training_saved_only_the_state_dict_is_taken(form):
   np.testing.assert_array_equal(found["1.bias"], np.float32([-0.4, -0.4]))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_copy_of_the_weights_is_read_under_its_key_if_it_is_of_tensors_alone(form, tmp_path):
+  make, view = (archive, b"") if form == "zip" else (legacy, b"N")
+  one, other = tree(w=tensor(view=view)), tree(w=tensor(view=view, shape=(3, 2), strides=(2, 1)))
+  (tmp_path / "both").write_bytes(make(tree(state_dict=one, ema=other, model_ema=tree(x=plain(1)))))
+  found = torch_files.read(tmp_path / "both")
+  assert {name: array.shape for name, array in found.items()} == {"w": (2, 3), "ema.w": (3, 2)}
+  (tmp_path / "alone").write_bytes(make(tree(epoch=plain(3), state_dict_ema=one)))
+  assert list(torch_files.read(tmp_path / "alone")) == ["state_dict_ema.w"]
+
+
 def safetensors(header, content=b""):
   if not isinstance(header, bytes):
     header = json.dumps(header).encode()

@@ -43,6 +43,9 @@ def test_the_table_of_layouts_is_complete():
     "imigue41": (41, 41),
     "kinect20": (20, 19),
     "kinect25": (25, 24),
+    "wholebody133": (133, 126),
+    "mediapipe33": (33, 35),
+    "h36m17": (17, 16),
   }
   assert all(name == skeleton.name for name, skeleton in SKELETONS.items())
 
@@ -80,7 +83,7 @@ def test_mirror_maps_limbs_to_limbs_and_the_tree_to_itself(skeleton):
 @every_skeleton
 def test_the_tree_reaches_every_joint_from_a_root_on_the_axis(skeleton):
   (root,) = (v for v, parent in enumerate(skeleton.parents) if v == parent)
-  assert skeleton.joints[root] in {"nose", "neck", "hip_center", "spine_shoulder"}
+  assert skeleton.joints[root] in {"nose", "neck", "hip_center", "spine_shoulder", "pelvis"}
   assert len(skeleton.edges) == skeleton.num_joints - 1
   assert {child for child, _ in skeleton.edges} == set(range(skeleton.num_joints)) - {root}
 
@@ -172,6 +175,33 @@ def test_coco17_limbs_are_in_the_order_of_the_drawing_code():
   assert skeletons.get("coco17").limbs[-1] == (11, 12)
   left_wrist_and_ankle = skeletons.get("coco17").indices_in("openpose25")[[9, 15]]
   assert left_wrist_and_ankle.tolist() == [7, 14]
+
+
+def test_coco17_is_the_beginning_of_wholebody133_and_scattered_in_mediapipe33():
+  coco = skeletons.get("coco17")
+  assert coco.indices_in("wholebody133").tolist() == [*range(17)]
+  assert coco.indices_in("mediapipe33").tolist() == [0, 2, 5, 7, 8, *range(11, 17), *range(23, 29)]
+
+
+def test_the_parts_of_wholebody133_are_where_its_annotations_have_them():
+  skeleton = skeletons.get("wholebody133")
+  feet = [
+    f"{side}_{part}" for side in ("left", "right") for part in ("big_toe", "small_toe", "heel")
+  ]
+  assert skeleton.joints[17:23] == tuple(feet)
+  assert skeleton.joints[23:91] == tuple(f"face_{point}" for point in range(68))
+  assert [skeleton.joints[v] for v in (91, 95, 99, 111, 112, 132)] == [
+    *("left_hand_root", "left_thumb_tip", "left_index_tip", "left_pinky_tip"),
+    *("right_hand_root", "right_pinky_tip"),
+  ]
+  assert [skeleton.parents[v] for v in (53, 91, 112, 17, 22)] == [0, 9, 10, 15, 16]
+  assert skeleton.mirror[[23, 39, 40]].tolist() == [39, 23, 49]  # contour, brows
+
+
+def test_h36m17_has_its_right_leg_before_its_left_and_its_left_arm_before_its_right():
+  skeleton = skeletons.get("h36m17")
+  assert skeleton.mirror.tolist() == [0, 4, 5, 6, 1, 2, 3, 7, 8, 9, 10, 14, 15, 16, 11, 12, 13]
+  assert skeleton.parents == (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
 
 
 def test_kinect_trees_are_those_of_the_published_graphs():

@@ -6,12 +6,14 @@ import pickle
 import numpy as np
 import pytest
 
-from jaxmg.data import annotations
+from jaxmg.data import readers
+from jaxmg.data.readers import annotations
 from jaxmg.errors import DataError
 
 
 def annotation(id="a", *, shape=(1, 3, 17, 2), **fields):
-  points = np.random.default_rng(len(id)).uniform(1, 70, shape).astype(np.float32)
+  low, high = (1, 70) if shape[-1] == 2 else ((-0.8, -0.8, 2), (0.8, 0.8, 3))
+  points = np.random.default_rng(len(id)).uniform(low, high, shape).astype(np.float32)
   size = {"img_shape": (72, 128)} if shape[-1] == 2 else {}
   return {"frame_dir": id, "label": 0, "keypoint": points, "total_frames": shape[1]} | size | fields
 
@@ -98,8 +100,9 @@ def test_a_missing_label_is_hidden_and_the_original_size_stands_in(tmp_path):
 
 
 def test_metres_are_kept_and_seen_by_the_depth_camera(tmp_path):
-  points = np.full((2, 4, 25, 3), [0.5, 0.25, 2.5], np.float16)
-  points[1] = 0
+  points = np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 3), (2, 4, 25, 3))
+  points = points.astype(np.float16)
+  points[0, 0, 0], points[1] = [0.5, 0.25, 2.5], 0
   clip = read_one(tmp_path, shape=(2, 4, 25, 3), keypoint=points).clip("kinect25")
   np.testing.assert_array_equal(clip.joints3d, points.swapaxes(0, 1))
   np.testing.assert_allclose(clip.keypoints[0, 0, 0], [160 + 57.126, 120 - 28.563, 1], rtol=1e-5)
@@ -128,7 +131,9 @@ def test_the_number_of_joints_tells_the_layout_in_its_dimensions(tmp_path):
   ):
     assert read(tmp_path, [annotation(shape=shape)]).layout() == layout
   for shape in ((1, 3, 17, 3), (1, 3, 20, 2)):
-    with pytest.raises(DataError, match=rf"file.pkl: points: .* got {shape[2]} \(name the layout"):
+    with pytest.raises(
+      DataError, match=rf"file.pkl: points: .* got {shape[2]} \(.*--layout; of {shape[3]}-D points"
+    ):
       read(tmp_path, [annotation(shape=shape)]).layout()
 
 
@@ -222,8 +227,101 @@ def test_faults_of_single_annotations_can_be_gathered(tmp_path):
   faults = []
   file = annotations.read(path, faults=faults)
   assert [clip.id for clip in file.clips] == ["a", "c"]
-  assert ["annotations[1]: frame_dir" in str(faults[0]), "'b': label" in str(faults[1])] == [
-    True
-  ] * 2
-  with pytest.raises(DataError, match=r"annotations\[1\]"):
+  assert ["annotation 2: frame_dir" in str(faults[0]), "'b': label" in str(faults[1])] == [True] * 2
+  with pytest.raises(DataError, match=r"annotation 2"):
     annotations.read(path)
+
+
+# --- recordings
+
+
+def read_all(folder, content, **told):
+  path = save(folder / "file.pkl", content)
+  return dict(readers.read_all(path, readers.Told(**told)))
+
+
+AS_COCO = "read as 3 frames of 1 person, 17 joints (coco17 assumed), pixels, 72 x 128"
+
+
+def test_a_pickle_of_one_clip_is_a_recording(tmp_path):
+  one = annotation("a")
+  points = np.float32(one["keypoint"][0])
+  nameless = {name: one[name] for name in ("keypoint", "img_shape")}
+  for content, name in (
+    (one, "a"),
+    (nameless, "file.pkl"),
+    ([one], "a"),
+    ({"annotations": [one], "split": {"train": ["a"]}}, "a"),
+  ):
+    ((found, clip),) = read_all(tmp_path, content).items()
+    np.testing.assert_array_equal(clip.keypoints[:, 0, :, :2], points)
+    assert (found, clip.frame_size, str(clip.guess)) == (name, (72, 128), AS_COCO)
+    np.testing.assert_array_equal(readers.read(tmp_path / "file.pkl").keypoints, clip.keypoints)
+
+
+def test_a_pickle_of_several_clips_is_several_recordings(tmp_path):
+  content = [annotation(id, shape=(1, 2 + len(id), 17, 2)) for id in ("a", "bb", "ccc")]
+  found = read_all(tmp_path, content)
+  assert {id: clip.num_frames for id, clip in found.items()} == {"a": 3, "bb": 4, "ccc": 5}
+  for one in content:
+    points = found[one["frame_dir"]].keypoints[:, 0, :, :2]
+    np.testing.assert_array_equal(points, one["keypoint"][0])
+  with pytest.raises(DataError, match=r"file\.pkl: recordings: expected 1, got more"):
+    readers.read(tmp_path / "file.pkl")
+
+
+def test_a_pickle_may_hold_a_plain_array(tmp_path):
+  array = np.random.default_rng(0).uniform((1, 1, 0.1), (1280, 720, 1), (3, 30, 17, 3))
+  with pytest.raises(DataError, match="--axes=MTVC or --axes=CTVM"):
+    read_all(tmp_path, array)
+  (clip,) = read_all(tmp_path, array, axes="MTVC").values()
+  np.testing.assert_array_equal(clip.keypoints, np.float32(array.swapaxes(0, 1)))
+
+
+def test_third_numbers_are_scores_or_depths_as_the_bodies_tell(tmp_path):
+  pixels = np.random.default_rng(0).uniform((1, 1, 0.1), (128, 72, 1), (1, 3, 25, 3))
+  one = annotation("a", shape=(1, 3, 25, 3), img_shape=(72, 128))
+  (clip,) = read_all(tmp_path, one | {"keypoint": pixels}).values()
+  np.testing.assert_array_equal(clip.keypoints[:, 0], np.float32(pixels[0]))
+  guess = "read as 3 frames of 1 person, 25 joints (openpose25 assumed), pixels, 72 x 128"
+  assert str(clip.guess) == guess
+  (clip,) = read_all(tmp_path, one).values()
+  np.testing.assert_array_equal(clip.joints3d[:, 0], one["keypoint"][0])
+  guess = "read as 3 frames of 1 person, 25 joints (kinect25 assumed), metres"
+  assert str(clip.guess).startswith(guess)
+  normalised = pixels / (128, 72, 1)
+  with pytest.raises(
+    DataError, match=r"'a': keypoint: .*expected pixels or metres, got a body of 0"
+  ):
+    read_all(tmp_path, one | {"keypoint": normalised})
+
+
+def test_scores_a_little_outside_are_clipped_and_counted(tmp_path):
+  score = np.full((1, 3, 17), 0.5)
+  score[0, 0, 3], score[0, 1, 5] = 1.4, -0.1
+  (clip,) = read_all(tmp_path, annotation(keypoint_score=score)).values()
+  assert clip.keypoints[0, 0, 3, 2] == 1
+  assert not clip.keypoints[1, 0, 5].any()
+  assert str(clip.guess) == f"{AS_COCO}, 2 scores outside [0, 1] clipped"
+
+
+def test_the_frame_size_that_is_told_goes_before_that_of_the_file(tmp_path):
+  (clip,) = read_all(tmp_path, annotation(), frame_size=(144, 256)).values()
+  assert clip.frame_size == (144, 256)
+  assert str(clip.guess).endswith("144 x 256")
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ([[1, 2]], r"annotation 1: expected a dict, got list"),
+    (annotation(keypoint=[[[[1, 2]]]]), r"'a': keypoint: expected numbers .*, got a list"),
+    ({"data": 1}, "or a dict with a list `annotations` or `annos`, got the keys 'data'"),
+    ([], "expected at least one annotation, got none"),
+  ],
+)
+def test_other_pickles_are_refused(tmp_path, content, message):
+  path = save(tmp_path / "file.pkl", content)
+  for read_recordings in (readers.read, lambda path: [*readers.read_all(path)]):
+    with pytest.raises(DataError, match=rf"file\.pkl: .*{message}"):
+      read_recordings(path)

@@ -12,13 +12,15 @@ An annotation is a dict:
 
   frame_dir       the clip's id; `filename`, where there is one, goes before it
   keypoint        [M, T, V, C], C = 2: x, y in pixels, or C = 3: metres, x right, y up, z forward
+                  (or x, y in pixels and a score, if bodies are as large as that)
   keypoint_score  [M, T, V]; without it, every joint that is not at the origin has the score 1
   img_shape       (height, width) of 2-D ones, or else `original_shape`
   label           from 0; without it, or if it is -1, it is hidden
   total_frames    T, or missing
 
-A joint is absent where a number of its own is NaN. An id's slashes become `__`. The third numbers
-of an array are scores if all are in [0, 1.2], else metres; its last frames of zeros are padding.
+A joint is absent where a number of its own is NaN. An id's slashes become `__`. An array's last
+frames of zeros are padding. All clips are of one kind, pixels or metres: which one, the first of
+them tell, or `Told.points`.
 """
 
 import collections
@@ -28,13 +30,14 @@ import itertools
 import operator
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxmg import pickles
-from jaxmg.data import readers
+from jaxmg.data.readers import arrays
+from jaxmg.data.readers import clip as clips
 from jaxmg.errors import DataError
 
 # Protocols whose two sides differ by camera, not by subject.
@@ -43,8 +46,10 @@ ACROSS_CAMERAS = re.compile(r"(x|cross)[_-]?(view|set)", re.IGNORECASE)
 _TRAIN = re.compile(r"(?<![a-z])train(ing|val)?(?![a-z])", re.IGNORECASE)
 _TEST = re.compile(r"(?<![a-z])(test(ing)?|val(id(ation)?)?)(?![a-z])", re.IGNORECASE)
 _ARRAY = re.compile(r"(.+)_data(_joint)?\.npy")
-_MAX_METRES = 100
-_MIN_DEPTH = 1e-3  # metres; `readers.depth_view` sees nothing nearer
+_MOST_PERSONS, _FEWEST_FRAMES = 10, 8  # a clip of more persons in fewer frames is turned about
+_LOOKED_AT = 50  # clips, to know whether all are in 3-D
+# Of arrays, which do not tell it: MiGA's 22 joints are iMiGUE's.
+_FRAME_SIZES = {22: (720, 1280)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,6 +63,8 @@ class Annotation:
     points: numbers [T, M, V, C] of any precision; C = 2: pixels, C = 3: metres.
     score: numbers [T, M, V], or None.
     frame_size: (height, width) of 2-D ones.
+    in_3d: whether the points are metres.
+    assumed: what neither file nor caller told, of the clip's guess.
   """
 
   where: str
@@ -66,10 +73,8 @@ class Annotation:
   points: np.ndarray
   score: np.ndarray | None
   frame_size: tuple[int, int] | None
-
-  @property
-  def in_3d(self) -> bool:
-    return self.points.shape[-1] == 3
+  in_3d: bool = False
+  assumed: frozenset[str] = frozenset()
 
   def nan(self) -> np.ndarray:
     """bool[T, M, V]: the joints that are absent because a number of theirs is NaN."""
@@ -77,30 +82,23 @@ class Annotation:
     parts = [*np.moveaxis(self.points, -1, 0), *([] if self.score is None else [self.score])]
     return functools.reduce(np.logical_or, map(np.isnan, parts))
 
-  def clip(self, layout: readers.Layout, *, view: bool = True) -> readers.Clip:
-    """The clip, cleaned. Of 3-D points, the key points are their `readers.depth_view`, or absent.
-
-    Raises DataError for what a clip cannot hold, pixels that are normalised, and metres above 100.
-    """
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
-      points = self.points.astype(np.float32)
-      score = np.ones(points.shape[:-1]) if self.score is None else self.score.astype(np.float32)
-    absent = self.nan() | (score == 0)
-    points[absent], score[absent] = 0, 0
+  def clip(self, layout: clips.Layout | None = None, *, view: bool | None = None) -> clips.Clip:
+    """The clip, cleaned; see `clips.from_points` for `view`, and for what it raises."""
+    points, absent = self.points.astype(np.float64), self.nan()
+    if self.score is not None:
+      score = self.score.astype(np.float64)
+      absent |= score == 0
+      points = points if self.in_3d else np.concatenate([points, score[..., None]], -1)
+    points[absent] = 0
+    told = clips.Told(layout=layout)
+    options = {"in_3d": self.in_3d, "frame_size": self.frame_size, "assumed": self.assumed}
     try:
-      if not self.in_3d:
-        clip = readers.Clip(np.concatenate([points, score[..., None]], -1), layout, self.frame_size)
-        readers.check_pixels(clip)
-        return clip
-      if (farthest := np.abs(points).max()) > _MAX_METRES:
-        hint = "are these x, y, score? give two of them, and keypoint_score"
-        raise DataError(
-          "keypoint", expected=f"metres up to {_MAX_METRES}", got=f"{farthest:g}", hint=hint
-        )
-      keypoints = readers.depth_view(points) if view else np.zeros_like(points)
-      return readers.Clip(keypoints, layout, (240, 320), points)
+      clip = clips.from_points(points, told, view=view, **options)
     except ValueError as error:
       raise DataError(f"{self.where}: {error}") from error
+    if self.in_3d:
+      clip.joints3d[absent] = 0  # known to be absent, wherever the others are
+    return clip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,7 +114,8 @@ class Annotations:
 
     A split with `test` or `val` in its name is tested by training with the one of the same name
     but for `train` in that place: `xsub_val` with `xsub_train`, `test1` with `train1`. Those with
-    `test` come first.
+    `test` come first. Where no split is to train with, each with such a name has nothing to train
+    with, or each at all if all labels are hidden.
 
     Raises DataError where a split has an id twice or one that no clip has, or a clip is on both
     sides.
@@ -139,6 +138,10 @@ class Annotations:
       for name in tests
       if (rest := _TEST.sub("*", name).lower()) in train
     }
+    if not protocols and not any("train" in name.lower() for name in self.splits):
+      hidden = all(clip.label < 0 for clip in self.clips)
+      tests = self.splits if hidden else tests
+      protocols = {name: (frozenset(), frozenset(self.splits[name])) for name in tests}
     for name, sides in protocols.items():
       if both := sorted(frozenset.intersection(*sides)):
         where = f"{self.path}: {name!r}"
@@ -158,7 +161,7 @@ class Annotations:
   def layout(self) -> str:
     """The layout that the number of joints tells; DataError where it tells none."""
     try:
-      return readers.layout_of(self.clips[0].points.shape[2], in_3d=self.clips[0].in_3d)
+      return clips.layout_of(self.clips[0].points.shape[2], in_3d=self.clips[0].in_3d)
     except DataError as error:
       raise DataError(f"{self.path}: {error}") from error
 
@@ -168,11 +171,16 @@ class Annotations:
     for clip in self.clips:
       present = clip.points.any(-1) & ~clip.nan()
       joints += np.count_nonzero(present)
-      seen += np.count_nonzero(present & (clip.points[..., 2] > _MIN_DEPTH))
+      seen += np.count_nonzero(present & (clip.points[..., 2] > clips.MIN_DEPTH))
     return bool(seen >= 0.99 * joints)
 
 
-def read(path: str | pathlib.Path, *, faults: list[DataError] | None = None) -> Annotations:
+def read(
+  path: str | pathlib.Path,
+  *,
+  told: clips.Told | None = None,
+  faults: list[DataError] | None = None,
+) -> Annotations:
   """Reads a file or a folder; which, says the head of this module.
 
   Raises DataError for files that are missing or damaged, and for an annotation that lacks a field
@@ -180,9 +188,9 @@ def read(path: str | pathlib.Path, *, faults: list[DataError] | None = None) -> 
   there.
   """
   path = pathlib.Path(path)
-  clips, splits = [], {}
+  known, splits, told = [], {}, told or clips.Told()
   for file in _files(path):
-    entries, split = _read_arrays(file) if file.suffix == ".npy" else _read_pickle(file)
+    entries, split = _read_arrays(file, told) if file.suffix == ".npy" else _read_pickle(file)
     found = []
     for where, fields in entries:
       try:
@@ -191,14 +199,71 @@ def read(path: str | pathlib.Path, *, faults: list[DataError] | None = None) -> 
         if faults is None:
           raise
         faults.append(error)
-    clips += found
+    known += found
     for name, ids in split.items() if isinstance(split, dict) else [(split, None)]:
       if name in splits:
         raise DataError(f"{file}: split {name!r}", expected="a name of its own", got="two")
       splits[name] = tuple(clip.id for clip in found) if ids is None else ids
-  if not clips and not faults:
+  if not known and not faults:
     raise DataError(path, expected="at least one annotation", got="none")
-  return Annotations(path, tuple(clips), splits)
+  return Annotations(path, tuple(_of_one_kind(known, told)), splits)
+
+
+def read_clips(path: pathlib.Path, told: clips.Told) -> Iterator[tuple[str, clips.Clip]]:
+  """The clips of a file by their ids, one by one."""
+  content = pickles.load(path)
+  if isinstance(content, np.ndarray):
+    yield path.name, arrays.read_array(content, told)
+    return
+  single = isinstance(content, dict) and "keypoint" in content
+  entries = [{"frame_dir": path.name} | content] if single else _entries(path, content)
+  known = [_annotation(where, fields) for where, fields in _places(path, entries)]
+  if not known:
+    raise DataError(path, expected="at least one annotation", got="none")
+  for one in _of_one_kind(known, told):
+    yield one.id, one.clip(told.layout)
+
+
+def _of_one_kind(known: Sequence[Annotation], told: clips.Told) -> Iterator[Annotation]:
+  """The clips, all in pixels or all in metres; DataError where it cannot be known."""
+  if told.frame_size:
+    known = [dataclasses.replace(one, frame_size=told.frame_size) for one in known]
+  third = [one for one in known if one.points.shape[-1] == 3]
+  if not third or len(third) < len(known):  # `Annotations.check_shape` names the others
+    return iter(known)
+  in_3d, assumed = _in_3d(third, dataclasses.replace(told, expects="joints3d"))
+  if in_3d:
+    assumed = frozenset({"units"} if assumed else ())
+    return (dataclasses.replace(one, in_3d=True, assumed=assumed | one.assumed) for one in known)
+  return map(_scored, known)
+
+
+def _in_3d(known: Sequence[Annotation], told: clips.Told) -> tuple[bool, bool]:
+  """As `clips.metres`, by the first clips of three numbers a joint that settle it."""
+  faults = []
+  for one in known[:_LOOKED_AT]:
+    points = np.where(one.nan()[..., None], 0, one.points).astype(np.float64)
+    if one.score is not None:  # then the third is none, whatever it is
+      points[..., 2] = np.where(points.any(-1), 1, 0)
+    if not points.any():
+      continue
+    try:
+      return clips.metres(points, told.layout, told)
+    except DataError as error:
+      if one.score is not None and told.points is None:
+        return True, True  # no body of pixels
+      faults.append(DataError(f"{one.where}: keypoint: {error}"))
+  if faults:
+    raise faults[0]
+  return True, True
+
+
+def _scored(one: Annotation) -> Annotation:
+  """Of x, y in pixels and a score, or another third number beside the score."""
+  if one.points.shape[-1] == 2:
+    return one
+  score = one.points[..., 2] if one.score is None else one.score
+  return dataclasses.replace(one, points=one.points[..., :2], score=score, in_3d=False)
 
 
 def is_annotations(path: pathlib.Path) -> bool:
@@ -240,13 +305,8 @@ def _labels_of(array: pathlib.Path) -> pathlib.Path:
 def _read_pickle(path: pathlib.Path) -> tuple[Iterable[tuple[str, Any]], Any]:
   """The annotations with their places; and the ids of splits by name, or the name of the split."""
   content = pickles.load(path)
-  entries, split = content, path.stem
-  if isinstance(content, dict):
-    entries = content.get("annotations", content.get("annos"))
-    split = content.get("split", split)
-  if not isinstance(entries, list | tuple):
-    expected = "a list, or a dict with a list `annotations` or `annos`"
-    raise DataError(path, expected=expected, got=_kind(content))
+  entries = _entries(path, content)
+  split = content.get("split", path.stem) if isinstance(content, dict) else path.stem
   if isinstance(split, str):
     return _places(path, entries), split
   if not isinstance(split, dict):
@@ -262,18 +322,28 @@ def _read_pickle(path: pathlib.Path) -> tuple[Iterable[tuple[str, Any]], Any]:
   return _places(path, entries), {name: tuple(map(_id, ids)) for name, ids in split.items()}
 
 
+def _entries(path: pathlib.Path, content: Any) -> Sequence[Any]:
+  entries = content
+  if isinstance(content, dict):
+    entries = content.get("annotations", content.get("annos"))
+  if not isinstance(entries, list | tuple):
+    expected = "a list, or a dict with a list `annotations` or `annos`"
+    raise DataError(path, expected=expected, got=_kind(content))
+  return entries
+
+
 def _places(path: pathlib.Path, entries: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-  for i, fields in enumerate(entries):
-    yield f"{path}: annotations[{i}]", fields
+  for i, fields in enumerate(entries, 1):
+    yield f"{path}: annotation {i}", fields
 
 
-def _read_arrays(path: pathlib.Path) -> tuple[Iterator[tuple[str, Any]], str]:
+def _read_arrays(path: pathlib.Path, told: clips.Told) -> tuple[Iterator[tuple[str, Any]], str]:
   """As `_read_pickle`; the arrays stay in their file until they are used."""
   labels = _labels_of(path)
   if not labels.exists():
     raise DataError(labels, expected=f"the ids and labels of {path.name}", got="nothing")
   try:
-    array = readers.load_array(path)
+    array = arrays.load_array(path)
   except ValueError as error:
     raise DataError(f"{path}: {error}") from error
   if array.ndim != 5 or array.shape[1] != 3 or 0 in array.shape:
@@ -288,18 +358,13 @@ def _read_arrays(path: pathlib.Path) -> tuple[Iterator[tuple[str, Any]], str]:
     expected = f"two lists of {len(array)}: ids, labels"
     raise DataError(labels, expected=expected, got=_kind(content))
 
-  metres = any(((row[2] < 0) | (row[2] > 1.2)).any() for row in array)
-  # Pixels of which frame, an array does not tell: MiGA's 22 joints are iMiGUE's.
-  frame_size = {"img_shape": (720, 1280)} if array.shape[3] == 22 else {}
+  size = told.frame_size or _FRAME_SIZES.get(array.shape[3])
+  fields = {"img_shape": size, "assumed": not told.frame_size} if size else {}
 
   def entries():
-    for i, (id, label) in enumerate(zip(*content, strict=True)):
-      points = readers.frames_first(array[i]).swapaxes(0, 1)
-      fields = {"frame_dir": id, "label": label, "keypoint": points}
-      if not metres:
-        scored = {"keypoint": points[..., :2], "keypoint_score": points[..., 2]}
-        fields |= scored | frame_size
-      yield f"{path}: row {i}", fields
+    for i, (id, label) in enumerate(zip(*content, strict=True), 1):
+      points = arrays.frames_first(array[i - 1]).swapaxes(0, 1)
+      yield f"{path}: row {i}", fields | {"frame_dir": id, "label": label, "keypoint": points}
 
   return entries(), _ARRAY.fullmatch(path.name)[1]
 
@@ -318,8 +383,13 @@ def _annotation(where: str, fields: Any) -> Annotation:
     raise DataError(f"{where}: label", expected="an integer from 0, or -1", got=_kind(label))
   points = fields.get("keypoint")
   if not _is_numbers(points, 4) or points.shape[-1] not in (2, 3) or 0 in points.shape:
-    got = list(points.shape) if _is_numbers(points) else _kind(fields)
+    got = list(points.shape) if _is_numbers(points) else f"a {_kind(points)}"
+    if points is None:
+      got = _kind(fields)
     raise DataError(f"{where}: keypoint", expected="numbers [M, T, V, 2 or 3]", got=got)
+  if points.shape[1] < _FEWEST_FRAMES and points.shape[0] > _MOST_PERSONS:
+    got, hint = list(points.shape), "[T, M, V, C]? exchange the first two axes"
+    raise DataError(f"{where}: keypoint", expected="[M, T, V, C]", got=got, hint=hint)
   score = fields.get("keypoint_score")
   if score is not None and not (_is_numbers(score) and score.shape == points.shape[:3]):
     got = list(score.shape) if _is_numbers(score) else _kind(score)
@@ -327,9 +397,8 @@ def _annotation(where: str, fields: Any) -> Annotation:
   count = fields.get("total_frames", points.shape[1])
   if not isinstance(count, int | float | np.number) or count != points.shape[1]:
     raise DataError(f"{where}: total_frames", expected=points.shape[1], got=_kind(count))
-  frame_size = None
-  if points.shape[-1] == 2:
-    size = _either(fields, "img_shape", "original_shape")
+  frame_size, size = None, _either(fields, "img_shape", "original_shape")
+  if size is not None:
     try:
       height, width = frame_size = tuple(map(operator.index, size))
     except (TypeError, ValueError):
@@ -340,7 +409,9 @@ def _annotation(where: str, fields: Any) -> Annotation:
       raise DataError(f"{where}: img_shape", expected="height and width above 0", got=got)
   points = points.swapaxes(0, 1)
   score = score if score is None else score.swapaxes(0, 1)
-  return Annotation(where, id, int(label), points, score, frame_size)
+  assumed = frozenset({"frame_size"} if fields.get("assumed") else ())
+  in_3d = points.shape[-1] == 3
+  return Annotation(where, id, int(label), points, score, frame_size, in_3d, assumed)
 
 
 def _either(fields: Mapping[str, Any], name: str, other: str) -> Any:

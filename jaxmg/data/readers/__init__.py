@@ -1,0 +1,138 @@
+"""Raw files -> key points: `read` gives a clip, and with it what the file was taken for.
+
+  .csv .xlsx   a frame per row (`tables`)
+  .npy .npz    arrays (`arrays`)
+  .pkl         annotations of PYSKL and mmaction2, one or several (`annotations`)
+  .skeleton    NTU RGB+D (`ntu`)
+  .mat         UTD-MHAD (`matlab`)
+  a folder     OpenPose's `*_keypoints.json`, one file per frame (`openpose`)
+
+Every fault of a file is one DataError that names the file and the field.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from jaxmg.data.readers import annotations, arrays, matlab, ntu, openpose, tables
+from jaxmg.data.readers.clip import (
+  Clip,
+  Guess,
+  Layout,
+  Told,
+  check,
+  depth_view,
+  find_layout,
+  frame_size,
+  layout_of,
+)
+from jaxmg.errors import EXTRAS, ConfigError, DataError
+
+__all__ = [
+  "READERS",
+  "Clip",
+  "Guess",
+  "Layout",
+  "Told",
+  "annotations",
+  "check",
+  "depth_view",
+  "find_layout",
+  "frame_size",
+  "layout_of",
+  "read",
+  "read_all",
+]
+
+# By suffix: what reads a file (path, told), into a clip or, of several, into their names and clips.
+READERS = {
+  ".csv": tables.read_csv,
+  ".xlsx": tables.read_xlsx,
+  ".npy": arrays.read_npy,
+  ".npz": arrays.read_npz,
+  ".pkl": annotations.read_clips,
+  ".pickle": annotations.read_clips,
+  ".skeleton": ntu.read_skeleton,
+  ".mat": matlab.read_mat,
+  "folder": openpose.read_folder,
+}
+
+# What other tools write, and how it becomes what we read.
+_OTHERS = {
+  ".json": (
+    "JSON of AlphaPose, MMPose or MediaPipe?",
+    "one OpenPose file per frame, or a .npy [T, M, V, 3] of x, y in pixels and score",
+  ),
+  ".txt": (
+    "text of YOLO-pose?",
+    "its x, y are normalised: write a csv, a frame per row, of x * width, y * height, score",
+  ),
+  ".h5": ("DeepLabCut or SLEAP?", "write a csv, a frame per row, of x, y, score of each point"),
+  ".c3d": ("motion capture?", "write a .npy [T, V, 3] in metres, and --points=joints3d"),
+  ".bvh": ("motion capture?", "write a .npy [T, V, 3] in metres, and --points=joints3d"),
+}
+
+
+def read(
+  path: str | pathlib.Path,
+  *,
+  layout: Layout | None = None,
+  frame_size: tuple[int, int] | None = None,
+  **told: str | None,
+) -> Clip:
+  """Reads one recording; DataError for a file of several.
+
+  Args:
+    layout: the layout of the joints, where their number alone does not tell it (`find_layout`).
+    frame_size: (height, width) in pixels, where the file does not tell it.
+    told: what else is known of the file, as in `Told`.
+  """
+  found = [*read_all(path, Told(layout, frame_size, **told), most=1)]
+  return found[0][1]
+
+
+def read_all(
+  path: str | pathlib.Path, told: Told | None = None, *, most: int | None = None
+) -> Iterator[tuple[str, Clip]]:
+  """Yields the recordings of a file with their names: of most files, one.
+
+  Raises DataError for whatever is wrong with the file, and if there are more than `most`.
+  """
+  path, told = pathlib.Path(path), told or Told()
+  if told.layout is not None:
+    told = dataclasses.replace(told, layout=find_layout(told.layout))
+  reader = _reader(path)
+  if told.axes and reader not in (arrays.read_npy, arrays.read_npz, annotations.read_clips):
+    raise ConfigError("axes", expected="an array's", got=path.name, hint="this file has none")
+  try:
+    found = reader(path, told)
+    if isinstance(found, Clip):
+      yield path.name, found
+      return
+    for number, named in enumerate(found):
+      if number == most:
+        raise DataError("recordings", expected=most, got="more", hint="take one of them out")
+      yield named
+  except ConfigError:
+    raise
+  except ImportError as error:
+    extra = EXTRAS.get((error.name or "").partition(".")[0], "prepare")
+    raise DataError(
+      f"{path}: reading {path.suffix} needs {error.name} (pip install 'jaxmg[{extra}]')"
+    ) from error
+  except ValueError as error:  # DataError is one, as is all that numpy and json raise
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    raise DataError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+
+
+def _reader(path: pathlib.Path):
+  if not (path.is_file() or path.is_dir()):
+    got = "a pipe or a device" if path.exists() else "nothing"
+    raise DataError(path, expected="a file or a folder", got=got)
+  suffix = "folder" if path.is_dir() else path.suffix.lower()
+  if suffix in READERS:
+    return READERS[suffix]
+  suffixes = ", ".join(suffix for suffix in READERS if suffix != "folder")
+  seen, hint = _OTHERS.get(suffix, (path.suffix or "no suffix", None))
+  expected = f"{suffixes} or a folder of OpenPose's *_keypoints.json"
+  raise DataError(path, expected=expected, got=seen, hint=hint)
