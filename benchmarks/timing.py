@@ -15,7 +15,17 @@ from typing import Any
 import jax
 import numpy as np
 
-PACKAGES = ("jaxmg", "jax", "jaxlib", "flax", "numpy", "grain", "tensorflow-datasets", "torch")
+PACKAGES = (
+  "jaxmg",
+  "jax",
+  "jaxlib",
+  "flax",
+  "numpy",
+  "grain",
+  "tensorflow-datasets",
+  "torch",
+  "torchvision",
+)
 SETTINGS = ("XLA_FLAGS", "GLIBC_TUNABLES", "OMP_NUM_THREADS", "LD_PRELOAD")
 
 
@@ -57,6 +67,10 @@ class Process:
     """`timer` of each call, which runs there."""
     return {name: lambda name=name: self._pool.submit(_time, name).result() for name in self._names}
 
+  def value(self, name: Any) -> Any:
+    """What the call returns."""
+    return self._pool.submit(_value, name).result()
+
   def close(self) -> None:
     self._pool.shutdown()
 
@@ -71,6 +85,10 @@ def _build(build, arguments):
 
 def _time(name):
   return timer(_calls[name])()
+
+
+def _value(name):
+  return _calls[name]()
 
 
 def in_new_process(function: Callable, *arguments: Any) -> Any:
@@ -91,21 +109,26 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def report(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
   """Prints the rows, all of the same keys, as a table, and writes them to `arguments.out`."""
+  print(json.dumps(write(arguments, rows), default=str))
+  cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+  for line in cells:
+    print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def write(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, Any]:
+  """Writes the rows that there are to `arguments.out`; returns the circumstances beside them."""
   circumstances = {
     "arguments": {k: v for k, v in vars(arguments).items() if k != "out"},
     "versions": {"python": platform.python_version(), **_versions()},
     "hardware": _hardware(),
     "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
   }
-  print(json.dumps(circumstances, default=str))
-  cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-  for line in cells:
-    print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
   if arguments.out:
     arguments.out.write_text(
       json.dumps(circumstances | {"results": rows}, indent=2, default=str) + "\n"
     )
+  return circumstances
 
 
 def _cell(value: Any) -> str:

@@ -49,12 +49,14 @@ ARROWS = {
   "jaxmg.models": "jaxmg.models",
   "jaxmg.models.agcn": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.layers": "flax jax",
+  "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.variants": "flax",
   "jaxmg.pretrained": "",
   "jaxmg.pretrained.agcn": "jaxmg.pretrained.convert",
   "jaxmg.pretrained.convert": "flax jax jaxmg.errors",
   "jaxmg.pretrained.names": "jaxmg.errors jaxmg.pretrained.torch_files",
+  "jaxmg.pretrained.mvit": "jaxmg.models.mvit jaxmg.pretrained.convert",
   "jaxmg.pretrained.posec3d": "jaxmg.pretrained.convert",
   "jaxmg.pretrained.torch_files": "ml_dtypes jaxmg.errors jaxmg.pickles",
   # The host's side, without jax: grain in the pipeline, tensorflow_datasets where records are.
@@ -169,6 +171,9 @@ ARROWS = {
   "benchmarks.hlo": "",
   "benchmarks.loader": "benchmarks.timing jaxmg.data jaxmg.inputs jaxmg.skeletons",
   "benchmarks.mutants": "[cosmic_ray]",
+  "benchmarks.mvit": (
+    "jax benchmarks.peers benchmarks.timing jaxmg.models jaxmg.training [torch] [torchvision]"
+  ),
   "benchmarks.peers": "flax jax optax benchmarks.timing jaxmg.pretrained jaxmg.training [torch]",
   "benchmarks.posec3d": (
     "jax benchmarks.peers jaxmg.models jaxmg.pretrained [benchmarks.torch_posec3d]"

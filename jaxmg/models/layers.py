@@ -338,7 +338,29 @@ class Dropout(nn.Module):
   ) -> Float[Array, "b *c"]:
     if not train or self.rate == 0:
       return x
-    rows = jnp.arange(x.shape[0]) if rows is None else rows
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng("dropout"), rows)
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
+    return jnp.where(_keep(self, x.shape, rows), x / (1 - self.rate), 0)
+
+
+class StochasticDepth(nn.Module):
+  """Leaves a branch out for whole rows at this rate, by the key and the row's name: see `Dropout`.
+
+  What stays is multiplied by 1 / (1 - rate).
+  """
+
+  rate: float
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b *c"], *, train: bool, rows: Int[Array, " b"] | None = None
+  ) -> Float[Array, "b *c"]:
+    if not train or self.rate == 0:
+      return x
+    keep = _keep(self, x.shape[:1] + (1,) * (x.ndim - 1), rows)
     return jnp.where(keep, x / (1 - self.rate), 0)
+
+
+def _keep(module, shape, rows):
+  """What a module with a rate keeps in training."""
+  rows = jnp.arange(shape[0]) if rows is None else rows
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(module.make_rng("dropout"), rows)
+  return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - module.rate, shape[1:]))(keys)
