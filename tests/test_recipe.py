@@ -107,7 +107,7 @@ def model(name, value):
     (pose("crop", [0.5]), r"inputs: pose: crop: expected 2 values, got \[0.5\]"),
     (pose("skeleton", "imigue"), "inputs: pose: skeleton: "),
     (pose("kind", "video2"), "inputs: pose: kind: expected graph or heatmaps"),
-    (model("name", "posec3"), "model: name: expected agcn or posec3d, got posec3"),
+    (model("name", "posec3"), "model: name: expected agcn or mvit or posec3d, got posec3"),
     (model("variant", "small"), "model: expected .*width, got variant"),
     (model("widht", 4), "model: expected .*width, got widht"),
     (model("width", -4), "model: width: expected a whole number from 0, got -4"),
