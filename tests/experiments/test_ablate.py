@@ -212,7 +212,12 @@ def children(pid):
       2,
       "a-seed0: --config.data.name: no such",
     ),
-    ([("a", ["model.name=agcm"])], {}, 2, "a-seed0: --config.model.name: expected agcn or mvit or posec3d"),
+    (
+      [("a", ["model.name=agcm"])],
+      {},
+      2,
+      "a-seed0: --config.model.name: expected agcn or mvit or posec3d",
+    ),
     ([("a", ["inputs.sigma=0.0"])], {}, 2, "a-seed0: --config.inputs.sigma: expected in (0, 100]"),
     ([("a", ["inputs.stream=limb"]), "b"], {}, 2, "--config.rows: expected a name and texts"),
     ([("a", "inputs.stream=limb")], {}, 2, "--config.rows: expected a name and texts"),
