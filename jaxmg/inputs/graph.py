@@ -73,8 +73,7 @@ class Graph(poses.Pose):
   def _published_part(self, record, frames):
     joints = self.skeleton.indices_in(record["layout"])
     clip = self._published.clip(record[self.points].take(joints, axis=2))
-    size = self.frame_size if record["frame_size"] is None else record["frame_size"]
-    return {self.points: clip[frames], "frame_size": np.int32(size)}
+    return {self.points: clip[frames], "frame_size": np.int32(self._frame_size(record))}
 
   def example(self, num_clips: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of one: of training, or of `num_clips` test clips."""

@@ -6,7 +6,7 @@ are short: those of the true tree are together little longer than the shortest t
 same points, and another order has bones that cross the body. And left and right are alike.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -90,15 +90,6 @@ def doubts(
   if most and unlike > _UNLIKE[in_3d]:
     return [f"left and right are not alike, {worst}: {order}"]
   return _upright(poses, seen, skeleton, 1 if in_3d else -1)
-
-
-def best(
-  points: Float[np.ndarray, "t m v 3"], layouts: Iterable[str], *, in_3d: bool = False
-) -> str | None:
-  """The layout of our own that the joints fit best; None where that is not clear."""
-  fits = sorted((misfit(points, get(name), in_3d=in_3d), name) for name in layouts)
-  clear = np.isfinite(fits[0][0]) and (len(fits) == 1 or fits[0][0] * _BETTER < fits[1][0])
-  return fits[0][1] if clear else None
 
 
 def misfit(

@@ -38,7 +38,7 @@ MAX_PERSONS = 100
 MAX_JOINTS = 100_000_000  # in all frames: 1.2 GB
 _MAX_COORDINATE = 1e9  # pixels; beyond it the squares and differences of float32 overflow
 _MAX_METRES = 100
-_SCORES = (-0.5, 2.0)  # OpenPose gives 1.4 at times; beyond this it is something else
+SCORES = (-0.5, 2.0)  # OpenPose gives 1.4 at times; beyond this it is something else
 MIN_DEPTH = 1e-3  # metres; `depth_view` sees nothing nearer
 _FEW = 0.01  # of all joints: what is wrong with so many refuses no recording
 _SMALLEST_BODY = 20  # pixels; between this and metres nothing is decided
@@ -338,7 +338,7 @@ def metres(points: np.ndarray, layout: Layout | None, told: Told) -> tuple[bool,
   there = points.any(-1) & np.isfinite(points).all(-1)
   size = plausible.body_size(points[..., :2], there)
   third = points[..., 2][there]
-  others = np.count_nonzero((third < _SCORES[0]) | (third > _SCORES[1])) > _FEW * third.size
+  others = np.count_nonzero((third < SCORES[0]) | (third > SCORES[1])) > _FEW * third.size
   if size is None or (size >= _SMALLEST_BODY and not others):
     return told.expects == "joints3d" and size is None, size is None
   got = f"a body of {size:.3g} and third values from {third.min():.3g} to {third.max():.3g}"
@@ -359,7 +359,7 @@ def _clip_scores(keypoints: np.ndarray) -> int:
   outside = (score < 0) | (score > 1)
   if not (count := np.count_nonzero(outside)):
     return 0
-  far = (score < _SCORES[0]) | (score > _SCORES[1])
+  far = (score < SCORES[0]) | (score > SCORES[1])
   there = np.count_nonzero(keypoints.any(-1))
   if np.count_nonzero(far) > _FEW * there or count > there / 2:
     wrong = _first(far if far.any() else outside)

@@ -216,7 +216,8 @@ def _by_number(table: np.ndarray, told: clips.Told) -> tuple[bool, np.ndarray, b
 
 
 def _are_scores(values: np.ndarray) -> bool:
-  return bool(((values >= -0.5) & (values <= 2)).mean() > 0.99)
+  low, high = clips.SCORES
+  return bool(((values >= low) & (values <= high)).mean() > 0.99)
 
 
 def _with_frames_left_out(numbers: np.ndarray, points: np.ndarray) -> np.ndarray:
