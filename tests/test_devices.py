@@ -32,7 +32,6 @@ SETTINGS = [
   "optimizer.name=sgd",
   "optimizer.learning_rate=0.02",
   "optimizer.reference_batch=8",
-  "schedule.name=step",
   "train.log_every=1",
 ]
 
@@ -144,7 +143,6 @@ def start_two(argv, flags):
     slurm |= {"PROCID": str(index), "LOCALID": str(index)}
     environment = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()}
     environment |= {"JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address, "XLA_FLAGS": flags}
-    environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     processes.append(subprocess.Popen(argv, cwd=ROOT, env=environment, **pipes))
   return processes

@@ -54,7 +54,6 @@ def test_command_of_a_wheel_prepares_trains_evaluates_and_predicts(
     "PYTHONPATH": str(site),
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": flags_of_commands,
-    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
   }
 
   def python(*command, code=0):
@@ -67,11 +66,7 @@ def test_command_of_a_wheel_prepares_trains_evaluates_and_predicts(
   def jaxmg(*command, **options):
     return python(site / "bin" / "jaxmg", *command, **options)
 
-  listed = jaxmg()
-  assert "  train           Trains the model of a config, whichever it is." in listed
-  assert jaxmg("--help") == listed
-  error = jaxmg("trian", code=2)
-  assert error.startswith("jaxmg: error: jaxmg: expected prepare or doctor or train or ")
+  assert "  train           Trains the model of a config, whichever it is." in jaxmg()
   lacking = "import sys; sys.modules['optax'] = None; from jaxmg.experiments import __main__ as m;"
   error = python("-c", f"{lacking} sys.exit(m.main(['train', '--help']))", code=2)
   assert error == "jaxmg: error: optax is missing: needs pip install 'jaxmg[train]'\n"

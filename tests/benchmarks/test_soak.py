@@ -4,7 +4,6 @@ import shutil
 import signal
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,7 +16,6 @@ EPOCHS = 14
 def _environment(flags_of_commands):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XLA_FLAGS", flags_of_commands)
-    patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     yield
 
 

@@ -16,7 +16,8 @@ def test_arguments_are_the_callers_or_those_of_the_process(argv, got, monkeypatc
   assert error.endswith(f", got {got}\n")
 
 
-def test_without_a_command_all_are_listed(capsys):
-  assert __main__.main([]) == 0
+@pytest.mark.parametrize("argv", [[], ["--help"]])
+def test_without_a_command_all_are_listed(argv, capsys):
+  assert __main__.main(argv) == 0
   listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "]
   assert listed == list(__main__.COMMANDS)
