@@ -16,8 +16,8 @@ SKELETON = skeletons.get("imigue22")
 KINECT25 = skeletons.get("kinect25")
 CHANNELS = {"joint": 22, "limb": 21}
 KINDS = tuple(CHANNELS)
-# The tiny variant without its last stage: two have every kind of layer.
 NAMES = ("nod", "shake", "wave")
+# As in the tiny variants.
 MODEL = {"num_classes": 3, "width": 4, "depths": (1, 1)}
 
 fake = functools.partial(batches.fake, num_joints=22)

@@ -19,12 +19,12 @@ from jaxmg import shapes
 from jaxmg.models import layers, variants
 
 # The published network has 2,024,860 parameters at 17 joints and 60 classes. "small" and
-# "small-strided" are ours, for laptops; "tiny" is for tests.
+# "small-strided" are ours, for laptops; "tiny", with every kind of layer, is for tests.
 VARIANTS = {
   "slowonly-r50": dict(width=32, depths=(4, 6, 3), stem=(7, 1)),
   "small": dict(width=16, depths=(1, 2, 1), stem=(7, 1)),
   "small-strided": dict(width=16, depths=(1, 3, 3), stem=(3, 2)),
-  "tiny": dict(width=4, depths=(1, 1, 1), stem=(7, 1)),
+  "tiny": dict(width=4, depths=(1, 1), stem=(7, 1)),
 }
 
 

@@ -103,7 +103,7 @@ def test_imported_weights_are_evaluated(source, nods, tmp_path, capsys):
 
 def test_training_begins_with_imported_weights(source, tmp_path):
   assert command(source, tmp_path / "run") == 0
-  model = models.MODELS["posec3d"](2, variant="tiny")
+  model = models.MODELS["posec3d"](2, width=4, depths=(1, 1, 1))
   init = functools.partial(step.init_train_state, model, optax.sgd(0.1))
   state = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 8, 16, 16, 17)))
   begun, _ = trainer.with_weights(
