@@ -28,6 +28,9 @@ SETTINGS = (
   "inputs.size=16",
   "model.variant=tiny",
   "train.batch_size=8",
+  # A rate that does not depend on the number of steps: folds have the program of the whole.
+  "schedule.name=step",
+  "schedule.warmup_epochs=0",
 )
 
 
