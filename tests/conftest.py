@@ -26,7 +26,10 @@ seconds = float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
 
 # These files come first: at the end one process would wait for another with them.
-LONGEST = ("test_soak.py", "test_devices.py", "test_trainer.py", "test_agcn.py", "test_wiring.py")
+LONGEST = (
+  *("test_soak.py", "test_devices.py", "test_wheel.py", "test_ablate.py", "test_trainer.py"),
+  *("test_agcn.py", "test_wiring.py", "test_benchmarks.py"),
+)
 
 
 def pytest_collection_modifyitems(items):
