@@ -18,7 +18,7 @@ import importlib.util
 import os
 import pathlib
 import time
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +27,14 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from benchmarks import hlo, peers, timing
-from experiments import agcn, posec3d, settings, trainer
+from experiments import agcn, mvit, posec3d, settings, trainer
 from jaxmg import models
 from jaxmg.data import readers, source, tracks
 from jaxmg.recipe import Recipe
 from jaxmg.training import parameters, sharding, step
 
 CONFIGS = "experiments/configs/"
-MODELS = {"posec3d": posec3d, "agcn": agcn}
+MODELS = {"posec3d": posec3d, "agcn": agcn, "mvit": mvit}
 
 
 class Program(NamedTuple):
@@ -52,6 +52,7 @@ class Program(NamedTuple):
 
 
 BFLOAT16 = "train.dtype=bfloat16"
+BATCH_8 = "train.batch_size=8"  # 32 where nothing is said
 CLASSIFIER = ("stage=classifier", "init_from=a_run")
 # 2s-AGCN as published for NTU RGB+D: two persons, 25 joints, 300 frames.
 NTU = ("skeleton=kinect25", "sampling.points=joints3d", "sampling.num_persons=2")
@@ -95,6 +96,10 @@ PROGRAMS = (
   Program("agcn.py:ntu,bone,paper", "evaluate", NTU),
   Program("agcn.py:kinetics,joint,paper", "train", KINETICS),
   Program("agcn.py:ntu,bone,paper", "evaluate", (*NTU, PUBLISHED)),
+  Program("mvit.py:videos,frames", "train", (BFLOAT16, BATCH_8)),
+  Program("mvit.py:videos,frames", "train", (BFLOAT16, BATCH_8, "model.remat=True")),
+  Program("mvit.py:videos,frames", "evaluate"),
+  Program("mvit.py:videos,frames,small", "train"),
 )
 
 COMPILERS = {"cuda": "jax_cuda13_plugin", "tpu": "libtpu"}  # the packages
@@ -103,6 +108,7 @@ COMPILERS = {"cuda": "jax_cuda13_plugin", "tpu": "libtpu"}  # the packages
 TINY = {
   "posec3d": {"sampling.num_frames": 8, "sampling.test_size": 16, "inputs.size": 16},
   "agcn": {"sampling.num_frames": 17},
+  "mvit": {"sampling.num_frames": 4, "inputs.size": 32},
 }
 
 # What XLA has to know of an NVIDIA H200.
@@ -194,17 +200,24 @@ def measure(platform: str, size: str, program: Program) -> dict[str, float]:
 
 
 class Clips:
-  """What the commands ask of a prepared set before they read it: one clip with 3-D joints."""
+  """What the commands ask of a prepared set, or of one of its tracks, before they read it."""
 
   name, version, directory, synthetic = "clips", "1.0.0", pathlib.Path("clips"), True
   mirror, protocols = True, {}
   class_names = class_short_names = tuple(f"class {k}" for k in range(32))
   class_groups = ("all",) * 32
 
-  rows, kind = np.arange(1), tracks.Pose("kinect25", frame_size=(720, 1280), joints3d=True)
+  kinds: ClassVar = {
+    "pose": tracks.Pose("kinect25", frame_size=(720, 1280), joints3d=True),
+    "video": tracks.Video((256, 456)),
+  }
+  rows = np.arange(1)
+
+  def __init__(self, kind=None):
+    self.kind = kind
 
   def track(self, name):
-    return self
+    return Clips(self.kinds[name])
 
   def __getitem__(self, row):
     pose = np.random.default_rng(row).normal((0, 0, 3), 0.1, (8, 1, 25, 3)).astype(np.float32)
@@ -226,17 +239,18 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
   model_name = program.config.partition(".")[0]
   overrides = [f"--config.{setting}" for setting in program.settings]
   config = settings.read_config(CONFIGS + program.config, overrides)
-  config.train.batch_size = 32
+  if BATCH_8 not in program.settings:
+    config.train.batch_size = 32
   if size == "tiny":
     config.update_from_flattened_dict(TINY[model_name])
     config.train.batch_size = 4 * mesh.size
-    if config.model.variant in ("slowonly-r50", "agcn"):
+    if config.model.variant in ("slowonly-r50", "agcn", "mvitv2-s"):
       config.model.variant = "tiny"
   experiment, data = MODELS[model_name], Clips()
   table = trainer.label_embeddings(config, data)
   recipe = trainer.make_recipe(config, data, experiment.describe, table)
   model = recipe.build_model(jnp.dtype(config.train.dtype))
-  optimizer, _, _ = trainer.make_optimizer(config, 100)
+  optimizer, _, _ = trainer.make_optimizer(config, 100, model)
   classifier_only = config.stage == "classifier"
   trainable = (model.HEAD,) if classifier_only else parameters.ALL
   init = functools.partial(
@@ -246,7 +260,7 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
   if program.job == "train":
     train_step = step.make_train_step(
       model,
-      recipe.train_inputs,
+      trainer.make_preprocess(config, recipe),
       trainer.make_loss(config, np.ones(len(data.class_names)), None if classifier_only else table),
       optimizer,
       accumulate=config.train.accumulate,

@@ -11,6 +11,7 @@ tenth of the test clips, the doctor. The values are random: nothing can be learn
   imigue    359 recordings of 8,775 frames, 18,499 clips: an xlsx of 137 points and a csv of 35 for
             each; 12 of either are made, and stand under all 359 names
   bytes     20 GB of records, 2,000 recordings that are made in memory: prepare alone
+  video     2 GB of pictures in 1,000 clips, and 50,000 clips of one tiny picture: prepare and open
 
 Seconds are wall clock; memory is the most that a command and its children hold (Linux's Pss),
 sampled 20 times a second, in MB. The first step counts from the start of the process to
@@ -48,13 +49,13 @@ SUBJECTS = ROOT / "datasets" / "imigue" / "imigue_video_to_subject.json"
 
 def main(argv: list[str] | None = None) -> None:
   parser = timing.parser(__doc__)
-  parser.add_argument("--set", choices=[*CLIPS, "imigue", "bytes"], required=True)
+  parser.add_argument("--set", choices=[*CLIPS, "imigue", "bytes", "video"], required=True)
   parser.add_argument("--folder", type=pathlib.Path, required=True, help="for 1 to 30 GB")
   parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
   parser.add_argument("--clips", type=int, help="another number, to try it out in its own folder")
   arguments = parser.parse_args(argv)
   arguments.folder.mkdir(parents=True, exist_ok=True)
-  measured = prepare_bytes if arguments.set == "bytes" else commands
+  measured = {"bytes": prepare_bytes, "video": prepare_video}.get(arguments.set, commands)
   timing.report(arguments, list(measured(arguments)))
 
 
@@ -325,21 +326,78 @@ class Bytes(prepared.Builder):
 
 
 def prepare_bytes(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-  yield timing.in_new_process(write_bytes, arguments.folder.resolve(), arguments.clips)
+  Bytes.count = (arguments.clips or 20_000) // 10
+  yield timing.in_new_process(write_made, Bytes, Bytes.count, arguments.folder.resolve())
+  remove(arguments.folder / "data" / Bytes.name)
 
 
-def write_bytes(folder: pathlib.Path, clips: int | None) -> dict[str, Any]:
-  Bytes.count = (clips or 20_000) // 10
-  remove(folder / "data" / "bytes")
+class Pictures(prepared.Builder):
+  """Random bytes in the place of pictures, which nothing opens: 100 of 20 kB in each clip."""
+
+  track = tracks.Video((256, 455))
+  track_name = "video"
+  class_names = ("any",)
+  protocols = {"xsub": prepared.by_subject(train=("0",))}  # noqa: RUF012
+  count, frames, size = 1_000, 100, 20_000
+  seen: list[tuple[int, float]] = []  # noqa: RUF012
+
+  def recordings(self) -> Iterator[tuple[None, int]]:
+    for i in range(self.count):
+      yield None, i
+
+  def clips(self, recording: None, i: int) -> Iterator[prepared.Example]:
+    rng = np.random.default_rng(i)
+    pictures = tuple(rng.bytes(self.size) for _ in range(self.frames))
+    frames = readers.Frames(pictures, np.arange(self.frames) / 25, self.track.frame_size)
+    yield prepared.Example(f"clip{i}", 0, str(i % 100), frames)
+    if i % 10 == 0:
+      self.seen.append((i, memory_of(os.getpid())))
+
+
+class Tiny(Pictures):
+  """Clips of one picture of 100 bytes."""
+
+  count, frames, size = 50_000, 1, 100
+  seen: list[tuple[int, float]] = []  # noqa: RUF012
+
+
+def prepare_video(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+  folder = arguments.folder.resolve()
+  for builder in (Pictures, Tiny):
+    count = arguments.clips or builder.count
+    row = timing.in_new_process(write_made, builder, count, folder)
+    path = prepared.directory(builder, folder / "data")
+    yield row | timing.in_new_process(open_video, path)
+    remove(path.parent)
+
+
+def open_video(path: pathlib.Path) -> dict[str, Any]:
+  """Opens a prepared set, and reads the first picture of up to 1,000 of its clips."""
+  before = memory_of(os.getpid())
   start = time.perf_counter()
-  path = prepared.write(Bytes, raw=folder, data_dir=folder / "data")
+  data = source.Source(path)
+  track = data.track("video")
+  opened = time.perf_counter()
+  memory = memory_of(os.getpid()) - before
+  rows = np.random.default_rng(0).permutation(len(data))[:1_000].tolist()
+  for row in rows:
+    track[row]["frames"][0]
+  seconds = time.perf_counter() - opened
+  return {"open": opened - start, "open, MB": memory, "a clip, ms": 1000 * seconds / len(rows)}
+
+
+def write_made(builder: type[prepared.Builder], count: int, folder: pathlib.Path) -> dict[str, Any]:
+  """Prepares a set whose recordings are made in memory."""
+  builder.count = count
+  remove(folder / "data" / builder.name)
+  start = time.perf_counter()
+  path = prepared.write(builder, raw=folder, data_dir=folder / "data")
   seconds = time.perf_counter() - start
-  records = sum(file.stat().st_size for file in path.glob("pose/*array_record*"))
-  memory = [most for _, most in Bytes.seen]
+  records = sum(file.stat().st_size for file in path.glob("*/*array_record*"))
+  memory = [most for _, most in builder.seen]
   tenth = max(1, len(memory) // 10)
-  remove(path.parent)
   return {
-    "what": "prepare",
+    "what": f"prepare {count} recordings",
     "seconds": seconds,
     "records, MB": records / 1e6,
     "MB, the first tenth": max(memory[:tenth]),

@@ -3,9 +3,11 @@
   python datasets/prepare.py utd_mhad --manual_dir=RAW --data_dir=DATA
   python datasets/prepare.py imigue --manual_dir=RAW --data_dir=DATA --layout=imigue35
   python datasets/prepare.py pyskl_pickle --manual_dir=ntu60.pkl --data_dir=DATA
+  python datasets/prepare.py video_folder --manual_dir=VIDEOS --data_dir=DATA --name=desk
 
-writes DATA/<name>/<version>/, here of utd_mhad, imigue and ntu60; --name gives another name. What
-RAW holds, says datasets/<name>/README.md. The same command again leaves a whole directory as it
+writes DATA/<name>/<version>/, here of utd_mhad, imigue, ntu60 and desk; --name gives another name.
+What RAW holds, says datasets/<name>/README.md. --track=video adds the video to the set that is
+there, or makes it, where a data set has some. The same command again leaves a whole directory as it
 is; one that was killed goes on where it was, in DATA/<name>/<version>.part/.
 """
 
@@ -26,8 +28,11 @@ from jaxmg.data import prepared, readers, records, source
 FOLDER = pathlib.Path(__file__).resolve().parent
 
 
-def load(name: str) -> type[prepared.Builder]:
-  """The builder in datasets/<name>/<name>_dataset_builder.py, here or where jaxmg is."""
+def load(name: str, track: str | None = None) -> type[prepared.Builder]:
+  """The builder in datasets/<name>/<name>_dataset_builder.py, here or where jaxmg is.
+
+  A module may have others beside its `Builder`, each of another track.
+  """
   suffix = "_dataset_builder"
   folders = (FOLDER, pathlib.Path("datasets").resolve())  # of two of one name, ours
   paths = [path for folder in reversed(folders) for path in sorted(folder.glob(f"*/*{suffix}.py"))]
@@ -39,7 +44,17 @@ def load(name: str) -> type[prepared.Builder]:
   for folder in folders:
     if str(folder) not in sys.path:  # ours is there when this file is the script
       sys.path.append(str(folder))
-  builder = importlib.import_module(f"{name}.{name}{suffix}").Builder
+  module = importlib.import_module(f"{name}.{name}{suffix}")
+  builder = module.Builder
+  if track is not None:
+    builders = {
+      one.track_name: one
+      for one in vars(module).values()
+      if isinstance(one, type) and issubclass(one, builder)
+    }
+    if track not in builders:
+      raise errors.ConfigError("--track", expected=" or ".join(builders), got=track)
+    builder = builders[track]
   # TFDS takes README.md and CITATIONS.bib from there.
   builder.pkg_dir_path = epath.Path(found[name])
   return builder
@@ -53,8 +68,7 @@ def changed(
     name = re.sub(r"\W", "_", pathlib.Path(raw).stem, flags=re.ASCII).lower()
   if name is not None and not re.fullmatch("[a-z][a-z0-9_]{0,99}", name):
     raise errors.ConfigError("--name", expected="a letter, then a-z, 0-9 or _", got=repr(name))
-  changes = {"__module__": builder.__module__}
-  changes |= {"name": name} if name else {}
+  changes = {"__module__": builder.__module__, "name": name or builder.name}
   changes |= {} if mirror else {"mirror": False}
   changes |= {} if told == readers.Told() else {"told": told}
   return type(builder.__name__, (builder,), changes)
@@ -91,6 +105,9 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("data_set", help="a folder of datasets/")
   parser.add_argument("--manual_dir", required=True, help="the raw files: a folder, or one file")
   parser.add_argument("--data_dir", required=True, help="where prepared data sets are kept")
+  parser.add_argument(
+    "--track", help="which data of the clips, where there are several: pose, video"
+  )
   parser.add_argument("--layout", help="of the joints: one of ours, or a JSON file of your own")
   parser.add_argument("--name", help="of the prepared set, where the usual one will not do")
   parser.add_argument(
@@ -118,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
       points=args.points,
     )
     options = {"mirror": not args.no_mirror, "told": told}
-    builder = changed(load(args.data_set), args.name, args.manual_dir, **options)
+    builder = changed(load(args.data_set, args.track), args.name, args.manual_dir, **options)
     path = prepared.directory(builder, args.data_dir)
     whole = source.is_whole(path, builder.track_name)
     start = time.perf_counter()

@@ -15,7 +15,7 @@ import pathlib
 from jaxmg import errors, inputs
 from jaxmg.data.source import Source
 
-from . import launch, trainer
+from . import launch, trainer, weights
 
 
 def run(config, workdir: pathlib.Path) -> None:
@@ -40,19 +40,19 @@ def describe(config, data: Source) -> tuple[dict, dict]:
 
 
 STREAMS, PREPARATIONS = inputs.STREAMS, inputs.PREPARATIONS
+WEIGHTS_FLAGS = ("stream", "skeleton", "preparation")
 
 
-def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> trainer.Weights:
+def describe_weights(values, shapes: dict, data: Source | None) -> weights.Weights:
   """What a file of 2s-AGCN's weights is, by the `shapes` of our parameters."""
-  if values.stem_from:
-    raise errors.ConfigError("--stem_from", expected="--model=posec3d", got=values.model)
+  weights.check_stream(values, STREAMS)
   joints = shapes["params/block1/graph/edges"][-1]
   theirs = inputs.published.PREPARATIONS.get(values.preparation)
 
   def fits(skeleton):
     return skeleton == theirs.fixed["skeleton"] if theirs else skeleton.num_joints == joints
 
-  skeleton = find_layout(fits)
+  skeleton = weights.find_skeleton(values, data, fits)
   if skeleton.num_joints != joints:
     raise errors.CheckpointError(
       f"{values.source}: joints", expected=f"{skeleton.num_joints} of {skeleton.name}", got=joints
@@ -74,7 +74,7 @@ def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> 
     widths.append(shapes[path][-1])
   fields = {
     "skeleton": skeleton,
-    "frame_size": pose.frame_size if pose else trainer.NTU_FRAME_SIZE,
+    "frame_size": pose.frame_size if pose else weights.NTU_FRAME_SIZE,
     "sampling": "repeat",
     "num_frames": theirs.train_frames if theirs else 300,
     "num_persons": max(1, shapes["params/data_bn/scale"][0] // (3 * joints)),
@@ -88,7 +88,7 @@ def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> 
       one.check(pose.about)
   except ValueError as error:
     raise errors.ConfigError(f"--preparation={values.preparation}: {error}") from error
-  return trainer.Weights(
+  return weights.Weights(
     model={
       "name": "agcn",
       "parents": list(skeleton.parents),
@@ -100,6 +100,7 @@ def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> 
     num_clips=1,
     mirror=False,
     example=(1, 4, one.num_persons, joints, 3),
+    notes=tuple(weights.pose_notes(one, data)),
   )
 
 

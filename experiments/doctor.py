@@ -1,4 +1,4 @@
-"""Examines a file of poses or a prepared data set, and changes nothing.
+"""Examines a file of poses, a video or a prepared data set, and changes nothing.
 
   python -m experiments.doctor FILE
 
@@ -23,6 +23,7 @@ from jaxmg.skeletons import plausible, topology
 
 from . import launch, told
 
+VIDEO_PART = 256  # frames that are decoded at a time
 MOST_LINES = 10  # of notes, and of what is wrong
 MOST_ODD = 0.05  # of all clips, which may be such as none should be
 
@@ -35,18 +36,23 @@ FEWEST_FRAMES = 0.1  # in which somebody is there
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A clip as it is examined: `points` is [T, M, V, 3], key points, or metres if `in_3d`."""
+  """A clip as it is examined: `points` is [T, M, V, 3], key points, or metres if `in_3d`.
+
+  Of a clip without poses `num_frames` and `content` are known, of others their points tell them.
+  """
 
   id: str
   label: int
   subject: str | None  # where it is known
-  points: np.ndarray
-  frame_size: tuple[int, int] | None
+  points: np.ndarray | None
+  frame_size: tuple[int, int] | None = None
   in_3d: bool = False
   nan: int = 0  # joints, which are all zero in `points`
   float16: bool = False
   num_clipped: int = 0  # scores
   skeleton: topology.Skeleton | None = None  # of real people, whose bodies are looked at
+  num_frames: int = 0
+  content: str | None = None
 
 
 @dataclasses.dataclass
@@ -98,14 +104,29 @@ def find(path: pathlib.Path, known: readers.Told) -> Found:
   if annotations.is_annotations(path):
     return _annotations(path, known)
   ((name, clip),) = readers.read_all(path, known)
+  if clip.track == "video":
+    return _video(path, clip)
   in_3d = clip.guess.units == "metres"
   points = clip.joints3d if in_3d else clip.keypoints
   row = Row(name, -1, None, points, clip.frame_size, in_3d, skeleton=topology.get(clip.layout))
   return Found(f"one recording, {clip.guess}", iter([row]))
 
 
+def _video(path: pathlib.Path, video: readers.VideoFile) -> Found:
+  """Decodes all of it: an error says where that ends."""
+  parts = range(0, video.num_frames, VIDEO_PART)
+  notes = ()
+  for first in progress.track(parts, "doctor", total=len(parts), unit="parts"):
+    try:
+      notes = video.cut(first, min(first + VIDEO_PART, video.num_frames) - 1).notes
+    except errors.DataError as error:
+      raise errors.DataError(f"{path}: {error}") from error
+  return Found(f"one recording, {video.guess}", iter(()), notes=[*notes])
+
+
 def _prepared(data: source.Source) -> Found:
-  track = data.track("pose")
+  posed = "pose" in data.track_names
+  track = data.track("pose" if posed else data.track_names[0])
 
   def rows():
     for name in data.track_names:
@@ -114,19 +135,23 @@ def _prepared(data: source.Source) -> Found:
       except errors.DataError as error:
         found.wrong.append(str(error))
         continue
-      for i in other.rows.tolist() if other is not track else ():
+      for i in other.rows.tolist() if other is not track or not posed else ():
         try:
           other.check(i)
         except errors.DataError as error:
           found.wrong.append(str(error))
-    for i in track.rows.tolist():
+    for k, i in enumerate(track.rows.tolist()):
+      # Where subjects are not known, a clip's is its id.
+      subject = None if data.subjects[i] == data.ids[i] else str(data.subjects[i])
+      if not posed:
+        known = {"num_frames": int(track.num_frames[k]), "content": track.contents[k]}
+        yield Row(data.ids[i], int(data.labels[i]), subject, None, **known)
+        continue
       try:
         record = track[i]
       except errors.DataError as error:
         found.wrong.append(str(error))
         continue
-      # Where subjects are not known, a clip's is its id.
-      subject = None if data.subjects[i] == data.ids[i] else str(data.subjects[i])
       in_3d = track.kind.joints3d and not record["keypoints"].any()
       points = record["joints3d" if in_3d else "keypoints"]
       size = tuple(record["frame_size"].tolist())
@@ -197,9 +222,13 @@ def examine(found: Found) -> dict[str, str]:
   for row in progress.track(found.rows, "doctor", total=found.num_rows, unit="clips"):
     ids.append(row.id)
     labels.append(row.label)
+    subjects.append(row.subject)
+    if row.points is None:
+      lengths.append(row.num_frames)
+      digests.append(row.content)
+      continue
     lengths.append(len(row.points))
     persons.append(row.points.shape[1])
-    subjects.append(row.subject)
     float16 += row.float16
     present = row.points.any(-1)
     digests.append(records.digest({"points": row.points}) if present.any() else None)
@@ -247,13 +276,16 @@ def examine(found: Found) -> dict[str, str]:
   known, median = set(subjects) - {None}, int(np.median(lengths))
   table = {
     "clips": str(len(ids)),
-    "persons": f"at most {max(persons)}",
+    "persons": f"at most {max(persons, default=0)}",
     "subjects": str(len(known)) if known else "not known",
     "frames": f"{min(lengths)} to {max(lengths)}, median {median}",
     "num_frames": f"{min(64, max(16, 8 * round(median / 8)))} suggested",
     "joints": f"{_share(joints['absent'], joints['all'])} absent",
   }
-  table["joints"] += f", {_share(joints['nan'], joints['all'])} NaN" * bool(joints["nan"])
+  if not persons:  # of clips without poses
+    table = {name: table[name] for name in ("clips", "subjects", "frames")}
+  if joints["nan"]:
+    table["joints"] += f", {_share(joints['nan'], joints['all'])} NaN"
   if joints["framed"]:
     table["joints"] += f", {_share(joints['outside'], joints['framed'])} outside the image"
   for name, sides in found.protocols.items():

@@ -1,8 +1,9 @@
-"""Makes a run directory of weights that PyTorch trained: PoseC3D of PYSKL or mmaction2, 2s-AGCN.
+"""Makes a run directory of weights that PyTorch trained: PoseC3D, 2s-AGCN or MViTv2.
 
   python -m experiments.import_weights --model=posec3d --stream=joint --source=FILE --out=DIR
 
-FILE is .pth, .pt or .safetensors; nothing in it is run. DIR is what `evaluate` and `predict` take,
+They are those of PYSKL or mmaction2, of 2s-AGCN's authors, and of torchvision or SlowFast. FILE is
+.pth, .pt or .safetensors; nothing in it is run. DIR is what `evaluate` and `predict` take,
 and `--config.init_from=DIR` of a training. Its test settings are those of the papers. Sizes are
 read from the weights; what they do not tell is said here:
 
@@ -16,12 +17,12 @@ read from the weights; what they do not tell is said here:
 
 For another task, `--drop_head` makes the classifier new, for the classes of --data or
 --class_names. For other joints, `--stem_from=NAME --skeleton=NEW` takes PoseC3D's first kernels by
-name: a joint (or limb) that NAME has keeps its kernel, any other gets the mean of all.
+name: a joint (or limb) that NAME has keeps its kernel, any other gets the mean of all. For other
+clips, MViTv2's tables of positions are resized by `--num_frames=N` and `--size=PIXELS`.
 """
 
 import collections
 import contextlib
-import functools
 import pathlib
 import re
 import tempfile
@@ -38,15 +39,19 @@ from jaxmg import recipe as recipes
 from jaxmg.data.source import Source
 from jaxmg.pretrained import agcn as pretrained_agcn
 from jaxmg.pretrained import convert, names, torch_files
+from jaxmg.pretrained import mvit as pretrained_mvit
 from jaxmg.pretrained import posec3d as pretrained_posec3d
 from jaxmg.recipe import Recipe
-from jaxmg.skeletons import topology
-from jaxmg.skeletons.topology import Skeleton
 from jaxmg.training import checkpoints, parameters
 
-from . import agcn, launch, posec3d, trainer
+from . import agcn, launch, mvit, posec3d
+from .weights import Weights
 
-MODELS = {"posec3d": (posec3d, pretrained_posec3d), "agcn": (agcn, pretrained_agcn)}
+MODELS = {
+  "posec3d": (posec3d, pretrained_posec3d),
+  "agcn": (agcn, pretrained_agcn),
+  "mvit": (mvit, pretrained_mvit),
+}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -61,6 +66,8 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_enum(
     "preparation", None, agcn.PREPARATIONS, "agcn: how its input was prepared.", **options
   )
+  flags.DEFINE_integer("num_frames", None, "mvit: of a clip, if others.", 1, 1024, **options)
+  flags.DEFINE_integer("size", None, "mvit: pixels of a side, if others.", 8, 1024, **options)
   flags.DEFINE_string("copy", None, "The copy of the weights to take.", **options)
   flags.DEFINE_boolean("drop_head", False, "Make the classifier new.", **options)
   flags.DEFINE_string("stem_from", None, "The layout of the weights, if another.", **options)
@@ -71,9 +78,10 @@ def run(values: flags.FlagValues) -> None:
   experiment, table = MODELS[values.model]
   if out.exists() and not (out.is_dir() and not any(out.iterdir())):
     raise errors.ConfigError("--out", expected="a new directory", got=f"{out}, which is there")
-  if values.stream not in experiment.STREAMS:
-    expected, got = " or ".join(experiment.STREAMS), values.stream or "none"
-    raise errors.ConfigError("--stream", expected=expected, got=got, hint="weights do not tell")
+  for flag in sorted({flag for one, _ in MODELS.values() for flag in one.WEIGHTS_FLAGS}):
+    if values[flag].value is not None and flag not in experiment.WEIGHTS_FLAGS:
+      read_by = " or ".join(name for name, (one, _) in MODELS.items() if flag in one.WEIGHTS_FLAGS)
+      raise errors.ConfigError(f"--{flag}", expected=f"--model={read_by}", got=values.model)
   data = Source(values.data) if values.data else None
   tensors = torch_files.read(values.source)
   try:
@@ -82,9 +90,7 @@ def run(values: flags.FlagValues) -> None:
     raise errors.CheckpointError(f"{values.source}: {error}") from error
   shapes = our_shapes(tensors, table.RULES)
   try:
-    found = experiment.describe_weights(
-      values, shapes, data, functools.partial(find_skeleton, values, data)
-    )
+    found = experiment.describe_weights(values, shapes, data)
     class_names = find_classes(values, shapes, data)
   except LookupError as error:
     raise errors.CheckpointError(
@@ -126,39 +132,6 @@ def our_shapes(
   return shapes
 
 
-def layout(flag: str, name: str) -> Skeleton:
-  try:
-    return topology.get(name)
-  except ValueError as error:
-    raise errors.ConfigError(f"--{flag}: {error}") from error
-
-
-def find_skeleton(values, data: Source | None, fits, *, flag: str | None = None) -> Skeleton:
-  """The layout that --skeleton names, or the only one that fits the weights and the data.
-
-  Or that of another `flag`.
-  """
-  if flag:
-    return layout(flag, values[flag].value)
-  theirs = data.track("pose").kind.layout if data else None
-  if theirs and values.skeleton == theirs.name:
-    return theirs  # which may be a user's own
-  if values.skeleton:
-    return layout("skeleton", values.skeleton)
-  found = [
-    skeleton
-    for skeleton in {*topology.SKELETONS.values(), *([theirs] if theirs else [])}
-    if fits(skeleton)
-    and (theirs is None or theirs.name in (skeleton.name, *dict(skeleton.sources)))
-  ]
-  if not found and theirs:
-    return theirs  # which then does not fit, and it is said how
-  if len(found) != 1 or values.stem_from:
-    names = " or ".join(sorted(x.name for x in found or topology.SKELETONS.values()))
-    raise errors.ConfigError("--skeleton", expected=names, got="none", hint="weights do not tell")
-  return found[0]
-
-
 def find_classes(values, shapes, data: Source | None) -> list[str]:
   head = models.MODELS[values.model].HEAD
   biases = [path for path in shapes if re.fullmatch(f"params/{head}", path) and "bias" in path]
@@ -192,7 +165,7 @@ def find_classes(values, shapes, data: Source | None) -> list[str]:
   return names
 
 
-def fill(tensors, table, recipe: Recipe, found: trainer.Weights, *, drop_head) -> dict[str, Any]:
+def fill(tensors, table, recipe: Recipe, found: Weights, *, drop_head) -> dict[str, Any]:
   """The variables of the recipe's model."""
   model, ignore, rules = recipe.build_model(), list(table.IGNORE), table.RULES
   example, head = jnp.zeros(found.example), f"params/{model.HEAD}"
@@ -207,7 +180,7 @@ def fill(tensors, table, recipe: Recipe, found: trainer.Weights, *, drop_head) -
     init = jax.jit(lambda key: parameters.select(model.init(key, example)["params"], [model.HEAD]))
     new = jax.tree.map(np.asarray, init(jax.random.key(0)))
     variables["params"] = parameters.merge(variables["params"], new)
-  return found.fit(variables)
+  return found.fit({"batch_stats": {}} | variables)  # which a model may have none of
 
 
 def write(out: pathlib.Path, recipe: Recipe, variables: dict[str, Any]) -> None:
@@ -229,10 +202,9 @@ def report(values, tensors, recipe: Recipe, variables, notes) -> None:
   for kind, number in kinds.items():
     if kind != "float32":
       print(f"{number} of {kind}, which are now float32")
-  (one,) = recipe.inputs.values()
-  model, points = recipe.model, one.points.replace("3d", " in 3-D")
+  model = recipe.model
   print(
-    f"{model['name']}, width {model['width']}, depths {model['depths']}; {recipe}, {points}; "
+    f"{model['name']}, width {model['width']}, depths {model['depths']}; {recipe}; "
     f"{model['num_classes']} classes"
   )
   for note in notes:
@@ -240,8 +212,7 @@ def report(values, tensors, recipe: Recipe, variables, notes) -> None:
   if values.drop_head:
     print("the classifier is new, and knows nothing before training")
   if recipe.data is None:
-    height, width = one.frame_size
-    print(f"no --data: evaluate needs one; frames of {height} x {width} where a clip has no size")
+    print("no --data: evaluate needs one")
   print(f"run directory: {values.out}")
 
 

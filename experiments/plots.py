@@ -155,6 +155,29 @@ def timeline(
   _save(figure, path, dpi=200)
 
 
+def joints(
+  path: pathlib.Path, values: np.ndarray, *, frames: np.ndarray, joints: tuple[str, ...], title: str
+):
+  """Numbers [F, M, V] of joints over sampled frames: red is above 0; a panel for each person."""
+  pyplot = _pyplot()
+  there = [m for m in range(values.shape[1]) if values[:, m].any()] or [0]
+  size = (3 + 0.18 * len(frames), len(there) * (1 + 0.17 * len(joints)))
+  figure, panels = pyplot.subplots(
+    len(there), figsize=size, sharex=True, squeeze=False, layout="constrained"
+  )
+  most = np.abs(values).max() or 1
+  for axes, m in zip(panels[:, 0], there, strict=True):
+    options = {"cmap": "RdBu_r", "vmin": -most, "vmax": most, "interpolation": "none"}
+    image = axes.imshow(values[:, m].T, aspect="auto", **options)
+    axes.set_yticks(range(len(joints)), joints, fontsize=7)
+  marks = np.unique(np.linspace(0, len(frames) - 1, 13).round().astype(int))
+  axes.set_xticks(marks, frames[marks], fontsize=7)
+  axes.set_xlabel("frame of the recording")
+  figure.suptitle(title, fontsize=9)
+  figure.colorbar(image, ax=panels, label="gradient times input")
+  _save(figure, path, dpi=130)
+
+
 def differences(
   path: pathlib.Path, columns: dict[str, dict[str, tuple[float, float, float]]], *, title: str
 ):

@@ -23,7 +23,7 @@ from jaxmg.pretrained import posec3d as table
 from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
 
-from . import launch, trainer
+from . import launch, trainer, weights
 
 
 def run(config, workdir: pathlib.Path) -> None:
@@ -61,15 +61,12 @@ def describe(config, data: Source) -> tuple[dict, dict]:
 
 
 STREAMS = heatmaps.STREAMS
+WEIGHTS_FLAGS = ("stream", "skeleton", "stem_from")
 
 
-def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> trainer.Weights:
-  """What a file of PYSKL's or mmaction2's weights is, by the `shapes` of our parameters.
-
-  `find_layout(fits)` returns our skeleton, or that which a flag names.
-  """
-  if values.preparation:
-    raise errors.ConfigError("--preparation", expected="--model=agcn", got=values.model)
+def describe_weights(values, shapes: dict, data: Source | None) -> weights.Weights:
+  """What a file of PYSKL's or mmaction2's weights is, by the `shapes` of our parameters."""
+  weights.check_stream(values, STREAMS)
   channels, width = shapes["params/stem/conv/kernel"][-2:]
 
   def fits(skeleton):
@@ -78,8 +75,8 @@ def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> 
     ours = told or skeleton.name not in topology.IN_SPACE
     return ours and len(input_channels(skeleton, values.stream)) == channels
 
-  skeleton = find_layout(fits)
-  theirs = find_layout(fits, flag="stem_from") if values.stem_from else skeleton
+  skeleton = weights.find_skeleton(values, data, fits)
+  theirs = weights.layout("stem_from", values.stem_from) if values.stem_from else skeleton
   if not fits(theirs):
     raise errors.CheckpointError(
       f"{values.source}: {values.stream}s",
@@ -109,18 +106,18 @@ def describe_weights(values, shapes: dict, data: Source | None, find_layout) -> 
   pose = data.track("pose").kind if data else None
   one = inputs.Heatmaps(
     skeleton=skeleton,
-    frame_size=pose.frame_size if pose else trainer.NTU_FRAME_SIZE,
+    frame_size=pose.frame_size if pose else weights.NTU_FRAME_SIZE,
     num_persons=pose.num_persons if pose else 2,
     stream=values.stream,
   )
-  return trainer.Weights(
+  return weights.Weights(
     model={"name": "posec3d", "width": width, "depths": depths, "dropout": 0.5},
     inputs={"pose": one},
     num_clips=10,
     mirror=data.mirror if data else True,
     example=(1, 2, 16, 16, len(input_channels(theirs, values.stream, published=True))),
     fit=fit,
-    notes=tuple(notes),
+    notes=(*notes, *weights.pose_notes(one, data)),
   )
 
 

@@ -2,9 +2,10 @@
 
   python -m experiments.predict --run=RUN --input=FILE
 
-FILE is .csv, .xlsx, .npy, .npz, .pkl, .skeleton, .mat or a folder of OpenPose JSON (see
-`jaxmg.data.readers`); of a .pkl, every clip. What the file was taken for is printed; what it leaves
-open is told by
+FILE is a video, or poses: .csv, .xlsx, .npy, .npz, .pkl, .skeleton, .mat or a folder of OpenPose
+JSON (see `jaxmg.data.readers`); of a .pkl, every clip. A model of several inputs is given a file of
+each kind by several --input, of the same frames. What a file was taken for is printed; what one of
+poses leaves open is told by
 
   --layout=NAME        the layout of its joints, or a JSON file of one's own
   --frame_size=HxW     of the pictures, in pixels (else: that of the run's data)
@@ -14,14 +15,21 @@ open is told by
 The whole recording is taken as one clip: `--frames=FIRST:LAST` (from 0, LAST included) takes a part
 of it. A long one is gone through by windows:
 
-  --window=2.5 --hop=0.5 --fps=25   seconds; without --fps frames: no file is asked for its rate
-  --save=FILE.csv                   the probabilities of every frame; .png: a picture of them
+  --window=2.5 --hop=0.5   seconds of a video, which knows its rate, or with --fps=25 of poses,
+                           which do not: else frames. Where the rate of a video varies, windows
+                           are frames of its mean rate, and what is printed is when they are shown
+  --save=FILE.csv          the probabilities of every frame; .png: a picture of them
 
 Each frame has the mean of the windows that cover it; what is printed is from when to when which
 class is the best. Windows that show nobody have no class.
+
+  --save=FILE.mp4          the frames with their class drawn on them, with windows or without; and
+                           the skeleton, where poses are among the inputs. What the model does not
+                           take is only drawn: poses over a video, or what poses are seen in
+  --attribution=DIR        what in the clip speaks for the class, or for --class=NAME: pictures and
+                           numbers (`jaxmg.predict.Attribution` says what they are)
 """
 
-import dataclasses
 import pathlib
 
 import numpy as np
@@ -29,9 +37,8 @@ from absl import flags
 
 from jaxmg import errors, predict, progress, recipe
 from jaxmg.data import readers
-from jaxmg.skeletons import plausible, topology
 
-from . import launch, timeline, told
+from . import attribution, launch, overlay, timeline, told
 
 
 def define(values: flags.FlagValues) -> None:
@@ -39,77 +46,112 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     "run", None, "The work directory of a training run.", required=True, **options
   )
-  flags.DEFINE_string("input", None, "The recording.", required=True, **options)
+  flags.DEFINE_multi_string(
+    "input", None, "A recording; several are of the same frames.", required=True, **options
+  )
   flags.DEFINE_string("frames", None, "FIRST:LAST, a part of the recording.", **options)
   told.define(values)
   timeline.define(values)
+  flags.DEFINE_string("attribution", None, "A folder for what speaks for the class.", **options)
+  flags.DEFINE_string("class", None, "Another than the most probable one.", **options)
   flags.DEFINE_string("step", "best", "best, latest or a number.", **options)
   flags.DEFINE_integer("top", 5, "How many classes to print.", lower_bound=1, **options)
 
 
 def run(values: flags.FlagValues) -> None:
-  known, frame_size, windows = told.get(values), None, timeline.frames(values)
+  timeline.check(values)
+  if values.window is not None and values.attribution:
+    raise errors.ConfigError("--attribution is of one clip, without --window: --frames cuts it out")
+  if values["class"].value is not None and not values.attribution:
+    raise errors.ConfigError("--class needs --attribution")
+  inputs = {}
   if pathlib.Path(values.run, recipe.FILE).exists():
-    poses = [one for one in recipe.load(values.run).inputs.values() if one.track == "pose"]
-    for one in poses:
-      frame_size = one.frame_size
-      known = dataclasses.replace(known, expects=one.points)
-      if known.layout is None and one.skeleton not in topology.SKELETONS.values():
-        known = dataclasses.replace(known, layout=one.skeleton)  # its joints are not to be guessed
+    inputs = recipe.load(values.run).inputs
+  known = told.get(values, inputs.values())
+  # Of several, each would overwrite the files of the one before.
+  alone = len(values.input) > 1 or values.save or values.attribution
+  found = [readers.read_all(path, known, most=1 if alone else None) for path in values.input]
+  found = zip(*found, strict=True)
   predictor = None
-  found = readers.read_all(values.input, known, most=1 if values.save else None)
-  for name, clip in [*found] if values.save else found:  # several would overwrite each other's file
+  for recordings in [*found] if alone else found:
     predictor = predictor or predict.Predictor(values.run, step=values.step)
-    first, clip = part(clip, values.frames) if values.frames else (0, clip)
-    guess = clip.guess.with_frame_size(frame_size) if frame_size else clip.guess
-    try:
-      notes = doubts(clip)
-      if windows:
-        length, hop = windows
-        pieces = timeline.averaged(predictor.windows(clip, length=length, hop=hop))
-      else:
-        probabilities = predictor(clip)
-    except errors.DataError as error:
-      raise errors.DataError(f"{values.input}: {guess}: {error}") from error
-    print(f"{name}: {guess}", flush=True)
+    _predict(predictor, values, *zip(*recordings, strict=True))
+
+
+def _predict(predictor, values, names, clips) -> None:
+  """Of recordings of the same frames."""
+  where = " and ".join(values.input)
+  number = _number(predictor.class_names, values["class"].value)
+  try:
+    given = predict.by_track(clips)
+    first = 0
+    if values.frames:
+      first, last = part(clips[0].num_frames, values.frames)
+      clips = [one.part(first, last) for one in clips]
+      given = predict.by_track(clips)
+    where += f": {'; '.join(str(one.guess) for one in clips)}"
+    clock = timeline.clock(values, clips, first)
+    windows = values.window and timeline.frames(values, clock.fps)
+    notes = [doubt for one in clips for doubt in one.doubts()]
+    if timeline.draws(values):
+      overlay.check(clips, clock.fps)
+    elif given.keys() > set(tracks := predictor.recipe.tracks):
+      expected, hint = " and ".join(tracks), "to draw the other: --save=FILE.mp4"
+      raise errors.DataError("inputs", expected=expected, got=" and ".join(given), hint=hint)
+    if windows:
+      pieces = predictor.windows(clips, length=windows[0], hop=windows[1])
+    else:
+      probabilities = predictor(clips)
+    for name, one in zip(names, clips, strict=True):
+      print(f"{name}: {one.guess}", flush=True)
     for note in notes:
       progress.say(f"note: {note}")
+    save = {"clips": clips, "save": values.save, "top": values.top}
     if windows:
-      rate = f"{values.fps:g} a second" if values.fps else "the file has no rate (--fps)"
-      print(f"  windows of {length} frames, every {hop}; frames: {rate}")
-      clock = timeline.Clock(values.fps, first)
-      options = {"num_frames": clip.num_frames, "save": values.save, "top": values.top}
-      timeline.tell(pieces, predictor.class_names, clock, **options)
-      continue
-    for k in np.argsort(-probabilities, kind="stable")[: values.top]:
-      print(f"  {probabilities[k]:6.1%}  {predictor.class_names[k]}")
-    if predictor.label_embeddings is not None:
-      near = (f"{name} ({cosine:.2f})" for name, cosine in predictor.nearest(clip)[: values.top])
-      print(f"  nearest labels by embedding (cosine): {', '.join(near)}")
+      rate = f"{clock.fps:.4g} a second" if clock.fps else "the file has no rate (--fps)"
+      print(f"  windows of {windows[0]} frames, every {windows[1]}; frames: {rate}")
+      timeline.tell(timeline.averaged(pieces), predictor.class_names, clock, **save)
+    else:
+      _tell(predictor, clips, probabilities, values.top)
+      if values.save:
+        whole = [(0, clips[0].num_frames - 1, probabilities)]
+        for _ in timeline.saved(whole, predictor.class_names, clock, **save):
+          pass
+        print(f"  saved: {values.save}")
+    if values.attribution:
+      found, folder = predictor.attribution(clips, number), pathlib.Path(values.attribution)
+      attribution.save(folder, found, predictor.recipe, given, first=first)
+  except errors.DataError as error:
+    raise errors.DataError(f"{where}: {error}") from error
+  for one in clips:
+    for note in one.notes:  # of a video, known when it is decoded
+      progress.say(f"note: {note}")
 
 
-def doubts(clip: readers.Clip) -> list[str]:
-  """What is odd about the joints; DataError if that is so of a layout that was assumed."""
-  in_3d = clip.guess.units == "metres"
-  points = clip.joints3d if in_3d else clip.keypoints
-  found = plausible.doubts(points, topology.get(clip.layout), in_3d=in_3d)
-  for doubt in found:
-    if "layout" in clip.guess.assumed and not doubt.startswith("the head"):
-      expected, hint = f"joints of {clip.layout}, by their number", "name it: --layout"
-      raise errors.DataError("layout", expected=expected, got=doubt, hint=hint)
-  return found
+def _tell(predictor, clips, probabilities, top) -> None:
+  for k in np.argsort(-probabilities, kind="stable")[:top]:
+    print(f"  {probabilities[k]:6.1%}  {predictor.class_names[k]}")
+  if predictor.label_embeddings is not None:
+    near = (f"{name} ({cosine:.2f})" for name, cosine in predictor.nearest(clips)[:top])
+    print(f"  nearest labels by embedding (cosine): {', '.join(near)}")
 
 
-def part(clip: readers.Clip, frames: str) -> tuple[int, readers.Clip]:
-  """The number of the first frame, and the frames."""
+def _number(names: tuple[str, ...], name: str | None) -> int | None:
+  if name is not None and name not in names:
+    raise errors.ConfigError("--class", expected=" or ".join(names), got=name)
+  return None if name is None else names.index(name)
+
+
+def part(num_frames: int, frames: str) -> tuple[int, int]:
+  """The numbers of the first frame and of the last one."""
   try:
     first, last = map(int, frames.split(":"))
   except ValueError:
     raise errors.ConfigError("--frames", expected="FIRST:LAST", got=frames) from None
-  if not 0 <= first <= last < clip.num_frames:
-    expected = f"0 <= FIRST <= LAST < {clip.num_frames}"
+  if not 0 <= first <= last < num_frames:
+    expected = f"0 <= FIRST <= LAST < {num_frames}"
     raise errors.ConfigError("--frames", expected=expected, got=frames)
-  return first, clip.cut(first, last)
+  return first, last
 
 
 if __name__ == "__main__":

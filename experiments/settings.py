@@ -19,11 +19,13 @@ from jaxmg.training import losses, optimizers
 RANGES = {
   "sampling.test_clips": "[1, 1000]",
   "model.dropout": "[0, 1)",
+  "model.stochastic_depth": "[0, 1)",
   "optimizer.learning_rate": "[0, 1000]",
   "optimizer.reference_batch": "[1, 1000000]",
   "optimizer.momentum": "[0, 1)",
   "optimizer.weight_decay": "[0, 1]",
   "optimizer.clip_norm": "(0, 1000000]",
+  "optimizer.layer_decay": "(0, 1]",
   "schedule.warmup_epochs": "[0, 1000000]",
   "schedule.epochs": "[1, 1000000]",
   "semantic.weight": "[0, 1000000]",
@@ -31,6 +33,8 @@ RANGES = {
   "train.batch_size": "[1, 1000000]",
   "train.label_smoothing": "[0, 1)",
   "train.logit_adjustment": "[0, 10]",
+  "train.mixup": "[0, 100]",
+  "train.cutmix": "[0, 100]",
   "train.accumulate": "[1, 4096]",
   "train.ema": "[0, 1)",
   "train.seed": "[0, 2147483647]",
@@ -62,6 +66,7 @@ USED_WITH = {
   # The classifier stage is shown all classes equally often.
   "train.class_weights": {"stage": ("all",)},
   "train.logit_adjustment": {"stage": ("all",)},
+  "train.trainable": {"stage": ("all",)},  # the classifier stage names its own
   "train.evaluate_every": {"data.fold": ()},
 }
 NOTHING = (None, False, 0, (), "none")  # values that ask for nothing

@@ -9,13 +9,17 @@ import csv
 import dataclasses
 import itertools
 import math
+import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from absl import flags
 
 from jaxmg import errors, files
+
+from . import overlay
 
 Piece = tuple[int, int, np.ndarray | None]
 
@@ -24,16 +28,23 @@ COLUMNS = 2000  # of a picture, at most
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-  """How frames are told: in seconds, or by their numbers. `first` is that of the first one."""
+  """How frames are told: in seconds, or by their numbers. `first` is that of the first one.
+
+  `times` are those of the frames, where they are known, and `fps` the mean rate.
+  """
 
   fps: float | None
   first: int = 0
+  times: np.ndarray | None = None
 
   @property
   def unit(self) -> str:
     return "frame" if self.fps is None else "second"
 
   def of(self, frame: int) -> float:
+    if self.times is not None and self.fps is not None:
+      last = len(self.times) - 1
+      return self.times[min(frame, last)] + max(frame - last, 0) / self.fps
     return self.first + frame if self.fps is None else (self.first + frame) / self.fps
 
   def span(self, first: int, last: int) -> str:
@@ -45,34 +56,56 @@ class Clock:
 
 def define(values: flags.FlagValues) -> None:
   options = {"flag_values": values}
-  flags.DEFINE_float("window", None, "Seconds (with --fps), or frames, of a window.", **options)
+  flags.DEFINE_float("window", None, "Seconds, or frames where no rate is known.", **options)
   flags.DEFINE_float("hop", None, "From window to window; default: half a window.", **options)
-  flags.DEFINE_float("fps", None, "Frames a second of the recording.", **options)
-  flags.DEFINE_string("save", None, "FILE.csv or FILE.png, for the timeline.", **options)
+  flags.DEFINE_float("fps", None, "Frames a second, of a file without a rate.", **options)
+  flags.DEFINE_string("save", None, f"FILE in {', '.join(SAVERS)}.", **options)
 
 
-def frames(values: flags.FlagValues) -> tuple[int, int] | None:
-  """The frames of a window and of a hop, or None without --window; ConfigError for wrong flags."""
-  if values.window is None:
-    for name in ("hop", "fps", "save"):
-      if values[name].present:
-        raise errors.ConfigError(f"--{name} needs --window")
-    return None
+def check(values: flags.FlagValues) -> None:
+  """Raises ConfigError for flags that are wrong whatever the recording is."""
+  drawn = draws(values)
+  for name, used in (("hop", False), ("fps", drawn), ("save", drawn)):
+    if values.window is None and values[name].present and not used:
+      raise errors.ConfigError(f"--{name} needs --window")
   if values.fps is not None and not 0 < values.fps < math.inf:
     raise errors.ConfigError("--fps", expected="frames a second, above 0", got=values.fps)
-  length = _frames("--window", values.window, values.fps)
-  hop = max(1, length // 2) if values.hop is None else _frames("--hop", values.hop, values.fps)
-  if hop > length:
-    expected = f"at most the window, {values.window:g}"
-    raise errors.ConfigError("--hop", expected=expected, got=f"{values.hop:g}")
   if values.save is not None:
     path = pathlib.Path(values.save)
     if path.suffix.lower() not in SAVERS:
       expected = f"a name in {' or '.join(SAVERS)}"
       raise errors.ConfigError("--save", expected=expected, got=values.save)
+    if path.exists() and any(os.path.exists(x) and path.samefile(x) for x in values.input):
+      raise errors.ConfigError("--save", expected="another file than --input", got=values.save)
     if path.is_dir() or not path.parent.is_dir():
       expected = "a file, in a folder that is there"
       raise errors.ConfigError("--save", expected=expected, got=values.save)
+
+
+def draws(values: flags.FlagValues) -> bool:
+  """Whether a video is to be made."""
+  suffix = pathlib.Path(values.save or "").suffix.lower()
+  return SAVERS.get(suffix) is overlay.write
+
+
+def clock(values: flags.FlagValues, clips: Sequence[Any], first: int) -> Clock:
+  """The clock of recordings of the same frames: a file's own rate, if one has it, or that told."""
+  for one in clips:
+    if one.fps is not None:
+      if values.fps is not None:
+        expected = f"none, as the {one.track} has {one.fps:.4g} frames a second"
+        raise errors.ConfigError("--fps", expected=expected, got=f"{values.fps:g}")
+      return Clock(one.fps, first, one.times)
+  return Clock(values.fps, first)
+
+
+def frames(values: flags.FlagValues, fps: float | None) -> tuple[int, int]:
+  """The frames of a window and of a hop."""
+  length = _frames("--window", values.window, fps)
+  hop = max(1, length // 2) if values.hop is None else _frames("--hop", values.hop, fps)
+  if hop > length:
+    expected = f"at most the window, {values.window:g}"
+    raise errors.ConfigError("--hop", expected=expected, got=f"{values.hop:g}")
   return length, hop
 
 
@@ -126,7 +159,7 @@ def tell(
   names: tuple[str, ...],
   clock: Clock,
   *,
-  num_frames: int,
+  clips: Sequence[Any],
   save: str | None,
   top: int,
 ) -> None:
@@ -135,9 +168,7 @@ def tell(
   `top` is of a picture: it shows the classes that are among so many of the best anywhere.
   """
   if save is not None:
-    path = pathlib.Path(save)
-    options = {"num_frames": num_frames, "top": top}
-    pieces = SAVERS[path.suffix.lower()](pieces, path, names, clock, **options)
+    pieces = saved(pieces, names, clock, clips=clips, save=save, top=top)
   for first, last, k, probability in segments(pieces):
     what = f"{'':6}  nobody" if k is None else f"{probability:6.1%}  {names[k]}"
     print(f"  {clock.span(first, last)}  {what}")
@@ -145,7 +176,13 @@ def tell(
     print(f"  saved: {save}")
 
 
-def table(pieces, path, names, clock, *, num_frames, top) -> Iterator[Piece]:
+def saved(pieces, names, clock, *, clips, save, top) -> Iterator[Piece]:
+  """The same pieces, which are saved on the way: after the last, the file is there."""
+  path = pathlib.Path(save)
+  return SAVERS[path.suffix.lower()](pieces, path, names, clock, clips=clips, top=top)
+
+
+def table(pieces, path, names, clock, *, clips, top) -> Iterator[Piece]:
   """The same pieces, which are on the way written to a csv, a line a frame."""
   seconds = clock.fps is not None
   with files.replace(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
@@ -162,23 +199,27 @@ def table(pieces, path, names, clock, *, num_frames, top) -> Iterator[Piece]:
       yield first, last, probabilities
 
 
-def picture(pieces, path, names, clock, *, num_frames, top) -> Iterator[Piece]:
-  """The same pieces; in the end a picture of them is drawn, a column the mean of its frames."""
+def picture(pieces, path, names, clock, *, clips, top) -> Iterator[Piece]:
+  """The same pieces; in the end a picture of them is drawn, a column the mean of its time."""
   from . import plots  # with the loaders, which prediction does without
 
+  num_frames = clips[0].num_frames
   columns = min(num_frames, COLUMNS)
   sums, counts = np.zeros((columns, len(names))), np.zeros((columns, 1))
+  start, end = ends = clock.of(0), clock.of(num_frames)
   for first, last, probabilities in pieces:
     if probabilities is not None:
-      at, count = np.unique(np.arange(first, last + 1) * columns // num_frames, return_counts=True)
-      sums[at] += count[:, None] * probabilities
-      counts[at] += count[:, None]
+      low, high = ((clock.of(k) - start) / (end - start) * columns for k in (first, last + 1))
+      at = np.arange(int(low), min(math.ceil(high), columns))
+      share = np.minimum(at + 1, high) - np.maximum(at, low)
+      share = np.where(share > 1e-6, share, 0)[:, None]  # rounding is no time
+      sums[at] += share * probabilities
+      counts[at] += share
     yield first, last, probabilities
-  shares = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+  shares = np.where(counts > 0, sums / np.where(counts > 0, counts, 1), np.nan)
   order = np.argsort(-shares[counts[:, 0] > 0], axis=1, kind="stable")
   seen = np.unique(order[:, :top])
-  ends = clock.of(0), clock.of(num_frames)
   plots.timeline(path, shares[:, seen], [names[k] for k in seen], ends=ends, unit=clock.unit)
 
 
-SAVERS = {".csv": table, ".png": picture}
+SAVERS = {".csv": table, ".png": picture, ".mp4": overlay.write}

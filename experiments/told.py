@@ -1,5 +1,8 @@
 """What a recording's file may leave open, as flags: `jaxmg.data.readers.Told`."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from absl import flags
 
 from jaxmg.data import readers
@@ -15,7 +18,15 @@ def define(values: flags.FlagValues) -> None:
   )
 
 
-def get(values: flags.FlagValues) -> readers.Told:
+def get(values: flags.FlagValues, inputs: Iterable[Any] = ()) -> readers.Told:
+  """What the flags say; what they leave open is as the inputs of a run have it."""
   size, layout = values.frame_size, values.layout
-  layout = layout and readers.find_layout(layout)
-  return readers.Told(layout, size and readers.frame_size(size), values.axes, values.points)
+  known = {
+    "layout": layout and readers.find_layout(layout),
+    "frame_size": size and readers.frame_size(size),
+    "axes": values.axes,
+    "points": values.points,
+  }
+  for one in inputs:
+    known = one.told | {name: value for name, value in known.items() if value is not None}
+  return readers.Told(**known)

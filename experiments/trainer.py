@@ -9,7 +9,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,16 @@ from jaxmg.data.source import Source
 from jaxmg.recipe import Recipe
 from jaxmg.skeletons import topology
 from jaxmg.skeletons.topology import Skeleton
-from jaxmg.training import checkpoints, loop, losses, optimizers, parameters, sharding, step
+from jaxmg.training import (
+  checkpoints,
+  loop,
+  losses,
+  mixing,
+  optimizers,
+  parameters,
+  sharding,
+  step,
+)
 
 from . import evaluate, lineage, settings, signals
 
@@ -31,19 +40,6 @@ HINTS = {
   "num_classes": "of other classes: import_weights --drop_head",
   "preparation": "--config.inputs.preparation",
 }
-NTU_FRAME_SIZE = (1080, 1920)  # of clips that come without one, for published weights
-
-
-class Weights(NamedTuple):
-  """What an experiment says of a file of another framework's weights; see `import_weights`."""
-
-  model: dict[str, Any]  # without the number of classes
-  inputs: dict[str, Any]
-  num_clips: int  # test views
-  mirror: bool
-  example: tuple[int, ...]  # the shape of what the network of the file is given
-  fit: Callable[[dict], dict] = lambda variables: variables  # to what ours is given
-  notes: tuple[str, ...] = ()  # lines to print
 
 
 def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
@@ -80,14 +76,14 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
 
   steps = last_step(config, data)
   steps_per_epoch = steps // config.schedule.epochs
-  optimizer, schedule, rate = make_optimizer(config, steps_per_epoch)
   counts = class_counts(data, rows, balanced=classifier_only)
 
   model = recipe.build_model(jnp.dtype(config.train.dtype))
-  trainable = (model.HEAD,) if classifier_only else parameters.ALL
+  optimizer, schedule, rate = make_optimizer(config, steps_per_epoch, model)
+  trainable = (model.HEAD,) if classifier_only else config.train.trainable or parameters.ALL
   train_step = step.make_train_step(
     model,
-    recipe.train_inputs,
+    make_preprocess(config, recipe),
     make_loss(config, counts, None if classifier_only else table),
     optimizer,
     accumulate=config.train.accumulate,
@@ -128,7 +124,8 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
     if saved.latest_step() is None:
       if config.init_from:
         new = trainable if classifier_only else ()
-        state, before = with_weights(state, config.init_from, recipe, data, new=new)
+        frozen = trainable != parameters.ALL
+        state, before = with_weights(state, config.init_from, recipe, data, new=new, frozen=frozen)
         recipe = dataclasses.replace(recipe, data=recipe.data | {"began_with": before})
       if jax.process_index() == 0:
         if table is not None:
@@ -244,25 +241,30 @@ def model_options(config, name: str, **fields) -> dict[str, Any]:
 
 
 def with_weights(
-  state: step.TrainState, run: str, recipe: Recipe, data: Source, *, new: Sequence[str] = ()
+  state: step.TrainState,
+  run: str,
+  recipe: Recipe,
+  data: Source,
+  *,
+  new: Sequence[str] = (),
+  frozen: bool = False,
 ) -> tuple[step.TrainState, Mapping[str, Any] | None]:
   """The state with the weights of another run, which must be those of the very same model.
 
   And what these were trained on, as a recipe holds it; None where it is not known.
 
   Only one of the two may have a head for label embeddings. Parameters that a pattern of `new`
-  matches stay as they are; if there are any, the others are not trained, and must see what they
-  were trained on.
+  matches stay as they are. Where some are `frozen`, they must see what they were trained on.
   """
   where = f"--config.init_from={run}"
   if pathlib.Path(run).is_file():
     hint = "PyTorch's weights: jaxmg import_weights makes one"
     raise errors.CheckpointError(where, expected="a run directory", got="a file", hint=hint)
   theirs = recipes.load(run)
-  loose = ("dropout", "embedding_size")
+  loose = ("dropout", "stochastic_depth", "remat", "embedding_size")
   ours, others = (
     {name: x for name, x in one["model"].items() if name not in loose}
-    | (one["inputs"] if new else prepared(one["inputs"]))
+    | (one["inputs"] if frozen else prepared(one["inputs"]))
     for one in (seen_by(recipe), seen_by(theirs))
   )
   ours, others = settings.flatten(ours), settings.flatten(others)
@@ -329,8 +331,10 @@ def held_out_clips(data: Source, ours: dict, theirs: dict) -> int:
 
 def check_stage(config) -> None:
   """Raises ConfigError for a stage that lacks the run before it, and for a tail corrected twice."""
-  if config.stage == "classifier" and not config.init_from:
+  if (config.stage == "classifier" or config.train.trainable) and not config.init_from:
     hint = "the run whose classifier is to be trained anew"
+    if config.train.trainable:
+      hint = "whose weights stay where --config.train.trainable does not name them"
     raise errors.ConfigError("--config.init_from", expected="a run directory", got=None, hint=hint)
   if config.stage == "all" and config.train.logit_adjustment:
     where, got = "--config.train.class_weights", config.train.class_weights
@@ -359,8 +363,24 @@ def label_embeddings(config, data: Source) -> np.ndarray | None:
   return embeddings.load(config.semantic.table, data.class_short_names, data.class_groups)
 
 
+def make_preprocess(config, recipe: Recipe) -> Callable:
+  """What the training step does with a batch before the model."""
+  shares = {name: config.train.get(name, 0.0) for name in ("mixup", "cutmix")}
+  if not any(shares.values()):
+    return recipe.train_inputs
+  if [one.track for one in recipe.inputs.values()] != ["video"]:
+    where, got = "--config.train.mixup and cutmix", shares.values()
+    hint = "they are for models that see a video and nothing else"
+    raise errors.ConfigError(where, expected="0", got=" and ".join(map(str, got)), hint=hint)
+  if config.train.batch_size // config.train.accumulate < 2:
+    where = "--config.train.batch_size / accumulate"
+    hint = "a clip is mixed with another, or --config.train.mixup=0.0 --config.train.cutmix=0.0"
+    raise errors.ConfigError(where, expected="2 or more", got=1, hint=hint)
+  return mixing.mixed(recipe.train_inputs, **shares)
+
+
 def make_optimizer(
-  config, steps_per_epoch: int
+  config, steps_per_epoch: int, model: Any
 ) -> tuple[optax.GradientTransformation, optax.Schedule, float]:
   """The optimizer, the learning rate of every step, and the rate that it begins or peaks at."""
   rate = optimizers.scaled_learning_rate(
@@ -375,8 +395,13 @@ def make_optimizer(
     warmup_steps=round(config.schedule.warmup_epochs * steps_per_epoch),
     milestones=[epoch * steps_per_epoch for epoch in config.schedule.milestones],
   )
-  ours = ("name", "learning_rate", "reference_batch")
+  ours = ("name", "learning_rate", "reference_batch", "layer_decay")
   options = {name: x for name, x in settings.used(config, "optimizer").items() if name not in ours}
+  if (decay := config.optimizer.get("layer_decay", 1.0)) != 1.0:
+    if not hasattr(model, "by_depth"):
+      hint = f"{config.model.name} does not say how deep its parameters are"
+      raise errors.ConfigError("--config.optimizer.layer_decay", expected=1.0, got=decay, hint=hint)
+    options["factors"] = optimizers.layer_factors(model.by_depth(), decay)
   return optimizers.optimizer(config.optimizer.name, schedule, **options), schedule, rate
 
 

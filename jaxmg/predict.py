@@ -1,9 +1,10 @@
 """A run directory -> class probabilities of a clip. What is in one, says `jaxmg.recipe`."""
 
+import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +18,39 @@ from jaxmg.training import step as steps
 
 _WINDOWS = 8  # of a recording, in a batch
 
+Reading = readers.Clip | readers.Frames | readers.VideoFile
+# What is predicted: a recording, several of the same frames, or records by the tracks of inputs.
+Clip = Reading | Iterable[Reading] | Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Attribution:
+  """What of a clip speaks for a class: gradient times input.
+
+  Of each frame and place, by how much the logit of the class would fall, to first order, if what
+  is shown there were taken away: if pixels were the mean grey of the input (of its motion: still),
+  a joint not drawn on heatmaps, a node of a graph (a joint, or the bone that ends in it) all zero.
+  Negative numbers speak against the class. The logit is the mean over the test views; what several
+  of them show is summed.
+
+  It is local: it sees slopes, where a network may be saturated, and each part alone, where two may
+  stand for each other. So the numbers do not sum up to the logit, and say nothing of frames that
+  were not sampled or of what is outside the crop. Of pixels they are noisy: sums over squares and
+  frames say more.
+
+  Attributes:
+    number: of the class.
+    logit: of the class.
+    frames: by input, int64[F]: the numbers in the recording of the frames that were shown.
+    values: by input, in logits, float32[F, ...]: of videos [F, H, W], of the square that is shown;
+      of poses [F, M, V], M persons in the order in which the input takes them.
+  """
+
+  number: int
+  logit: float
+  frames: Mapping[str, np.ndarray]
+  values: Mapping[str, np.ndarray]
+
 
 class Predictor:
   """The model of a run directory, ready to classify clips.
@@ -26,7 +60,8 @@ class Predictor:
 
   `step` is "best" (the highest score in training, the latest where none was taken), "latest" or a
   number. `label_embeddings` is the table of a model with such a head, or None. A model of several
-  inputs takes a dictionary of records, by the tracks that the inputs read.
+  inputs takes several recordings of the same frames, one of each track (`readers`), or a dictionary
+  of records by track. What no input reads is left alone.
   """
 
   def __init__(self, run: str | os.PathLike, *, step: str | int = "best"):
@@ -37,12 +72,15 @@ class Predictor:
     self._variables = checkpoints.restore_variables(run / "checkpoints", step)
     model = self.recipe.build_model()
     mesh = sharding.data_mesh(jax.local_devices()[:1])
-    self._predict = {
-      output: steps.compile_predict_step(self.recipe.predict_step(model, output=output), mesh)
+    programs = {
+      output: self.recipe.predict_step(model, output=output)
       for output in ("probabilities", "embedding")
+    } | {"attribution": self.recipe.attribution_step(model)}
+    self._programs = {
+      name: steps.compile_predict_step(program, mesh) for name, program in programs.items()
     }
 
-  def __call__(self, clip: readers.Clip | Mapping[str, Any]) -> Float[np.ndarray, " k"]:
+  def __call__(self, clip: Clip) -> Float[np.ndarray, " k"]:
     """The probabilities of the classes for one clip, averaged over its test views.
 
     Raises DataError where an input cannot be taken from the clip (another layout, or 3-D joints
@@ -51,7 +89,7 @@ class Predictor:
     return self._one("probabilities", clip)
 
   def windows(
-    self, clip: readers.Clip | Mapping[str, Any], *, length: int, hop: int
+    self, clip: Clip, *, length: int, hop: int
   ) -> Iterator[tuple[int, int, Float[np.ndarray, " k"] | None]]:
     """The probabilities of parts of a recording, each as those of a clip: `(first, last, them)`.
 
@@ -59,35 +97,39 @@ class Predictor:
     `last` count from 0, and both are in the window. A recording of fewer frames is one window. None
     in the place of the probabilities where a window shows nobody.
 
-    Nothing is held but the recording and a batch of windows. What `__call__` raises, of the whole
-    recording, is raised at once; ConfigError where hop is not from 1 to length, DataError for
-    records of other kinds, which cannot be cut in time.
+    Nothing is held but the recording, of a video a window of it, and what a batch of windows reads.
+    What `__call__` raises, of the whole recording, is raised at once; ConfigError where hop is not
+    from 1 to length, DataError for records, which cannot be cut in time.
     """
     if not 1 <= hop <= length:
       raise errors.ConfigError("hop", expected=f"frames from 1 to the length, {length}", got=hop)
-    if not isinstance(clip, readers.Clip):
-      raise errors.DataError("the recording", expected="a readers.Clip", got="other records")
-    self._check({"pose": clip.record()})
-    final = max(clip.num_frames - length, 0)
+    if isinstance(clip, Mapping):
+      raise errors.DataError("the recording", expected="what readers.read gives", got="records")
+    clips = by_track(clip)
+    self._check({track: one.record() for track, one in clips.items()})
+    num_frames = next(iter(clips.values())).num_frames
+    final = max(num_frames - length, 0)
     bounds = (
-      (first, min(first + length, clip.num_frames) - 1)
+      (first, min(first + length, num_frames) - 1)
       for first in itertools.chain(range(0, final, hop), (final,))
     )
-    return self._windows(clip, bounds)
+    return self._windows(clips, bounds)
 
-  def _windows(self, clip, bounds):
+  def _windows(self, clips, bounds):
     while some := [*itertools.islice(bounds, _WINDOWS)]:
-      records = [{"pose": clip.cut(*window).record()} for window in some]
-      inputs = self.recipe.inputs.values()
-      shown = [i for i in range(len(some)) if all(one.shows(records[i]["pose"]) for one in inputs)]
-      parts = [self._read(records[i]) for i in shown]
-      padding = parts[:1] * (_WINDOWS - len(parts))  # all batches are of one size, compiled once
-      found = self._run("probabilities", *parts, *padding) if parts else ()
-      probabilities = dict(zip(shown, found, strict=False))
-      for i, (first, last) in enumerate(some):
-        yield first, last, probabilities.get(i)
+      parts = {}
+      for window in some:
+        records = {track: one.cut(*window).record() for track, one in clips.items()}
+        if all(one.shows(records[one.track]) for one in self.recipe.inputs.values()):
+          parts[window] = self._read(records)
+      batch = [*parts.values()]
+      batch += batch[:1] * (_WINDOWS - len(batch))  # all are of one size, compiled once
+      found = self._run("probabilities", *batch) if parts else ()
+      probabilities = dict(zip(parts, found, strict=False))
+      for window in some:
+        yield *window, probabilities.get(window)
 
-  def nearest(self, clip: readers.Clip | Mapping[str, Any]) -> list[tuple[str, float]]:
+  def nearest(self, clip: Clip) -> list[tuple[str, float]]:
     """All classes and the cosines of their label embeddings with the clip's, the nearest first.
 
     Raises CheckpointError for a run that was trained without label embeddings; DataError as above.
@@ -98,10 +140,37 @@ class Predictor:
     order, cosines = embeddings.nearest(self._one("embedding", clip), self.label_embeddings)
     return [(self.class_names[k], float(cosine)) for k, cosine in zip(order, cosines, strict=True)]
 
-  def _one(self, output: str, clip: readers.Clip | Mapping[str, Any]) -> np.ndarray:
-    records = {"pose": clip.record()} if isinstance(clip, readers.Clip) else clip
+  def attribution(self, clip: Clip, number: int | None = None) -> Attribution:
+    """What of the clip speaks for the class of this number, or for the most probable one.
+
+    Raises as `__call__`, and ValueError for a number of no class.
+    """
+    records = self._records(clip)
+    part = self._read(records)
+    if number is None:
+      number = int(self._run("probabilities", part)[0].argmax())
+    if not 0 <= number < len(self.class_names):
+      raise ValueError(f"number: expected 0 to {len(self.class_names) - 1}, got {number}")
+    logits, gradients = self._run("attribution", part | {"class": np.int32(number)})
+    frames, values = {}, {}
+    for name, one in self.recipe.inputs.items():
+      chosen = np.rint(one.sampled(records[one.track], self.recipe.num_clips)).astype(np.int64)
+      views = gradients[name][0]  # R T ...: all clips, and perhaps their mirror images after them
+      chosen = np.tile(chosen, (len(views) // len(chosen), 1))
+      frames[name], places = np.unique(chosen, return_inverse=True)
+      values[name] = np.zeros((len(frames[name]), *views.shape[2:]), np.float32)
+      np.add.at(values[name], places.reshape(chosen.shape), views / len(views))
+    return Attribution(number, float(logits.mean()), frames, values)
+
+  def _one(self, output: str, clip: Clip) -> np.ndarray:
+    return self._run(output, self._read(self._records(clip)))[0]
+
+  def _records(self, clip: Clip) -> Mapping[str, Any]:
+    records = clip
+    if not isinstance(clip, Mapping):
+      records = {track: one.record() for track, one in by_track(clip).items()}
     self._check(records)
-    return self._run(output, self._read(records))[0]
+    return records
 
   def _check(self, records: Mapping[str, Any]) -> None:
     for one in self.recipe.inputs.values():
@@ -117,7 +186,23 @@ class Predictor:
     inputs, num_clips = self.recipe.inputs, self.recipe.num_clips
     return {name: one.read_test(records[one.track], num_clips) for name, one in inputs.items()}
 
-  def _run(self, output: str, *parts: Mapping[str, Any]) -> np.ndarray:
+  def _run(self, program: str, *parts: Mapping[str, Any]) -> Any:
     batch = jax.tree.map(lambda *x: np.stack(x), *parts)
     params, batch_stats = self._variables["params"], self._variables["batch_stats"]
-    return np.asarray(self._predict[output](params, batch_stats, batch))
+    return jax.tree.map(np.asarray, self._programs[program](params, batch_stats, batch))
+
+
+def by_track(clip: Reading | Iterable[Reading]) -> dict[str, Reading]:
+  """Recordings of the same frames, by their tracks.
+
+  Raises DataError for two of one track, or of other numbers of frames.
+  """
+  clips = [clip] if isinstance(clip, Reading) else [*clip]
+  found = {one.track: one for one in clips}
+  if len(found) < len(clips):
+    got = f"two: {' and '.join(one.track for one in clips)}"
+    raise errors.DataError("the recordings", expected="one of each kind", got=got)
+  if len({one.num_frames for one in clips}) > 1:
+    got = " and ".join(f"{one.num_frames} of the {track}" for track, one in found.items())
+    raise errors.DataError("frames", expected="as many in each recording", got=got)
+  return found

@@ -88,9 +88,10 @@ class Recipe:
     """All test views of a batch, before they are drawn: arrays with a leading axis R."""
     return {name: one.views(batch[name], self.mirror) for name, one in self.inputs.items()}
 
-  def test_view(self, view: Mapping[str, Any]) -> Any:
-    """What the model is given of one view."""
-    found = {name: one.view(view[name]) for name, one in self.inputs.items()}
+  def test_view(self, view: Mapping[str, Any], masks: Mapping[str, Array] | None = None) -> Any:
+    """What the model is given of one view; masks multiply it, by input (`Input.ones`)."""
+    masks = masks or dict.fromkeys(self.inputs)
+    found = {name: one.view(view[name], masks[name]) for name, one in self.inputs.items()}
     return found if len(found) > 1 else next(iter(found.values()))
 
   def example(self) -> Any:
@@ -111,13 +112,44 @@ class Recipe:
     predict = step.make_predict_step(
       model, self.test_views, self.test_view, output=output, average=average
     )
-    fold = getattr(model, "folded", lambda variables: variables)
 
     def predict_step(params, batch_stats, batch):
-      variables = fold({"params": params, "batch_stats": batch_stats})
-      return predict(variables["params"], variables.get("batch_stats", {}), batch)
+      variables = _folded(model, params, batch_stats)
+      return predict(variables["params"], variables["batch_stats"], batch)
 
     return predict_step
+
+  def attribution_step(self, model: nn.Module) -> Callable:
+    """The step `(params, batch_stats, batch) -> (logit [B, R], gradients by input [B, R, ...])`.
+
+    The logit is that of the class `batch["class"]` int32[B], the gradients are those with respect
+    to a mask of each input that hides nothing (`Input.ones`): gradient times input, summed over
+    what one number of the mask multiplies.
+    """
+
+    def attribution_step(params, batch_stats, batch):
+      variables = _folded(model, params, batch_stats)
+
+      def of_view(view):
+        def logit(masks):
+          logits, _ = model.apply(variables, self.test_view(view, masks))
+          found = jnp.take_along_axis(logits, batch["class"][:, None], -1)[:, 0]
+          return found.sum(), found  # a row's logit depends on its own masks alone
+
+        masks = {name: one.ones(view[name]) for name, one in self.inputs.items()}
+        gradients, found = jax.grad(logit, has_aux=True)(masks)
+        return found, gradients
+
+      found = jax.lax.map(of_view, self.test_views(batch))
+      return jax.tree.map(lambda x: x.swapaxes(0, 1), found)
+
+    return attribution_step
+
+
+def _folded(model, params, batch_stats):
+  variables = {"params": params, "batch_stats": batch_stats}
+  fold = getattr(model, "folded", lambda variables: variables)
+  return {"batch_stats": {}} | fold(variables)
 
 
 def write_out(options: Mapping[str, Any]) -> dict[str, Any]:

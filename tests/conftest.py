@@ -28,8 +28,17 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
 # These files come first: at the end one process would wait for another with them.
 LONGEST = (
   *("test_soak.py", "test_devices.py", "test_wheel.py", "test_ablate.py", "test_trainer.py"),
-  *("test_agcn.py", "test_wiring.py", "test_benchmarks.py"),
+  *("test_agcn.py", "test_wiring.py", "test_benchmarks.py", "test_mvit.py"),
+  *("test_import_weights.py", "test_bad_inputs.py", "test_smg.py", "test_step.py"),
 )
+
+
+def load(path):
+  """The module of a file that is no part of a package."""
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 def pytest_collection_modifyitems(items):
@@ -84,11 +93,7 @@ def edit_json():
 @pytest.fixture(scope="session")
 def prepare():
   """datasets/prepare.py, which is a script and no part of a package."""
-  path = ROOT / "datasets" / "prepare.py"
-  spec = importlib.util.spec_from_file_location("prepare", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+  return load(ROOT / "datasets" / "prepare.py")
 
 
 @pytest.fixture(scope="session")
@@ -152,6 +157,71 @@ def waves(prepare, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def spots(tmp_path_factory):
+  """A folder with a data set of videos, 18 of training and 6 of test; do not write into it."""
+  import io
+
+  import numpy as np
+  from PIL import Image
+
+  from jaxmg.data import prepared, readers, tracks
+
+  class Spots(prepared.Builder):
+    """Bright squares that move to the left or to the right."""
+
+    track = tracks.Video((20, 24))
+    track_name = "video"
+    class_names = ("left", "right")
+    mirror = False
+    protocols = {"xsub": prepared.by_subject(train=("a", "b", "c"))}  # noqa: RUF012
+    synthetic = True
+
+    def clips(self, recording, known):
+      for i, subject in enumerate(6 * "a" + 6 * "b" + 6 * "c" + 6 * "d"):
+        pictures = []
+        for k in range(8):
+          image = np.full((20, 24, 3), 40 + 5 * (i // 2), np.uint8)
+          x = 2 * (k if i % 2 else 7 - k)
+          image[6 + i % 3 : 12 + i % 3, x : x + 6] = 230
+          into = io.BytesIO()
+          Image.fromarray(image).save(into, "JPEG")
+          pictures.append(into.getvalue())
+        clip = readers.Frames(tuple(pictures), np.arange(8) / 10, (20, 24))
+        yield prepared.Example(f"clip{i}", i % 2, subject, clip)
+
+  folder = tmp_path_factory.mktemp("spots")
+  prepared.write(Spots, raw=folder, data_dir=folder / "data")
+  return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def video_training(spots):
+  """The command line that trains an MViTv2 of one block on `spots`: as `training`."""
+  from jaxmg.models import mvit
+
+  def arguments(workdir, *settings):
+    values = {
+      "data.dir": spots,
+      "sampling.num_frames": 4,
+      "sampling.seconds": 0.4,
+      "inputs.size": 16,
+      "model.variant": "one_block",
+      "train.batch_size": 2,
+      "schedule.epochs": 8,
+    } | dict(setting.split("=", 1) for setting in settings)
+    return [
+      f"--config={ROOT}/experiments/configs/mvit.py:spots,frames,small",
+      f"--workdir={workdir}",
+      *(f"--config.{key}={value}" for key, value in values.items()),
+    ]
+
+  one_block = dict(width=8, depths=(1,), kv_stride=2, stochastic_depth=0.1)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(mvit.VARIANTS, "one_block", one_block)  # "tiny" compiles for three times as long
+    yield arguments
+
+
+@pytest.fixture(scope="session")
 def training(nods):
   """The command line that trains a tiny PoseC3D on `nods`: `training(workdir, "train.seed=1")`."""
 
@@ -185,3 +255,9 @@ def run(training, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("runs") / "nods"
   assert launch.main(posec3d.run, training(workdir)) == 0
   return workdir
+
+
+@pytest.fixture(scope="session")
+def videos():
+  """The module beside this file that writes small videos."""
+  return load(ROOT / "tests" / "videos.py")

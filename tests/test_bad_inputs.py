@@ -2,7 +2,8 @@
 
 Every row is one case, by its number in the project's list of bad inputs, run through the command
 that meets it. Work directories (B11 to B15) are in experiments/test_launch.py, checkpoints (B76 to
-B87) in training/, arrays in memory (B88, B90) in test_shapes.py and test_predict.py.
+B87) in training/, damaged videos (B62 to B66, B68) in data/, arrays in memory (B88, B90) in
+test_shapes.py and test_predict.py.
 """
 
 import functools
@@ -47,7 +48,7 @@ class Sandbox:
 
   def prepare(self, *argv, builder=None):
     if builder is not None:
-      self._monkeypatch.setattr(self._prepare, "load", lambda name: builder)
+      self._monkeypatch.setattr(self._prepare, "load", lambda name, track: builder)
     folders = [f"--manual_dir={self.path}", f"--data_dir={self.data}"]
     return self._prepare.main([argv[0], *folders, *argv[1:]])
 
@@ -600,6 +601,10 @@ ONE_BODY = '{"people": [{"pose_keypoints_2d": [%s]}]}'
     ("B60", npy(np.zeros(3, "f4,f4")), "one array of numbers is expected"),
     ("B60", npy(np.zeros((4, 25, 3), "M8[s]")), "one array of numbers is expected"),
     ("B60", npy(np.zeros((4, 25, 3), "U3")), "one array of numbers is expected"),
+    ("B61", text("", "a.mp4"), "a.mp4: expected a video, got what FFmpeg cannot read"),
+    ("B61", text("<html></html>", "a.mkv"), "a.mkv: expected a video, got what FFmpeg cannot read"),
+    ("B67", text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "a.mp4"), "a.mp4: expected a video"),
+    ("B67", text("ffconcat version 1.0\nfile 'b.mkv'\n", "a.MOV"), "a.MOV: expected a video, got"),
   ]
 )
 def test_a_wrong_recording(sandbox, row):

@@ -9,9 +9,20 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import agcn, compile, heatmaps, loader, peers, posec3d, recipe, scale, timing
+from benchmarks import (
+  agcn,
+  compile,
+  heatmaps,
+  loader,
+  peers,
+  posec3d,
+  recipe,
+  scale,
+  timing,
+  video_loader,
+)
 from jaxmg import models
-from jaxmg.data import readers
+from jaxmg.data import readers, tracks
 from jaxmg.data.readers import annotations
 from jaxmg.pretrained import agcn as pretrained_agcn
 from jaxmg.pretrained import posec3d as pretrained_posec3d
@@ -138,6 +149,25 @@ def test_loader_counts_clips(tmp_path, monkeypatch):
   rows = run(loader, tmp_path, "--clips=20", "--batch_size=4", "--seconds=0.05", "--rounds=1")
   assert {row["taken"] for row in rows} == {"imigue22"}
   assert all(row["clips per second"] > 0 for row in rows)
+
+
+def test_video_loaders_count_clips(tmp_path, monkeypatch, same_process):
+  monkeypatch.delenv("JAXMG_REAL_DATA", raising=False)
+  monkeypatch.setattr(video_loader, "FRAME_SIZE", (48, 64))
+  monkeypatch.setattr(video_loader.Videos, "track", tracks.Video((48, 64)))
+  monkeypatch.setattr(video_loader.os, "sched_setaffinity", lambda *_: None)
+  sizes = ["--videos=2", "--video_frames=20", "--batch_size=2", "--batches=1", "--frames=2"]
+  rows = run(video_loader, tmp_path, *sizes, "--size=16", "--rounds=1")
+  assert [row["loader"] for row in rows] == ["jaxmg", "jaxmg, host", "PyAV"]
+  assert all(row["clips per second"] > 0 for row in rows)
+
+
+def test_sets_of_video_are_written_and_opened(tmp_path, monkeypatch):
+  monkeypatch.setattr(timing, "in_new_process", lambda function, *arguments: function(*arguments))
+  rows = run(scale, tmp_path, "--set=video", f"--folder={tmp_path}", "--clips=5")
+  assert [round(row["records, MB"]) for row in rows] == [10, 0]
+  assert all(row["a clip, ms"] > 0 for row in rows)
+  assert [*(tmp_path / "data").iterdir()] == []
 
 
 def test_sets_of_real_sizes_are_made(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmg import errors, inputs, recipe, skeletons
-from jaxmg.data import source
+from jaxmg.data import prepared, readers, source, tracks
 
 
 def flips(path, count=200):
@@ -64,3 +64,31 @@ def test_a_flip_in_a_file_of_a_set(nods, tmp_path, file):
     return public, [track[row] for row in range(len(data))]
 
   assert refused(folder / file, read) > 100
+
+
+class Depth(prepared.Builder):
+  """Frames of noise, in clips of one and of two records."""
+
+  track = tracks.Video((16, 16), channels=1, timed=False)
+  track_name = "video"
+  class_names = ("any",)
+  protocols = {}  # noqa: RUF012
+
+  def clips(self, recording, known):
+    rng = np.random.default_rng(0)
+    for k, length in enumerate((3, 258)):
+      frames = readers.without_loss(rng.integers(0, 256, (length, 16, 16), np.uint8))
+      yield prepared.Example(f"clip{k}", 0, "a", frames)
+
+
+def test_a_flip_in_a_track_of_video(tmp_path):
+  folder = prepared.write(Depth, raw=tmp_path, data_dir=tmp_path) / "video"
+  once = source.Source(folder.parent).track("video")
+
+  def read(track=once):
+    return [b"".join(track[row]["frames"]) for row in (0, 1)], track.num_frames, track.notes
+
+  # Most of the file is room for more.
+  assert refused(folder / "depth-clips.array_record-00000", read) > 50
+  opened_again = lambda: read(source.Source(folder.parent).track("video"))  # noqa: E731
+  assert refused(folder / "track.json", opened_again) > 100

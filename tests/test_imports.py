@@ -22,6 +22,7 @@ ARROWS = {
   ),
   "jaxmg.inputs.heatmaps": "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
   "jaxmg.inputs.pose": "jax jaxmg.ranges jaxmg.skeletons",
+  "jaxmg.inputs.video": "jax jaxmg.ranges jaxmg.video jaxmg.skeletons.sampling [PIL]",
   "jaxmg.inputs.published": "jax jaxmg.skeletons.topology",
   "jaxmg.predict": (
     "jax jaxmg.errors jaxmg.recipe jaxmg.data.embeddings jaxmg.data.readers"
@@ -37,6 +38,7 @@ ARROWS = {
   "jaxmg.ranges": "",
   "jaxmg.scores": "jaxmg.errors jaxmg.files",
   "jaxmg.shapes": "",
+  "jaxmg.video": "jax",
   # What a pose is: arrays and no files; frames are chosen on the host.
   "jaxmg.skeletons": "jaxmg.skeletons",
   "jaxmg.skeletons.augment": "jax jaxmg.skeletons.geometry",
@@ -62,6 +64,7 @@ ARROWS = {
   # The host's side, without jax: grain in the pipeline, tensorflow_datasets where records are.
   "jaxmg.data": "",
   "jaxmg.data.batch": "",
+  "jaxmg.data.decoding": "[av] [PIL]",
   "jaxmg.data.embeddings": "jaxmg.errors jaxmg.data.readers",
   "jaxmg.data.guarded": "jaxmg.errors jaxmg.data.guarded_child",
   "jaxmg.data.guarded_child": "",
@@ -86,6 +89,9 @@ ARROWS = {
   "jaxmg.data.readers.tables": (
     "jaxmg.data.readers jaxmg.data.spreadsheets jaxmg.errors jaxmg.skeletons.topology"
   ),
+  "jaxmg.data.readers.video": (
+    "jaxmg.data.decoding jaxmg.data.guarded jaxmg.data.readers jaxmg.errors [PIL]"
+  ),
   "jaxmg.data.recordings": "jaxmg.errors",
   "jaxmg.data.records": ("google tensorflow_datasets jaxmg.errors jaxmg.fields jaxmg.data.tracks"),
   "jaxmg.data.shards": "array_record tensorflow_datasets jaxmg.errors jaxmg.files",
@@ -104,7 +110,8 @@ ARROWS = {
   ),
   "jaxmg.training.losses": "jax",
   "jaxmg.training.metrics": "",
-  "jaxmg.training.optimizers": "jax optax jaxmg.errors",
+  "jaxmg.training.mixing": "jax scipy jaxmg.video",
+  "jaxmg.training.optimizers": "flax jax optax jaxmg.errors",
   "jaxmg.training.parameters": "flax jaxmg.errors",
   "jaxmg.training.sharding": "jax jaxmg.errors",
   "jaxmg.training.step": "flax jax optax jaxmg.training.parameters jaxmg.training.sharding",
@@ -115,7 +122,10 @@ ARROWS = {
   "experiments.ablate": (
     "jaxmg.errors jaxmg.data.source .grid .launch .processes .settings .tables .train .trainer"
   ),
-  "experiments.agcn": "jaxmg .launch .trainer",
+  "experiments.agcn": "jaxmg .launch .trainer .weights",
+  "experiments.attribution": (
+    "jax jaxmg.files jaxmg.predict jaxmg.recipe jaxmg.video .overlay [.plots] [PIL]"
+  ),
   "experiments.backend": "absl jax jaxmg.errors jaxmg.training.sharding",
   # As if all of them lay in configs/ (`experiments.settings.load`).
   "experiments.configs.ablations.long_tail": "ml_collections .grammar",
@@ -123,6 +133,7 @@ ARROWS = {
   "experiments.configs.ablations.sampling": "ml_collections .grammar",
   "experiments.configs.agcn": "ml_collections jaxmg.inputs .grammar",
   "experiments.configs.grammar": "ml_collections",
+  "experiments.configs.mvit": "ml_collections jaxmg.inputs .grammar",
   "experiments.configs.posec3d": "ml_collections jaxmg.inputs.heatmaps .grammar",
   "experiments.doctor": (
     "absl jaxmg.errors jaxmg.progress jaxmg.data.readers jaxmg.data.records jaxmg.data.source"
@@ -131,16 +142,18 @@ ARROWS = {
   "experiments.evaluate": "absl flax jax jaxmg .launch .lineage .plots .signals .workdir",
   "experiments.fuse_scores": "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics .launch",
   "experiments.grid": "jaxmg.errors",
-  "experiments.import_weights": "absl jax jaxmg .agcn .launch .posec3d .trainer",
+  "experiments.import_weights": "absl jax jaxmg .agcn .launch .mvit .posec3d .weights",
   "experiments.launch": "absl jax jaxmg.errors .backend .settings .signals .workdir",
   "experiments.lineage": "jaxmg.errors jaxmg.recipe jaxmg.data.source jaxmg.training.checkpoints",
+  "experiments.mvit": "jaxmg .launch .trainer .weights",
+  "experiments.overlay": "jaxmg.errors jaxmg.files jaxmg.skeletons.topology [av] [PIL]",
   "experiments.plots": (
     "jax jaxmg.files jaxmg.recipe jaxmg.skeletons jaxmg.data.pipeline [matplotlib]"
   ),
-  "experiments.posec3d": "jaxmg .launch .trainer",
+  "experiments.posec3d": "jaxmg .launch .trainer .weights",
   "experiments.predict": (
     "absl jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe jaxmg.data.readers"
-    " jaxmg.skeletons .launch .timeline .told"
+    " .attribution .launch .overlay .timeline .told"
   ),
   "experiments.processes": "jaxmg.errors .signals",
   "experiments.settings": (
@@ -152,10 +165,11 @@ ARROWS = {
     "scipy jaxmg.files jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics .grid"
     " .plots"
   ),
-  "experiments.timeline": "absl jaxmg.errors jaxmg.files [.plots]",
+  "experiments.timeline": "absl jaxmg.errors jaxmg.files .overlay [.plots]",
   "experiments.told": "absl jaxmg.data.readers",
   "experiments.train": "jaxmg.errors jaxmg.models .launch",
   "experiments.trainer": "jax jaxmg optax .evaluate .lineage .settings .signals",
+  "experiments.weights": "jaxmg.errors jaxmg.data.source jaxmg.skeletons.topology",
   "experiments.workdir": "jax ml_collections jaxmg.errors jaxmg.files .settings",
   # What each claim of speed is measured with; imported by itself alone, and peers in functions.
   "benchmarks.agcn": (
@@ -163,8 +177,8 @@ ARROWS = {
   ),
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.compiled": (
-    "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.posec3d experiments.settings"
-    " experiments.trainer benchmarks.peers jaxmg.data jaxmg.models"
+    "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.mvit experiments.posec3d"
+    " experiments.settings experiments.trainer benchmarks.peers jaxmg.data jaxmg.models"
     " jaxmg.recipe jaxmg.training"
   ),
   "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",
@@ -186,6 +200,7 @@ ARROWS = {
   "benchmarks.timing": "jax",
   "benchmarks.torch_agcn": "torch",
   "benchmarks.torch_posec3d": "torch",
+  "benchmarks.video_loader": "jax benchmarks.timing jaxmg.data jaxmg.inputs [av]",
   "benchmarks.soak": (
     "jax jaxmg.data.prepared jaxmg.data.readers jaxmg.data.recordings jaxmg.data.shards"
     " jaxmg.data.source jaxmg.data.tracks [experiments] [jaxmg.training.loop]"
@@ -196,7 +211,8 @@ ARROWS = {
     "etils jaxmg.errors jaxmg.data.prepared jaxmg.data.readers jaxmg.data.records jaxmg.data.source"
   ),
   "datasets.imigue.imigue_dataset_builder": (
-    "jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.tracks"
+    "jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.readers jaxmg.data.recordings"
+    " jaxmg.data.tracks"
   ),
   "datasets.pyskl_pickle.pyskl_pickle_dataset_builder": (
     "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers jaxmg.data.tracks"
@@ -210,8 +226,13 @@ ARROWS = {
   "datasets.synthetic_imigue.synthetic_imigue_dataset_builder": (
     "imigue.imigue_dataset_builder synthetic_imigue.generate jaxmg.data.prepared"
   ),
+  "datasets.video_folder.video_folder_dataset_builder": (
+    "jaxmg.errors jaxmg.files jaxmg.progress jaxmg.data.prepared jaxmg.data.readers"
+    " jaxmg.data.recordings jaxmg.data.tracks"
+  ),
   "datasets.utd_mhad.utd_mhad_dataset_builder": (
-    "tensorflow_datasets jaxmg.errors jaxmg.data.prepared jaxmg.data.tracks"
+    "tensorflow_datasets jaxmg.errors jaxmg.data.prepared jaxmg.data.readers"
+    " jaxmg.data.recordings jaxmg.data.tracks"
   ),
 }
 

@@ -8,6 +8,7 @@ import pytest
 
 from jaxmg import inputs, skeletons
 from jaxmg.data import batch as batches
+from jaxmg.data import readers
 from jaxmg.skeletons import augment, geometry, heatmaps, sampling
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -398,3 +399,28 @@ def test_wrong_streams_and_points_are_refused():
   ):
     with pytest.raises(ValueError, match=message):
       inputs.graph_inputs(pose, frame_size, skeleton=SKELETON, **options)
+
+
+@pytest.mark.parametrize("length", [3, 8, 30])
+@pytest.mark.parametrize("kind", [*sampling.KINDS, "kinetics", "seconds"])
+def test_it_is_known_which_frames_a_test_clip_shows(kind, length):
+  """Of frames that hold their number, from 1: a joint at 0 would be absent."""
+  numbers = np.arange(1, length + 1)
+  if kind == "seconds":
+    pictures = readers.without_loss(np.uint8(numbers)[:, None, None] * np.ones((4, 4), np.uint8))
+    one = inputs.Video((4, 4), channels=1, num_frames=5, seconds=1.0)
+    times = numbers**1.1 / 10  # the rate varies
+    record = pictures.record() | {"times": times}
+    found = one.read_test(record, 3)["frames"][..., 0, 0, 0]
+  else:
+    skeleton = skeletons.get("openpose18")
+    options = dict(sampling=kind, num_frames=5)
+    if kind == "kinetics":
+      options = dict(preparation=kind, sampling="repeat", num_persons=2, num_frames=5)
+    one = inputs.Graph(skeleton, (72, 128), **options)
+    keypoints = np.float32(numbers[:, None, None, None] * np.ones((1, 1, 18, 3)))
+    record = {"layout": skeleton, "keypoints": keypoints, "frame_size": None}
+    found = one.read_test(record, 3)["keypoints"][:, :, 0, 0, 0]
+  shown = found > 0  # as published, zeros follow
+  assert shown[:, 0].all()
+  np.testing.assert_allclose(one.sampled(record, 3)[shown], found[shown] - 1, atol=1e-5)

@@ -1,11 +1,15 @@
 """Prediction from a run directory, beside the command (see experiments/test_posec3d.py)."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from jaxmg import errors, predict, recipe
+from jaxmg import errors, inputs, predict, recipe
+from jaxmg.data import batch as batches
 from jaxmg.data import pipeline, readers, source
+from jaxmg.skeletons import topology
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +108,83 @@ def test_a_frame_size_of_its_own_makes_a_clip_of_another_size_the_same(predictor
   expected = predictor(readers.Clip(keypoints, "openpose25"))
   found = predictor(readers.Clip(large, "openpose25", (720, 1280)))
   np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+class Smooth(nn.Module):
+  """Of any one input."""
+
+  @nn.compact
+  def __call__(self, x, *, train=False, rows=None):
+    normal = nn.initializers.normal(0.02)
+    x = jnp.tanh(nn.Dense(8, kernel_init=normal)(x.reshape(len(x), -1)))
+    return nn.Dense(3)(x), {}
+
+
+def pictures(rng):
+  frames = rng.integers(0, 256, (2, 1, 4, 20, 24, 3), np.uint8)
+  return {"frames": frames, "frame_size": np.int32([[20, 24], [18, 24]])}
+
+
+COCO17 = topology.get("coco17")
+
+
+@pytest.mark.parametrize(
+  "one",
+  [
+    inputs.Heatmaps(COCO17, (72, 128), stream="limb", test_size=16),
+    inputs.Graph(COCO17, (72, 128), stream="bone"),
+    inputs.Video((20, 24), size=16),
+  ],
+  ids=["limbs", "graph", "video"],
+)
+def test_attribution_is_the_slope_of_the_logit_over_what_is_shown(one):
+  """Against differences, for the clips and their mirror images, of each clip of the batch."""
+  rng = np.random.default_rng(0)
+  part = batches.fake(num_views=1)["pose"] if one.track == "pose" else pictures(rng)
+  if one.track == "pose":  # no two are equal: a limb is as high as its lower end
+    part["keypoints"][..., 2] = np.linspace(0.3, 1, 17)
+  batch = jax.tree.map(jnp.asarray, {"x": part, "class": np.int32([0, 2])})
+  options = {"class_names": ("a", "b", "c"), "num_clips": 1, "mirror": True}
+  found, model = recipe.Recipe({"num_classes": 3}, {"x": one}, **options), Smooth()
+  views = found.test_views(batch)
+  shape = jax.eval_shape(found.test_view, jax.tree.map(lambda x: x[0], views))
+  params = model.init(jax.random.key(0), jnp.zeros(shape.shape))["params"]
+  logits, slopes = jax.jit(found.attribution_step(model))(params, {}, batch)
+  ways = rng.normal(size=slopes["x"].shape).astype(np.float32)
+
+  @jax.jit
+  def logits_at(step):
+    def of_view(given):
+      view, way = given
+      x = found.test_view(view, {"x": 1 + step * way})
+      return model.apply({"params": params}, x)[0][jnp.arange(2), batch["class"]]
+
+    return jax.lax.map(of_view, (views, ways.swapaxes(0, 1))).T
+
+  np.testing.assert_allclose(logits_at(0.0), logits, atol=1e-5)
+  differences = (logits_at(0.003) - logits_at(-0.003)) / 0.006
+  expected = (slopes["x"] * ways).reshape(2, 2, -1).sum(-1)
+  assert np.abs(expected).max() > 1e-2
+  np.testing.assert_allclose(differences, expected, atol=5e-3 * np.abs(expected).max())
+
+
+def test_attribution_is_told_by_frames_of_the_recording(predictor, data):
+  """What several views show is summed."""
+  one = clip(data, 3)
+  found = predictor.attribution(one)
+  assert found.number == predictor(one).argmax()
+  ((one_input,), clips) = predictor.recipe.inputs.values(), predictor.recipe.num_clips
+  frames = np.unique(one_input.sampled(one.record(), clips)).tolist()
+  assert 8 < len(frames) <= 12
+  assert found.frames["pose"].tolist() == frames
+  assert found.values["pose"].shape == (len(frames), 1, 17)
+  half = one.cut(0, 5)
+  shown = predictor.attribution(half, 1 - found.number)
+  assert (shown.number, shown.frames["pose"].tolist()) == (1 - found.number, list(range(6)))
+  part = predictor._read({"pose": half.record()})
+  logits, slopes = predictor._run("attribution", part | {"class": np.int32(shown.number)})
+  assert shown.logit == pytest.approx(logits.mean(), abs=1e-5)
+  total = slopes["pose"][0].sum(1).mean(0)  # over frames, of the mean view
+  np.testing.assert_allclose(shown.values["pose"].sum(0), total, rtol=1e-3, atol=1e-7)
+  with pytest.raises(ValueError, match="number: expected 0 to 1, got 2"):
+    predictor.attribution(one, 2)

@@ -8,7 +8,7 @@ import pathlib
 import re
 
 from jaxmg import files
-from jaxmg.data import prepared, tracks
+from jaxmg.data import prepared, readers, recordings, tracks
 from jaxmg.errors import ConfigError, DataError
 
 # Public readers of the data set disagree by one frame: this is our reading.
@@ -59,6 +59,8 @@ CLASSES = (
 
 # The layouts that a video's files hold, the largest first.
 LAYOUTS = {"openpose137": r"(\d+)_(?:2|openpose)\.xlsx", "imigue35": r"(\d+)_light_hand\.csv"}
+FPS = 25  # of which labels count the frames
+_SUFFIX = f"(?i:{'|'.join(map(re.escape, readers.VIDEOS))})"
 
 _cross_subject = prepared.by_subject(train=[str(subject) for subject in TRAIN_SUBJECTS])
 
@@ -84,15 +86,21 @@ class Builder(prepared.Builder):
   }
   subject_file = pathlib.Path(__file__).with_name("imigue_video_to_subject.json")
 
+  what = "skeleton"  # a video's file of it
+
   def __init__(self, *, raw, layout=None, **kwargs):
     paths = sorted(files.walk(raw))
-    found = {name: _by_video(paths, pattern) for name, pattern in LAYOUTS.items()}
-    chosen = _choose_layout(raw, found, layout)
-    self.track = tracks.Pose(chosen, frame_size=(720, 1280), fps=25)
-    self.files = found[chosen]
+    self.find(raw, paths, layout)
     self.label_files = _by_video(paths, r"(\d+)_label\.csv")
     self.label_tables = [path for path in paths if re.fullmatch(r"labels_\d+\.csv", path.name)]
     super().__init__(raw=raw, layout=layout, **kwargs)
+
+  def find(self, raw, paths, layout):
+    """Chooses the track, and the file of each video."""
+    found = {name: _by_video(paths, pattern) for name, pattern in LAYOUTS.items()}
+    chosen = _choose_layout(raw, found, layout)
+    self.track = tracks.Pose(chosen, frame_size=(720, 1280), fps=FPS)
+    self.files = found[chosen]
 
   def recordings(self):
     labels, subjects = self._labels()
@@ -100,20 +108,26 @@ class Builder(prepared.Builder):
       expected = "0001/0001_label.csv ... or Label/labels_20200831.csv"
       raise DataError(self.raw, expected=expected, got="no labels of the videos there")
     for video in sorted(labels.keys() - self.files.keys()):
-      self.notes.append(f"video {video:04d} has labels and no skeleton file, and is left out")
+      self.notes.append(f"video {video:04d} has labels and no {self.what} file, and is left out")
     for video, path in self.files.items():
       if video not in labels:
         self.notes.append(f"video {video:04d} has no labels and is left out")
         continue
       if video not in subjects:
         raise DataError(f"{path}: video {video}", expected="a known subject", got="none")
-      yield path, (video, str(subjects[video]), labels[video])
+      yield from self.of_video(path, (video, str(subjects[video]), labels[video]))
+
+  def of_video(self, path, known):
+    """The recordings of a video."""
+    yield path, known
 
   def clips(self, recording, known):
     video, subject, labels = known
-    num_frames = len(recording.keypoints)
+    num_frames = recording.num_frames
     for k, label in enumerate(labels, FIRST_CLIP):
       id = f"{video:04d}_{k}"
+      if not self.takes(id):
+        continue
       start, stop = label.start - FIRST_FRAME, label.end - FIRST_FRAME + 1
       if not 0 <= start < num_frames:
         self.notes.append(f"clip {id} starts after its file's end and is left out")
@@ -137,6 +151,81 @@ class Builder(prepared.Builder):
           raise DataError(where, expected=subject, got=label.subject, hint="not iMiGUE?")
     # Where a video has its own file, submissions count the lines of that one.
     return labels | {v: read_labels(path) for v, path in self.label_files.items()}, subjects
+
+
+class Video(Builder):
+  """iMiGUE videos, cut into the same clips: whole recordings, or a file of each clip."""
+
+  name = Builder.name
+  track = tracks.Video((256, 455))
+  track_name = "video"
+  what = "video"
+
+  def find(self, raw, paths, layout):
+    whole = _by_video(paths, rf"(\d+){_SUFFIX}")
+    parts = collections.defaultdict(dict)
+    for path in paths:
+      if match := re.fullmatch(rf"(\d+)_(\d+){_SUFFIX}", path.name):
+        parts[int(match[1])].setdefault(int(match[2]), path)
+    if not whole and not parts:
+      raise DataError(raw, expected="videos, 0001.mp4 ... or 0001_0.mp4 ...", got="none")
+    self.files = dict(sorted((parts | whole).items()))
+    used = {*whole.values(), *(path for clips in parts.values() for path in clips.values())}
+    self.others = [
+      path
+      for path in paths
+      if re.fullmatch(rf"\d+(_\d+)?{_SUFFIX}", path.name) and path not in used
+    ]
+    self.twice = len(whole.keys() & parts.keys())
+
+  def recordings(self):
+    if self.others:  # the challenge's validation folder repeats training videos
+      first = self.others[0].relative_to(self.raw)
+      self.notes.append(f"{len(self.others)} files are of a video read before, as {first} is")
+    if self.twice:
+      self.notes.append(f"{self.twice} videos are there in parts as well, which are not used")
+    yield from super().recordings()
+
+  def of_video(self, path, known):
+    if isinstance(path, dict):
+      yield from self._parts(path, *known)
+    else:
+      # Not handed over as a file: that would be read whole, and some are hours long.
+      yield None, (known, path, recordings.stamp(path))
+
+  def clips(self, recording, known):
+    if recording is None:
+      yield from self._cut(*known)
+    else:
+      id, label, subject = known
+      length = label.end - label.start + 1
+      if abs(recording.num_frames - length) > 1:
+        self.notes.append(f"clip {id} has {recording.num_frames} frames, by its label {length}")
+      if self.takes(id):
+        yield prepared.Example(id, label.label, subject, recording, id.partition("_")[0])
+
+  def _parts(self, paths, video, subject, labels):
+    numbers = range(FIRST_CLIP, FIRST_CLIP + len(labels))
+    if beyond := sorted(paths.keys() - {*numbers}):
+      expected = (
+        f"a line {beyond[0]} (the first is {FIRST_CLIP}) of the labels of video {video:04d}"
+      )
+      raise DataError(paths[beyond[0]], expected=expected, got=f"{len(labels)} lines")
+    if missing := sorted({*numbers} - paths.keys()):
+      ids = ", ".join(f"{video:04d}_{k}" for k in missing[:5]) + ", ..." * (len(missing) > 5)
+      self.notes.append(f"{len(missing)} clips have no file and are left out: {ids}")
+    for k, path in sorted(paths.items()):
+      yield path, (f"{video:04d}_{k}", labels[k - FIRST_CLIP], subject)
+
+  def _cut(self, known, path, stamp):
+    recording = readers.read(path)
+    if recording.fps is not None and abs(recording.fps / FPS - 1) > 0.01:
+      rate = f"{recording.fps:.4g} frames a second, not {FPS}"
+      self.notes.append(f"{path.name} has {rate}: do its labels count these frames?")
+    try:
+      yield from super().clips(recording, known)
+    except DataError as error:
+      raise DataError(f"{path}: {error}") from error
 
 
 def read_labels(path: str | pathlib.Path) -> list[Label]:

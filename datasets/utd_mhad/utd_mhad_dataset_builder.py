@@ -2,14 +2,19 @@
 
 import hashlib
 import re
+from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxmg.data import prepared, tracks
+from jaxmg.data import prepared, readers, recordings, tracks
+from jaxmg.data.readers import arrays
 from jaxmg.errors import DataError
 
 TRAIN_SUBJECTS = (1, 3, 5, 7)
 TAIL_SEED = 0
+DEPTH_FILE = "depth16_112.npz"
+DEPTH_SHAPE = (16, 112, 112)  # frames, height, width
 
 
 def tail_clips() -> frozenset[str]:
@@ -90,6 +95,52 @@ class Builder(prepared.Builder):
       yield path, numbers
 
   def clips(self, recording, known):
-    action, subject, trial = known
-    id = f"a{action}_s{subject}_t{trial}"
-    yield prepared.Example(id, action - 1, str(subject), recording)
+    yield _example(known, recording)
+
+
+class Depth(Builder):
+  """UTD-MHAD depth: 16 frames of each recording, around the person."""
+
+  name = Builder.name
+  track = tracks.Video(DEPTH_SHAPE[1:], channels=1, timed=False)
+  track_name = "video"
+
+  def recordings(self):
+    path = self.raw / DEPTH_FILE
+    if not path.is_file():
+      raise DataError(path, expected="an array of depth frames, and their ids", got="none")
+    try:
+      found = arrays.load_npz(path, kinds="uU")
+      images, ids = found.get("x"), found.get("ids")
+      if images is None or images.dtype != np.uint8 or images.shape[1:] != DEPTH_SHAPE:
+        raise DataError(
+          "x", expected=f"uint8 [N, {', '.join(map(str, DEPTH_SHAPE))}]", got=_what(images)
+        )
+      if ids is None or ids.dtype.kind != "U" or ids.shape != images.shape[:1]:
+        raise DataError("ids", expected=f"{len(images)} texts", got=_what(ids))
+      numbers = [_numbers(str(id)) for id in ids]
+    except ValueError as error:
+      raise DataError(f"{path}: {str(error).partition(chr(10))[0]}") from error
+    stamp = recordings.stamp(path)
+    for one, clip in zip(numbers, images, strict=True):
+      yield clip, (one, stamp)
+
+  def clips(self, recording, known):
+    numbers, _ = known
+    yield _example(numbers, readers.without_loss(recording))
+
+
+def _numbers(id: str) -> tuple[int, ...]:
+  match = re.fullmatch(r"a(\d+)_s(\d+)_t(\d+)", id, re.ASCII)
+  if not match:
+    raise DataError("ids", expected="a1_s1_t1 ...", got=repr(id))
+  return tuple(map(int, match.groups()))
+
+
+def _example(numbers: tuple[int, ...], clip: Any) -> prepared.Example:
+  action, subject, trial = numbers
+  return prepared.Example(f"a{action}_s{subject}_t{trial}", action - 1, str(subject), clip)
+
+
+def _what(array: np.ndarray | None) -> str:
+  return "none" if array is None else f"{array.dtype} {list(array.shape)}"

@@ -60,6 +60,7 @@ def training(argument: Argument) -> ml_collections.ConfigDict:
   config.train = dict(
     dtype="float32",
     accumulate=1,  # parts that a batch is cut into, for memory
+    trainable=(),  # patterns of parameters' paths, of a run of `init_from`; none: all are trained
     ema=0.0,  # decay of an average of the weights, which is then evaluated
     label_smoothing=0.0,
     logit_adjustment=0.0,

@@ -72,10 +72,12 @@ def stream(
     if answer:
       raise _error(answer, memory)
   except GeneratorExit:
-    usable = usable and worker.stopped(**limits)
+    usable = usable and _idle is not None and worker.stopped(**limits)
     raise
   finally:
-    if usable:
+    if _idle is None:  # Python is ending, and with it the pipe that the process waits at
+      pass
+    elif usable:
       _idle.append(worker)
     else:
       worker.end()

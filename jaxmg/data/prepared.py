@@ -110,7 +110,10 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     self._check_declared()
     if layout not in (None, str(self.track)):
       raise ConfigError("layout", expected=self.track, got=layout)
+    if self.told != readers.Told() and "layout" not in self.track.about:
+      raise ConfigError("--points, --axes, --frame_size", expected="none", got=str(self.track))
     self.notes: list[str] = []  # what was left out or cut
+    self.ids_there: frozenset[str] | None = None  # of the set that the track is added to
     if self.mirror and (sides := source.left_and_right(self.class_names)):
       self.notes.append(f"{sides}: prepare --no_mirror, or mirror = False in the builder")
     super().__init__(data_dir=data_dir, file_format="array_record")
@@ -145,6 +148,17 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
   @abc.abstractmethod
   def clips(self, recording: Any, known: Any) -> Iterator[Example]:
     """Yields the clips of one recording, in the order of their rows."""
+
+  def takes(self, id: str) -> bool:
+    """Whether a clip may be written; one that the set does not have is noted, and left out.
+
+    For `clips` of a track that may have more clips than the first one of the set. Any other such
+    clip is an error.
+    """
+    if self.ids_there is None or id in self.ids_there:
+      return True
+    self.notes.append(f"clip {id} is not in the set and is left out")
+    return False
 
   def _info(self) -> tfds.core.DatasetInfo:
     info = functools.partial(tfds.core.DatasetInfo, builder=self, description=self.__doc__)
@@ -276,6 +290,7 @@ def write(
       made = builder(raw=raw, data_dir=data_dir, layout=layout)
       if there is not None:
         _check_same(made, there)
+        made.ids_there = frozenset(there.ids)
       columns = _fill(made, folder, jobs, there)
     except BaseException as error:
       if shards.read_journal(folder):
@@ -337,8 +352,8 @@ def _check_whole(
   if layout is not None and str(readers.find_layout(layout)) != str(there.kind):
     raise ConfigError(path, expected=layout, got=there.kind, hint=hint)
   wanted = builder.told.points
-  if wanted and (wanted == "joints3d") != there.kind.joints3d:
-    got = "joints3d" if there.kind.joints3d else "keypoints"
+  if wanted and (wanted == "joints3d") != ("joints3d" in there.about):
+    got = "joints3d" if "joints3d" in there.about else str(there.kind)
     raise ConfigError(f"{path}: points", expected=wanted, got=got, hint=hint)
   if source.Source(path).mirror and not builder.mirror:
     raise ConfigError(f"{path}: mirror", expected=False, got=True, hint=hint)
@@ -508,7 +523,7 @@ def _identities(made: Builder, plan: list[recordings.Recording], index: str) -> 
     running.update(os.urandom(16))  # a notebook's code cannot be compared: begin again
   for file in sorted(filter(os.path.isfile, used)):
     running.update(pathlib.Path(file).read_bytes())
-  if made.is_format:
+  if made.is_format and not all(one.is_file for one in plan):
     running.update(recordings.stamp(made.raw).encode())
   found = []
   for one in plan:

@@ -7,6 +7,7 @@ which an input that is given them reads those that it needs.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,8 +16,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxmg.data import readers
-from jaxmg.errors import ConfigError
+from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
+
+_FRAMES = 256  # in a record of a video: all of a record is read for any of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,4 +124,123 @@ class Pose:
     return {"layout": self.layout, **record}
 
 
-TRACKS = {"pose": Pose}
+@dataclasses.dataclass(frozen=True)
+class Video:
+  """Frames of a camera, each a picture by itself: JPEG in colours, or PNG of one channel.
+
+  `frame_size` (height, width) is what inputs make room for: larger frames are made smaller as they
+  are read. `timed` says whether it is known when each frame is shown. Raises ConfigError for what
+  cannot be.
+  """
+
+  frame_size: tuple[int, int]
+  channels: int = 3
+  timed: bool = True
+
+  def __post_init__(self):
+    sizes = len(self.frame_size) == 2 and min(self.frame_size) > 0
+    for field, right, expected in (
+      ("frame_size", sizes, "height and width above 0"),
+      ("channels", self.channels in (1, 3), "1 or 3"),
+    ):
+      if not right:
+        raise ConfigError(field, expected=expected, got=getattr(self, field))
+
+  def __str__(self) -> str:
+    height, width = self.frame_size
+    return f"video of {height} x {width}, {'in colours' if self.channels == 3 else 'one channel'}"
+
+  @property
+  def about(self) -> dict[str, Any]:
+    """What an input is told of the clips before it reads one."""
+    return {"channels": self.channels, "timed": self.timed}
+
+  def read_file(self, path: pathlib.Path, told: readers.Told | None = None) -> readers.Frames:
+    """A raw recording, whole."""
+    video = readers.read(path)
+    if video.track != "video":
+      raise DataError(path, expected="a video", got=f"a {video.track}")
+    try:
+      return video.cut(0, video.num_frames - 1)
+    except DataError as error:
+      raise DataError(f"{path}: {error}") from error
+
+  def features(self) -> dict[str, tfds.features.FeatureConnector]:
+    """What TFDS has to know of the arrays of a record."""
+    tensor = functools.partial(tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES)
+    return {
+      "frames": tensor(shape=(None,), dtype=np.uint8),  # pictures, one behind the other
+      "ends": tensor(shape=(None,), dtype=np.int64),  # of each, in bytes
+      "times": tensor(shape=(None,), dtype=np.float64),  # of all frames, in a clip's first record
+      "frame_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
+    }
+
+  def records(self, clip: readers.Frames) -> list[dict[str, np.ndarray]]:
+    """What is written of a clip, a record for 256 frames; ValueError for one that does not fit."""
+    timed = not np.isnan(clip.times).any()
+    for field, right, expected, got in (
+      ("frames", len(clip) > 0, "at least 1", 0),
+      ("channels", clip.channels == self.channels, self.channels, clip.channels),
+      ("times", timed or not self.timed, "when each frame is shown", "none"),
+    ):
+      if not right:
+        raise ValueError(f"{field}: expected {expected}, got {got}")
+    found = []
+    for first in range(0, len(clip), _FRAMES):
+      pictures = clip[first : first + _FRAMES]
+      times = clip.times if first == 0 else clip.times[:0]
+      found.append(
+        {
+          "frames": np.frombuffer(b"".join(pictures), np.uint8),
+          "ends": np.cumsum([len(picture) for picture in pictures], dtype=np.int64),
+          "times": np.asarray(times, np.float64),
+          "frame_size": np.array(clip.frame_size, np.int32),
+        }
+      )
+    return found
+
+  def remarks(self, clip: readers.Frames) -> Iterator[str]:
+    """What is to be said once of the clips of which it is so."""
+    yield from clip.notes
+
+  def num_frames(self, clip: readers.Frames) -> int:
+    return len(clip)
+
+  def content(self, clip: readers.Frames) -> np.ndarray:
+    """What makes two clips copies of each other."""
+    return np.frombuffer(b"".join(clip), np.uint8)
+
+  def read(self, records: Sequence[Any]) -> dict[str, Any]:
+    """A clip as the inputs of videos read it.
+
+    frames     T pictures as bytes, JPEG or PNG, each read when it is asked for
+    times      float64[T]  when each is shown, in seconds; NaN where that is not known
+    frame_size int32[2]    height, width
+    """
+    first = records[0]
+    frames = _Pictures(records, first)
+    return {"frames": frames, "times": first["times"], "frame_size": first["frame_size"]}
+
+
+class _Pictures(Sequence):
+  """The pictures of a clip, of whose records only those are read that are needed."""
+
+  def __init__(self, records: Sequence[Any], first: Any):
+    self._records, self._number, self._record = records, 0, first
+    self._length = len(first["times"])
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, k):
+    if not 0 <= k < self._length:
+      raise IndexError(k)
+    number, place = divmod(k, _FRAMES)
+    if number != self._number:
+      self._number, self._record = number, self._records[number]
+    ends = self._record["ends"]
+    start = ends[place - 1] if place else 0
+    return self._record["frames"][start : ends[place]].tobytes()
+
+
+TRACKS = {"pose": Pose, "video": Video}

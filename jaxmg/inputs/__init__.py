@@ -4,13 +4,17 @@ An input is a frozen dataclass; its fields are its part of a run's recipe. It is
 about one kind of model input, and training, evaluation and prediction have it from here:
 
   track               the track of a prepared set that it reads
+  told                what a raw file is taken to hold where it leaves that open (`readers.Told`)
   check(about)        ValueError: what the records of a track lack
   check_shown(record) ValueError: why nothing is to be said of a record that is to be predicted
   shows(record)       whether it shows anybody: a window of it of which this is false has no classes
   read(record, rng)   host, numpy: the only change of shapes; read_test has an axis of test clips
   example(num_clips)  the shapes of a batch of one
   train(keys, part, mirror)    device: augment, then render or derive
-  views(part, mirror), view    device: what all test views share, leading axis R; and one of them
+  views(part, mirror)  device: what all test views share, leading axis R
+  view(view, mask)     one of them; what is shown is multiplied by the mask, if there is one:
+  ones(view)           such a mask, of which nothing is hidden: a number for each pixel or joint
+  sampled(record, num_clips)   numbers of the frames that read_test takes, [N, T]
   num_frames          how many frames of a clip are drawn
   draw, picture       what a person should see of a clip, and of what the model is given
   SEEN                the fields that must not change where a trained network is taken over
@@ -31,5 +35,6 @@ from jaxmg.inputs.heatmaps import Heatmaps as Heatmaps
 from jaxmg.inputs.heatmaps import heatmap_inputs as heatmap_inputs
 from jaxmg.inputs.heatmaps import heatmap_view as heatmap_view
 from jaxmg.inputs.heatmaps import heatmap_views as heatmap_views
+from jaxmg.inputs.video import Video as Video
 
-INPUTS = {"graph": Graph, "heatmaps": Heatmaps}
+INPUTS = {"graph": Graph, "heatmaps": Heatmaps, "video": Video}

@@ -70,6 +70,13 @@ class Graph(poses.Pose):
     part = self._published_part(record, np.s_[:])
     return part | {self.points: np.stack([part[self.points]] * num_clips)}
 
+  def sampled(self, record: Mapping[str, Any], num_clips: int) -> Float[np.ndarray, "n t"]:
+    """Which frames `read_test` takes; if as published, of one who is there in all frames."""
+    if not self._published:
+      return super().sampled(record, num_clips)
+    numbers = np.arange(float(published.NUM_FRAMES)) % len(record[self.points])
+    return np.stack([numbers] * num_clips)
+
   def _published_part(self, record, frames):
     joints = self.skeleton.indices_in(record["layout"])
     clip = self._published.clip(record[self.points].take(joints, axis=2))
@@ -101,9 +108,19 @@ class Graph(poses.Pose):
     """All views of test clips."""
     return graph_views(part[self.points], part["frame_size"], mirror=mirror, **self._options)
 
-  def view(self, view: dict[str, Array]) -> Float[Array, "b t m v 3"]:
+  def ones(self, view: dict[str, Array]) -> Float[Array, "b t m v"]:
+    """A mask of the stream: of a joint, or of the bone that ends in it, all three channels."""
+    return jnp.ones_like(view["pose"][..., 0])
+
+  def view(
+    self, view: dict[str, Array], mask: Float[Array, "b t m v"] | None = None
+  ) -> Float[Array, "b t m v 3"]:
     """The stream of one view of test clips."""
-    return graph_view(view, stream=self.stream, **self._options)
+    x = graph_view(view, stream=self.stream, **self._options)
+    if mask is None:
+      return x
+    mask = jnp.where(view["mirrored"], mask[..., np.array(self.skeleton.mirror)], mask)
+    return x * mask[..., None]
 
 
 def graph_inputs(

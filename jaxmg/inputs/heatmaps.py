@@ -65,8 +65,16 @@ class Heatmaps(poses.Pose):
     """All views of test clips, still as points."""
     return heatmap_views(part["keypoints"], part["frame_size"], size=self.test_size, mirror=mirror)
 
-  def view(self, view: dict[str, Array]) -> Float[Array, "b t h w c"]:
+  def ones(self, view: dict[str, Array]) -> Float[Array, "b t m v"]:
+    """A mask of the joints' scores, by which the heatmaps of joints and limbs are as high."""
+    return jnp.ones_like(view["points"][..., 2])
+
+  def view(
+    self, view: dict[str, Array], mask: Float[Array, "b t m v"] | None = None
+  ) -> Float[Array, "b t h w c"]:
     """One view of test clips, drawn."""
+    if mask is not None:
+      view = view | {"points": view["points"].at[..., 2].multiply(mask)}
     options = {"stream": self.stream, "size": self.test_size, "sigma": self.sigma}
     return heatmap_view(view, skeleton=self.skeleton, **options)
 

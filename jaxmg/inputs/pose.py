@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Integer, Key
 
 from jaxmg import ranges
-from jaxmg.skeletons import augment, plausible
+from jaxmg.skeletons import augment, plausible, topology
 from jaxmg.skeletons import sampling as frames
 from jaxmg.skeletons.topology import Skeleton
 
@@ -45,6 +45,13 @@ class Pose:
 
   def __str__(self) -> str:
     return f"{self.stream} of {self.skeleton}"
+
+  @property
+  def told(self) -> dict[str, Any]:
+    """What a file that leaves it open is taken to hold (`jaxmg.data.readers.Told`)."""
+    own = self.skeleton not in topology.SKELETONS.values()  # its joints are not to be guessed
+    layout = self.skeleton if own else None
+    return {"layout": layout, "expects": self.points, "expects_size": self.frame_size}
 
   @property
   def train_points(self) -> str:
@@ -103,6 +110,13 @@ class Pose:
       return frames.sample_test(pose, num_clips=num_clips, **options)
 
     return self._part(record, self.points, sample)
+
+  def sampled(self, record: Mapping[str, Any], num_clips: int) -> Float[np.ndarray, "n t"]:
+    """Which frames of the recording `read_test` takes: between two, where it blends them."""
+    # Sampled as a joint is that moves by 1 a frame; never at 0, where it would be absent.
+    numbers = np.arange(1.0, 1 + len(record[self.points])).reshape(-1, 1, 1, 1)
+    options = {"kind": self.sampling, "num_frames": self.num_frames, "style": self.style}
+    return frames.sample_test(numbers, num_clips=num_clips, **options)[..., 0, 0, 0] - 1
 
   def _part(self, record, points, sample):
     joints = _indices(self.skeleton, record["layout"])

@@ -183,11 +183,21 @@ def _spread(length: int, num_frames: int, choice: Callable, integers: Callable) 
 def _interpolate(
   keypoints: np.ndarray, num_frames: int, phase: float | np.ndarray, *, blend: bool = True
 ) -> np.ndarray:
-  length = len(keypoints)
+  if blend and len(keypoints) < num_frames:
+    return linear(keypoints, num_frames)
+  return keypoints[evenly(len(keypoints), num_frames, phase)]
+
+
+def evenly(
+  length: int, num_frames: int, phase: float | Float[np.ndarray, " t"]
+) -> Int64[np.ndarray, " t"]:
+  """A frame of each of T equal segments of a clip, at this phase in [0, 1) of the segment.
+
+  A clip shorter than T holds frames: those nearest to `np.linspace(0, length - 1, T)` (the earlier
+  of two equally near).
+  """
   _check(length, num_frames)
   if length >= num_frames:
     first, size = _segments(length, num_frames)
-    return keypoints[first + (phase * size).astype(np.int64)]
-  if blend:
-    return linear(keypoints, num_frames)
-  return keypoints[np.ceil(np.linspace(0, length - 1, num_frames) - 0.5).astype(np.int64)]
+    return first + (phase * size).astype(np.int64)
+  return np.ceil(np.linspace(0, length - 1, num_frames) - 0.5).astype(np.int64)

@@ -1,5 +1,6 @@
 """Losses: `loss_fn(logits, out, batch) -> (loss, metrics)`, as the training step takes them."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -34,6 +35,8 @@ def classification(
 ) -> Callable:
   """Returns the `loss_fn` of a classifier: mean cross-entropy, and the accuracy as a metric.
 
+  Of clips that are mixed (`training.mixing`) each figure is that of both labels, by their shares.
+
   Args:
     label_smoothing: of `cross_entropy`.
     log_prior: added to the logits in the loss (logit adjustment, Menon et al., ICLR 2021, arXiv
@@ -49,16 +52,21 @@ def classification(
   """
 
   def loss_fn(logits, out, batch):
-    label = batch["label"]
-    metrics = {"accuracy": (logits.argmax(axis=-1) == label).mean()}
-    if log_prior is not None:
-      logits = logits + log_prior
-    loss = cross_entropy(logits, label, label_smoothing=label_smoothing)
-    if class_weights is not None:
-      loss *= _of_label(class_weights, label)
-    loss = loss.mean()
+    def mean(of_labels):
+      found = of_labels(batch["label"])
+      if "share" in batch:
+        found = batch["share"] * found + (1 - batch["share"]) * of_labels(batch["partner"])
+      return found.mean()
+
+    def loss_of(label):
+      adjusted = logits if log_prior is None else logits + log_prior
+      loss = cross_entropy(adjusted, label, label_smoothing=label_smoothing)
+      return loss if class_weights is None else loss * _of_label(class_weights, label)
+
+    metrics = {"accuracy": mean(lambda label: logits.argmax(axis=-1) == label)}
+    loss = mean(loss_of)
     if semantic is not None:
-      metrics["semantic_loss"] = semantic(out["embedding"], label).mean()
+      metrics["semantic_loss"] = mean(functools.partial(semantic, out["embedding"]))
       loss += metrics["semantic_loss"]
     return loss, metrics
 

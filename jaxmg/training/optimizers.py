@@ -1,11 +1,14 @@
 """Learning-rate schedules and optimizers, with PyTorch's conventions."""
 
-from collections.abc import Callable, Sequence
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from jaxmg import errors
 
@@ -50,6 +53,7 @@ def optimizer(
   weight_decay: float = 0.0,
   decay: str = "all",
   clip_norm: float | None = None,
+  factors: Mapping[str, float] | None = None,
   **options: Any,
 ) -> optax.GradientTransformation:
   """Returns "sgd" (momentum=0.9, nesterov=False) or "adamw" (betas=(0.9, 0.999), epsilon=1e-8).
@@ -57,12 +61,35 @@ def optimizer(
   The gradient is clipped to a global norm of `clip_norm` before all else. SGD adds the weight decay
   to the gradient, before the momentum; AdamW multiplies it by the learning rate alone. It falls on
   "all" parameters, as in the recipes of PYSKL, or on "kernels" only: no biases, no normalisation.
+
+  `factors`, by patterns of paths (see `parameters`), multiply the learning rate: each parameter has
+  that of the one pattern that matches it, or ValueError is raised; see `layer_factors`.
   """
   _check("optimizer", name, OPTIMIZERS)
   _check("weight decay", decay, DECAY)
   rule = OPTIMIZERS[name](optax.add_decayed_weights(weight_decay, DECAY[decay]), **options)
   clip = () if clip_norm is None else (optax.clip_by_global_norm(clip_norm),)
-  return optax.chain(*clip, *rule, optax.scale_by_learning_rate(learning_rate))
+  scale = () if factors is None else (optax.stateless(functools.partial(_scaled, factors)),)
+  return optax.chain(*clip, *rule, *scale, optax.scale_by_learning_rate(learning_rate))
+
+
+def layer_factors(layers: Sequence[str], decay: float) -> dict[str, float]:
+  """Factors of the learning rate that fall by `decay` from the last layer to the first.
+
+  `layers` are patterns of the parameters of each, from the input to the classifier, whose factor is
+  1: layer-wise decay (Clark et al., arXiv 2003.10555), for networks that are trained already.
+  """
+  return {pattern: decay**i for i, pattern in enumerate(reversed(layers))}
+
+
+def _scaled(factors, updates, params):
+  flat = traverse_util.flatten_dict(updates, sep="/")
+  for path in flat:
+    found = [factor for pattern, factor in factors.items() if re.fullmatch(pattern, path)]
+    if len(found) != 1:
+      raise ValueError(f"factors: expected one pattern that matches {path}, got {len(found)}")
+    flat[path] *= found[0]
+  return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def _sgd(decay, *, momentum=0.9, nesterov=False):

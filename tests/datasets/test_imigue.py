@@ -53,14 +53,22 @@ def imigue(prepare):
   return sys.modules[prepare.load("imigue").__module__]
 
 
-def write(prepare, raw, **options):
-  builder = prepare.load("imigue")
+def write(prepare, raw, track=None, **options):
+  builder = prepare.load("imigue", track)
   return source.Source(prepared.write(builder, raw=raw, data_dir=raw.parent / "data", **options))
 
 
 def notes(data):
   absent = "subjects to train on have no clip"  # these files are few of the data set's
   return [note for note in data.track("pose").notes if absent not in note]
+
+
+@pytest.fixture
+def whole(raw, make_video):
+  """A video of each recording; the first one's is longer than its skeleton file."""
+  for video in LABELS:
+    make_video(raw / f"{video:04d}" / f"{video:04d}.mp4", NUM_FRAMES + 2 * (video == 1))
+  return raw
 
 
 def test_clips_are_the_lines_of_the_label_files(prepare, raw):
@@ -213,6 +221,75 @@ def test_folders_without_skeletons_or_labels_are_refused(prepare, raw):
     path.unlink()
   with pytest.raises(DataError, match="got openpose137 of 0, imigue35 of 0"):
     write(prepare, raw)
+
+
+@pytest.mark.parametrize("first", ["pose", "video"])
+def test_videos_are_cut_into_the_same_clips_to_the_frame(prepare, whole, numbers_of, first):
+  write(prepare, whole, first)
+  data = write(prepare, whole, {"pose": "video", "video": "pose"}[first])
+  assert data.ids == ("0001_0", "0001_1", "0001_2", "0067_0", "0067_1", "0218_0")
+  pose, video = data.track("pose"), data.track("video")
+  assert str(video.kind) == "video of 256 x 455, in colours"
+  assert video.num_frames.tolist() == pose.num_frames.tolist() == [10, 10, 10, 5, 1, 2]
+  parts = [(0, 9), (5, 14), (20, 29), (0, 4), (10, 10), (2, 3)]
+  for row, (start, end) in enumerate(parts):
+    assert numbers_of(video[row]) == list(range(start, end + 1))
+  np.testing.assert_allclose(video[2]["times"], np.arange(20, 30) / 25, atol=1e-3)
+
+
+def test_a_clip_that_only_the_video_is_long_enough_for_is_left_out(prepare, whole):
+  (whole / "0001" / "0001_label.csv").write_text("3,0,9\n3,30,31\n")
+  write(prepare, whole)
+  data = write(prepare, whole, "video")
+  assert "0001_1" not in data.ids
+  assert data.track("video").notes[0] == "clip 0001_1 is not in the set and is left out"
+
+
+def test_a_video_at_another_rate_is_noted(prepare, raw, make_video):
+  make_video(raw / "1.mkv", 40, fps=30)
+  notes = write(prepare, raw, "video").track("video").notes
+  assert "1.mkv has 30 frames a second, not 25: do its labels count these frames?" in notes
+  assert "video 0067 has labels and no video file, and is left out" in notes
+
+
+def test_a_file_of_each_clip_will_do(prepare, whole, make_video, numbers_of):
+  for path in whole.rglob("*.mp4"):
+    path.unlink()
+  for k, length in enumerate((10, 8)):
+    make_video(whole / "clips" / f"0001_{k}.mp4", length, first=k)
+  make_video(whole / "clips" / "67_1.mp4", 1, first=7)
+  data = write(prepare, whole, "video")
+  assert data.ids == ("0001_0", "0001_1", "0067_1")
+  assert (data.labels.tolist(), data.subjects.tolist()) == ([2, 31, 30], ["42", "42", "19"])
+  assert [numbers_of(data.track("video")[row])[0] for row in range(3)] == [0, 1, 7]
+  assert [note for note in data.track("video").notes if "subjects" not in note] == [
+    "video 0218 has labels and no video file, and is left out",
+    "1 clips have no file and are left out: 0001_2",
+    "clip 0001_1 has 8 frames, by its label 10",
+    "1 clips have no file and are left out: 0067_0",
+  ]
+  make_video(whole / "clips" / "0001_3.mp4", 2)
+  shutil.rmtree(whole.parent / "data")
+  with pytest.raises(DataError, match=r"a line 3 \(the first is 0\) of the labels of video 0001"):
+    write(prepare, whole, "video")
+
+
+def test_whole_videos_are_taken_before_their_parts(prepare, whole, make_video):
+  make_video(whole / "0001_0.mp4", 2)
+  data = write(prepare, whole, "video")
+  assert data.track("video").num_frames.tolist() == [10, 10, 10, 5, 1, 2]
+  assert "1 videos are there in parts as well, which are not used" in data.track("video").notes
+
+
+def test_videos_that_are_missing_or_damaged_are_named(prepare, whole):
+  path = whole / "0067" / "0067.mp4"
+  path.write_bytes(path.read_bytes()[:300])
+  with pytest.raises(DataError, match=r"0067\.mp4: expected a video, got"):
+    write(prepare, whole, "video")
+  for path in whole.rglob("*.mp4"):
+    path.unlink()
+  with pytest.raises(DataError, match=r"raw: expected videos, 0001\.mp4 \.\.\. or 0001_0"):
+    write(prepare, whole, "video")
 
 
 def test_labels_of_one_video_have_no_header(imigue, tmp_path):

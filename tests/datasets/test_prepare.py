@@ -49,7 +49,7 @@ def test_a_builder_of_ones_own_is_found_where_one_is(prepare, tmp_path, monkeypa
   assert prepare.main(["bureau", "--manual_dir=a", "--data_dir=b"]) == 2
   error = capsys.readouterr().err
   assert "expected desk or imigue or" in error
-  assert "or utd_mhad, got bureau (your own: datasets/bureau/bureau_dataset_b" in error
+  assert "or video_folder, got bureau (your own: datasets/bureau/bureau_dataset_b" in error
 
 
 def test_the_same_command_again_says_that_all_is_there(prepare, raw, capsys):
@@ -134,3 +134,21 @@ def test_a_set_may_have_another_name(prepare, raw):
   assert index["name"] == "utd_small"
   text = (raw.parent / "data" / "utd_small" / "1.1.0" / "pose" / "dataset_info.json").read_text()
   assert "says nothing about" in text
+
+
+def test_a_track_is_chosen_among_those_of_the_data_set(prepare, raw, capsys):
+  images = np.random.default_rng(0).integers(0, 256, (2, 16, 112, 112), np.uint8)
+  ids = np.array(["a1_s1_t1", "a2_s2_t1"])
+  np.savez(raw / "depth16_112.npz", x=images, ids=ids)
+  assert prepare.main([*arguments(raw), "--track=sound"]) == 2
+  assert "--track: expected pose or video, got sound" in capsys.readouterr().err
+  assert prepare.main([*arguments(raw), "--track=video", "--name=seen"]) == 0
+  assert "seen/1.1.0 made in" in capsys.readouterr().out
+  assert prepare.main([*arguments(raw), "--name=seen"]) == 0
+  assert prepare.main([*arguments(raw), "--track=video", "--name=seen"]) == 0
+  assert "seen/1.1.0 is whole, and left as it is" in capsys.readouterr().out
+  folder = raw.parent / "data" / "seen" / "1.1.0"
+  assert {path.name for path in folder.iterdir()} == {"index.json", "pose", "video"}
+  assert prepare.main([*arguments(raw), "--track=video", "--name=seen", "--points=joints3d"]) == 2
+  message = "points: expected joints3d, got video of 112 x 112, one channel"
+  assert message in capsys.readouterr().err

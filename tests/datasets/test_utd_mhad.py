@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import io
 import os
 import pathlib
 import shutil
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import scipy.io
 import tensorflow_datasets as tfds
+from PIL import Image
 
-from jaxmg.data import prepared, source
+from jaxmg.data import prepared, source, tracks
 from jaxmg.errors import DataError
 
 # Training clips of each class in the protocol long_tail.
@@ -118,6 +120,58 @@ def test_a_recording_of_an_unknown_action_is_refused(prepare, raw, tmp_path):
     match="'a28_s1_t1': label: expected a class name, or an integer from -1 to 26, got 27",
   ):
     write(prepare, raw, tmp_path)
+
+
+DEPTH_IDS = ("a1_s1_t1", "a10_s3_t2", "a27_s2_t4")
+
+
+def write_depth(raw, **changes):
+  images = np.random.default_rng(1).integers(0, 256, (3, 16, 112, 112), np.uint8)
+  np.savez(raw / "depth16_112.npz", **{"x": images, "ids": np.array(DEPTH_IDS)} | changes)
+  return images
+
+
+def write_track(prepare, raw, tmp_path, track="video"):
+  builder = prepare.load("utd_mhad", track)
+  return source.Source(prepared.write(builder, raw=raw, data_dir=tmp_path / "data"))
+
+
+@pytest.mark.parametrize("first", ["pose", "video"])
+def test_depth_is_a_track_of_the_same_clips_without_loss(prepare, raw, tmp_path, first):
+  images = write_depth(raw)
+  write_track(prepare, raw, tmp_path, first)
+  data = write_track(prepare, raw, tmp_path, {"pose": "video", "video": "pose"}[first])
+  assert (data.name, data.ids, data.track_names) == ("utd_mhad", DEPTH_IDS, ("pose", "video"))
+  track = data.track("video")
+  assert (track.kind, track.rows.tolist()) == (tracks.Video((112, 112), 1, timed=False), [0, 1, 2])
+  record = track[1]
+  assert np.isnan(record["times"]).all()
+  pictures = [np.asarray(Image.open(io.BytesIO(picture))) for picture in record["frames"]]
+  np.testing.assert_array_equal(pictures, images[1])
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"x": np.zeros((3, 16, 112, 112), "u2")}, r"x: expected uint8 \[N, 16, 112, 112\], got"),
+    ({"x": np.zeros((3, 16, 112, 111), np.uint8)}, r"x: .* got uint8 \[3, 16, 112, 111\]"),
+    ({"ids": np.array(DEPTH_IDS[:2])}, r"ids: expected 3 texts, got <U9 \[2\]"),
+    ({"ids": np.array(["a1_s1_t1", "x", "y"])}, "ids: expected a1_s1_t1 ..., got 'x'"),
+    ({"ids": np.array(DEPTH_IDS, object)}, "'ids.npy': expected numbers or texts"),
+    ({"ids": np.array(["a1_s1_t1", "a1_s1_t1", "a1_s2_t1"])}, "expected an id of its own"),
+    ({"ids": np.array(["a1_s1_t1", "a2_s1_t1", "a28_s2_t1"])}, "'a28_s2_t1': label: expected"),
+  ],
+)
+def test_faulty_depth_is_refused(prepare, raw, tmp_path, changes, message):
+  write_depth(raw, **changes)
+  with pytest.raises(DataError, match=message) as caught:
+    write_track(prepare, raw, tmp_path)
+  assert "\n" not in str(caught.value)
+
+
+def test_depth_that_is_not_there_is_asked_for(prepare, raw, tmp_path):
+  with pytest.raises(DataError, match=r"depth16_112\.npz: expected an array of depth frames"):
+    write_track(prepare, raw, tmp_path)
 
 
 @pytest.mark.skipif(

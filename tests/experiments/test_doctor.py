@@ -350,3 +350,65 @@ def test_what_cannot_be_examined_is_one_line(tmp_path, monkeypatch, capsys, argv
   assert error.startswith("jaxmg: error: ")
   assert error.count("\n") == 1
   assert message in error
+
+
+def test_a_video_is_decoded_to_its_end(examine, videos, tmp_path, monkeypatch):
+  monkeypatch.setattr(doctor, "VIDEO_PART", 16)
+  path = videos.write(tmp_path / "a.mp4", 40, container_options={"movflags": "faststart"})
+  code, out, _ = examine(path)
+  assert code == 0
+  guess = "one recording, read as 40 frames of 48 x 64 pixels, 25 a second"
+  assert out == f"{path}: {guess}\nnothing is wrong\n"
+  data = path.read_bytes()
+  path.write_bytes(data[:-30])
+  code, out, _ = examine(path)
+  assert code == 0
+  assert "of its last frames are not in the file" in out
+  path.write_bytes(data[: len(data) * 3 // 4])
+  code, _, error = examine(path)
+  assert code == 3
+  assert error.startswith(f"jaxmg: error: {path}: expected 40 frames, as its header says, got ")
+
+
+def test_damage_in_a_video_names_the_file_and_the_frame(examine, videos, tmp_path):
+  path = videos.write(tmp_path / "a.avi", codec="mpeg4")
+  data = bytearray(path.read_bytes())
+  at = data.index(b"movi")
+  for _ in range(11):
+    at = data.index(b"00dc", at + 4)
+  size = int.from_bytes(data[at + 4 : at + 8], "little")
+  data[at + 8 + size // 2 : at + 8 + size] = (size - size // 2) * b"\xa5"
+  path.write_bytes(data)
+  code, _, error = examine(path)
+  assert code == 3
+  assert error.startswith(f"jaxmg: error: {path}: frame ")
+  assert ": expected a whole one, got damage" in error
+
+
+def test_a_prepared_set_of_videos_alone_is_examined(examine, tmp_path, edit_json):
+  images = np.random.default_rng(0).integers(0, 256, (3, 5, 6, 7), np.uint8)
+
+  class Depth(prepared.Builder):
+    track, track_name = tracks.Video((6, 7), channels=1, timed=False), "video"
+    class_names = ("nod", "shake")
+    protocols = {"xsub": prepared.by_subject(train=("a",))}  # noqa: RUF012
+
+    def clips(self, recording, known):
+      for k, one in enumerate(images):
+        yield prepared.Example(f"clip{k}", k % 2, "aab"[k], readers.without_loss(one))
+
+  path = prepared.write(Depth, raw=tmp_path, data_dir=tmp_path)
+  code, out, _ = examine(path)
+  assert code == 0
+  assert lines(out)[:4] == [
+    f"{path}: depth 1.0.0, prepared, video of 6 x 7, one channel",
+    "clips 3",
+    "subjects 2",
+    "frames 5 to 5, median 5",
+  ]
+  assert "xsub 2 to train, 1 to test" in lines(out)
+  edit_json(path / "video" / "track.json", lambda track: track["digests"].__setitem__(1, "0"))
+  code, out, _ = examine(path)
+  assert code == 3
+  assert "WRONG" in out
+  assert "video: record 1: expected clip 'clip1' as it was written" in out

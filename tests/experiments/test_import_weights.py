@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import io
 import json
 import pathlib
 import struct
@@ -18,6 +19,8 @@ from experiments import agcn, evaluate, import_weights, launch, predict, trainer
 from jaxmg import models, recipe, scores, skeletons
 from jaxmg.data import prepared, readers, tracks
 from jaxmg.predict import Predictor
+from jaxmg.pretrained import convert
+from jaxmg.pretrained import mvit as pretrained_mvit
 from jaxmg.training import checkpoints, step
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -92,7 +95,8 @@ def test_imported_weights_are_evaluated(source, nods, tmp_path, capsys):
   out = tmp_path / "run"
   assert command(source, out, f"--data={nods}/nods") == 0
   printed = capsys.readouterr().out
-  assert "posec3d, width 4, depths [1, 1, 1]; joint of coco17, keypoints; 2 classes" in printed
+  assert "posec3d, width 4, depths [1, 1, 1]; joint of coco17; 2 classes" in printed
+  assert "points: keypoints" in printed
   assert "80 tensors, 67 of them taken" in printed
   shorten(out)
   assert launch.command(evaluate.run, evaluate.define, [f"--run={out}"]) == 0
@@ -124,6 +128,7 @@ def test_names_of_parallel_training_averages_and_half_precision_are_known(source
   assert "66 of float16, which are now float32" in printed
   assert "1 of bfloat16, which are now float32" in printed
   assert "no --data: evaluate needs one" in printed
+  assert "frames of 1080 x 1920 where a clip has no size" in printed
   assert "copy of the weights" not in printed
   assert command(source, tmp_path / "b") == 0
   found, expected = weights(tmp_path / "a"), weights(tmp_path / "b")
@@ -132,6 +137,83 @@ def test_names_of_parallel_training_averages_and_half_precision_are_known(source
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     assert a.dtype == np.float32
     np.testing.assert_allclose(a, b, rtol=1e-3)
+
+
+def video_weights(channels=3):
+  """A state dict as of a golden, of its first block alone: 4 frames of 48 x 48."""
+  shapes = json.loads((GOLDEN / "mvit_gradients.json").read_text())["state_dict"]
+  shapes |= {"conv_proj.weight": (8, channels, 3, 7, 7), "head.1.weight": (5, 8)}
+  rng = np.random.default_rng(0)
+  return {
+    name: rng.normal(0, 0.5, 8 if name.startswith("norm.") else shape).astype(np.float32)
+    for name, shape in shapes.items()
+    if not name.startswith(("blocks.1", "blocks.2", "blocks.3"))
+  }
+
+
+def import_video(source, out, *arguments):
+  argv = ["--model=mvit", f"--source={source}", f"--out={out}", *arguments]
+  return launch.command(import_weights.run, import_weights.define, argv)
+
+
+def test_weights_of_mvit_predict_other_classes_from_other_clips(tmp_path, capsys):
+  (tmp_path / "names").write_text("a\nb\nc\n")
+  source, out = save(tmp_path / "mvit", video_weights()), tmp_path / "run"
+  options = ["--num_frames=2", "--size=32", "--drop_head", f"--class_names={tmp_path / 'names'}"]
+  assert import_video(source, out, *options) == 0
+  printed = capsys.readouterr().out
+  assert "mvit, width 8, depths [1]; 2 frames over 0.267 s, 32 x 32; 3 classes" in printed
+  assert "tables of positions resized: made for 4 frames of 48 x 48" in printed
+  assert "7.5 frames a second, values of mean 0.45 and deviation 0.225, keys pooled by 8" in printed
+  found = recipe.load(out)
+  one = found.inputs["video"]
+  assert (found.num_clips, found.mirror, one.test_crop) == (5, False, 0.875)
+
+  # Frames of the very size that is shown, so that nothing is resized.
+  pictures = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3), dtype=np.uint8)
+  one = dataclasses.replace(one, frame_size=(32, 32), test_crop=1.0)
+  found = dataclasses.replace(found, inputs={"video": one}, num_clips=1)
+  encoded = tuple(png(picture) for picture in pictures)
+  clip = readers.Frames(encoded, np.array([0.0, 0.1]), (32, 32))
+  batch = {"video": jax.tree.map(lambda x: x[None], one.read_test(clip.record(), 1))}
+  variables, model = weights(out), found.build_model()
+  predict = jax.jit(found.predict_step(model))
+  probabilities = predict(variables["params"], {}, batch)
+  logits, _ = jax.jit(model.apply)(variables, (pictures[None] / 255 - 0.45).astype("f4") / 0.225)
+  np.testing.assert_allclose(probabilities, jax.nn.softmax(logits), atol=1e-4)
+
+
+def png(picture):
+  from PIL import Image
+
+  into = io.BytesIO()
+  Image.fromarray(picture).save(into, "PNG")
+  return into.getvalue()
+
+
+def test_weights_of_mvit_are_what_the_tables_make_of_them(tmp_path, spots, capsys):
+  tensors = video_weights()
+  source = save(tmp_path / "mvit", tensors)
+  assert import_video(source, tmp_path / "run") == 0
+  found = recipe.load(tmp_path / "run")
+  clips = jax.ShapeDtypeStruct((1, 4, 48, 48, 3), jnp.float32)
+  abstract = jax.eval_shape(found.build_model().init, jax.random.key(0), clips)
+  expected = convert.convert(tensors, abstract, pretrained_mvit.RULES)
+  jax.tree.map(
+    np.testing.assert_array_equal, weights(tmp_path / "run")["params"], expected["params"]
+  )
+  assert found.inputs["video"].num_frames == 4
+  assert found.inputs["video"].seconds == pytest.approx(16 / 30)
+
+  assert import_video(source, tmp_path / "spots", f"--data={spots}/spots", "--drop_head") == 0
+  found = recipe.load(tmp_path / "spots")
+  assert (found.inputs["video"].frame_size, found.class_names) == ((20, 24), ("left", "right"))
+  capsys.readouterr()
+  grey = save(tmp_path / "grey", video_weights(channels=1))
+  assert import_video(grey, tmp_path / "no", f"--data={spots}/spots", "--drop_head") == 4
+  assert "grey: channels: expected 1, got 3" in capsys.readouterr().err
+  assert import_video(source, tmp_path / "no", "--stream=joint") == 2
+  assert "--stream: expected --model=posec3d or agcn, got mvit" in capsys.readouterr().err
 
 
 def test_a_new_head_is_said_and_all_else_is_kept(source, tmp_path, capsys):
@@ -289,7 +371,7 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
   assert "--preparation: expected ntu or ours, got none (weights" in capsys.readouterr().err
   assert command(source, out, "--skeleton=openpose25", "--stream=bone", ours, model="agcn") == 0
   printed = capsys.readouterr().out
-  assert "agcn, width 8, depths [1, 1, 1]; bone of openpose25, keypoints; 2 classes" in printed
+  assert "agcn, width 8, depths [1, 1, 1]; bone of openpose25; 2 classes" in printed
   one = recipe.load(out).inputs["pose"]
   assert (one.num_frames, one.num_persons) == (300, 2)
   shorten(out)
@@ -303,6 +385,7 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
     (["--out=."], 2, "--out: expected a new directory"),
     (["--stream=bone"], 2, "--stream: expected joint or limb, got bone (weights do not tell)"),
     (["--preparation=ntu"], 2, "--preparation: expected --model=agcn, got posec3d"),
+    (["--num_frames=8"], 2, "--num_frames: expected --model=mvit, got posec3d"),
     (["--copy=ema"], 4, "copy of the weights: expected none, got ema"),
     (["--source=aagcn", "--model=agcn"], 4, "PYSKL or mmaction2, which is not covered"),
     (["--source=c3d"], 4, "got those of C3D, as PYSKL's C3D-light, which is not covered"),

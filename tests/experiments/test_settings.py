@@ -5,11 +5,11 @@ import pathlib
 
 import pytest
 
-from experiments import agcn, posec3d, settings, trainer
+from experiments import agcn, mvit, posec3d, settings, trainer
 from jaxmg import errors
 from jaxmg.data import source
 
-EXPERIMENTS = {"posec3d": posec3d, "agcn": agcn}
+EXPERIMENTS = {"posec3d": posec3d, "agcn": agcn, "mvit": mvit}
 CONFIGS = pathlib.Path(settings.__file__).with_name("configs")
 
 
@@ -24,8 +24,9 @@ def arguments(name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_shipped_config_makes_a_recipe(name, waves):
-  data = source.Source(waves / "utd_mhad")  # which has all that a config may ask for
+def test_every_shipped_config_makes_a_recipe(name, waves, spots):
+  # They have all that a config may ask for.
+  data = source.Source(spots / "spots" if name == "mvit" else waves / "utd_mhad")
   for argument in arguments(name):
     config = settings.read_config(f"{name}:{argument}", [])
     found = trainer.make_recipe(config, data, EXPERIMENTS[name].describe, None)
@@ -40,16 +41,17 @@ def test_every_file_of_configs_is_one_of_these():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_options_of_a_config_come_in_any_order(name):
+  stream = settings.load(name)["STREAMS"][0]
+  base = f"imigue,{stream}"
   first, second = (
-    settings.read_config(f"{name}:imigue,joint,{end}", [])
-    for end in ("small,fold=2", "fold=2/4,small")
+    settings.read_config(f"{name}:{base},{end}", []) for end in ("small,fold=2", "fold=2/4,small")
   )
   assert first.data.fold == "2/4"
   assert first.to_dict() == second.to_dict()
-  assert settings.read_config(f"{name}:imigue,joint", []).data.fold is None
-  wrong = ("imigue", "imigue,joint,large", "imigue,joint,fold=1,fold=2", ",joint", "imigue,joint,")
-  for argument in (*wrong, "imigue,joint,small,small", "imigue,joint,fold=a"):
-    with pytest.raises(errors.ConfigError, match="expected DATASET,joint or "):
+  assert settings.read_config(f"{name}:{base}", []).data.fold is None
+  ends = (",large", ",fold=1,fold=2", ",", ",small,small", ",fold=a")
+  for argument in ("imigue", f",{stream}", *(base + end for end in ends)):
+    with pytest.raises(errors.ConfigError, match=f"expected DATASET,{stream}"):
       settings.read_config(f"{name}:{argument}", [])
 
 
@@ -67,7 +69,7 @@ def test_a_config_that_is_not_there_is_named_with_those_that_are():
     settings.read_config("recipe_a:imigue", [])
   assert str(caught.value) == (
     "--config=recipe_a:imigue: expected a file, or ablations/long_tail or ablations/recipe_a or "
-    "ablations/sampling or agcn or posec3d, got recipe_a"
+    "ablations/sampling or agcn or mvit or posec3d, got recipe_a"
   )
 
 
@@ -83,6 +85,7 @@ def test_a_setting_that_would_do_nothing_is_refused(setting):
     "semantic.table": ("a.npy", "semantic.loss=off"),
     "train.class_weights": ("inverse", "stage=classifier"),
     "train.logit_adjustment": ("1.0", "stage=classifier"),
+    "train.trainable": ("('head/.*',)", "stage=classifier"),
     "train.evaluate_every": ("2", "train.seed=0"),
   }
   value, beside = values[setting]
@@ -104,7 +107,7 @@ def test_what_the_file_sets_may_be_made_idle_by_a_setting_that_is_given():
   overrides = ["--config.sampling.points=keypoints"]  # the file has a tilt, of 3-D joints
   assert settings.read_config("agcn:utd_mhad,joint", overrides).augment.tilt > 0
   config = settings.read_config("agcn:utd_mhad,joint,paper", ["--config.optimizer.name=adamw"])
-  assert trainer.make_optimizer(config, 10)  # without Nesterov's momentum
+  assert trainer.make_optimizer(config, 10, None)  # without Nesterov's momentum
   overrides.append("--config.augment.tilt=5.0")
   with pytest.raises(errors.ConfigError, match=r"augment\.tilt: expected none, got 5\.0"):
     settings.read_config("agcn:utd_mhad,joint", overrides)

@@ -91,7 +91,7 @@ def test_windows_that_leave_frames_out_are_refused(predictor, keypoints, length,
 def test_what_is_wrong_with_all_of_it_is_raised_before_the_first_window(predictor, keypoints):
   with pytest.raises(library.errors.DataError, match="expected somebody, got nobody in 18 frames"):
     predictor.windows(readers.Clip(keypoints[GONE], "openpose25"), length=LENGTH, hop=HOP)
-  with pytest.raises(library.errors.DataError, match=r"expected a readers\.Clip, got other"):
+  with pytest.raises(library.errors.DataError, match=r"what readers\.read gives, got records"):
     predictor.windows({"pose": {}}, length=LENGTH, hop=HOP)
 
 
@@ -207,7 +207,7 @@ def test_a_picture_shows_every_column_and_the_best_classes(command, expected, mo
     ("--window=8 --hop=0", 2, "--hop: expected whole frames, got 0"),
     ("--window=0.01 --fps=10", 2, "--window: expected seconds, a frame (0.1) at least, got 0.01"),
     ("--window=8 --fps=0", 2, "--fps: expected frames a second, above 0, got 0.0"),
-    ("--window=8 --save=out.txt", 2, "--save: expected a name in .csv or .png, got out.txt"),
+    ("--window=8 --save=out.txt", 2, "expected a name in .csv or .png or .mp4, got out.txt"),
     ("--window=8 --save=no/out.csv", 2, "--save: expected a file, in a folder that is there"),
     ("--save=out.csv", 2, "--save needs --window"),
     ("--hop=3", 2, "--hop needs --window"),

@@ -1,4 +1,6 @@
 import functools
+import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +9,11 @@ import pytest
 
 from jaxmg import models
 from jaxmg.models import layers, mvit
+from jaxmg.training import parameters
 
 PARAMETERS = {  # at 16 x 224 x 224 in colour and 400 classes
   "mvitv2-s": 34_537_744,  # published
-  "small": 2_152_720,
+  "small": 533_712,
   "tiny": 52_320,
 }
 
@@ -198,3 +201,15 @@ def test_every_form_of_attention_gives_the_same(variables, clips, logits, monkey
   monkeypatch.setattr(mvit, "ATTENTION", "bias")
   found, _ = compiled(tiny())(variables, clips)
   np.testing.assert_allclose(found, logits, atol=1e-4)
+
+
+def test_every_parameter_has_one_depth(clips):
+  model = tiny(embedding_size=6)
+  params = jax.eval_shape(model.init, jax.random.key(0), clips)["params"]
+  flat = parameters.paths(params)
+  layers = [{path for path in flat if re.fullmatch(one, path)} for one in model.by_depth()]
+  assert sorted(itertools.chain(*layers)) == sorted(flat)
+  first, *blocks, last = ({path.split("/")[0] for path in layer} for layer in layers)
+  assert first == {"patches", "class_token"}
+  assert blocks == [{f"block{i}"} for i in range(4)]
+  assert last == {"norm", "head", "embedding"}

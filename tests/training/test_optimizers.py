@@ -101,3 +101,29 @@ def test_adamw_is_that_of_pytorch(decay):
     "adamw", SCHEDULE, weight_decay=0.01, decay=decay, betas=(0.9, 0.95)
   )
   np.testing.assert_allclose(run(optimizer), p, rtol=1e-5)
+
+
+# --- layer-wise decay
+
+
+@pytest.mark.parametrize(("name", "decay"), [("sgd", "all"), ("adamw", "kernels")])
+def test_the_rate_of_each_layer_is_multiplied_by_its_factor(name, decay):
+  params = {layer: {"kernel": jnp.ones(3), "bias": jnp.ones(2)} for layer in ("a", "b", "c")}
+  gradient = jax.tree.map(lambda x: 0.1 * x, params)
+  factors = optimizers.layer_factors(("a/.*", "b/.*", "c/.*"), 0.5)
+  updates = []
+  for given in (None, factors):
+    made = optimizers.optimizer(name, SCHEDULE, weight_decay=0.1, decay=decay, factors=given)
+    updates.append(made.update(gradient, made.init(params), params)[0])
+  plain, found = updates
+  for layer, factor in (("a", 0.25), ("b", 0.5), ("c", 1.0)):
+    for leaf, update in found[layer].items():
+      np.testing.assert_allclose(update, factor * plain[layer][leaf], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("pattern", "number"), [("other/.*", 0), ("layer/.*|.*", 2)])
+def test_a_parameter_of_no_factor_or_of_two_is_named(pattern, number):
+  factors = {pattern: 1.0, "layer/bias|.*kernel": 1.0} if number else {pattern: 1.0}
+  made = optimizers.optimizer("sgd", SCHEDULE, factors=factors)
+  with pytest.raises(ValueError, match=f"one pattern that matches layer/.*, got {number}"):
+    run(made, 1)

@@ -1,4 +1,4 @@
-"""Raw files -> key points: `read` gives a clip, and with it what the file was taken for.
+"""Raw files -> key points or frames: `read` gives a clip, and with it what the file was taken for.
 
   .csv .xlsx   a frame per row (`tables`)
   .npy .npz    arrays (`arrays`)
@@ -6,6 +6,17 @@
   .skeleton    NTU RGB+D (`ntu`)
   .mat         UTD-MHAD (`matlab`)
   a folder     OpenPose's `*_keypoints.json`, one file per frame (`openpose`)
+  .mp4 .mkv .avi .mov .webm ...    frames (`video`), decoded when they are asked for
+
+What is read, a `Clip` of poses or a `VideoFile`, tells of itself:
+
+  track, num_frames    the track of a prepared set that it is of
+  times, fps           float64[T] seconds, and the mean rate; None where they are not known
+  guess, notes         what the file was taken for, and what is to be said of it
+  doubts()             what is odd about it; DataError if that is so of what was assumed
+  record()             what an input reads of it (`jaxmg.inputs`)
+  cut(first, last)     these frames, in memory; part(first, last): the same, read when wanted
+  sized(frame_size)    with this size of frames, where it has none of its own
 
 Every fault of a file is one DataError that names the file and the field.
 """
@@ -13,8 +24,9 @@ Every fault of a file is one DataError that names the file and the field.
 import dataclasses
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
-from jaxmg.data.readers import annotations, arrays, matlab, ntu, openpose, tables
+from jaxmg.data.readers import annotations, arrays, matlab, ntu, openpose, tables, video
 from jaxmg.data.readers.clip import (
   Clip,
   Guess,
@@ -26,14 +38,18 @@ from jaxmg.data.readers.clip import (
   frame_size,
   layout_of,
 )
+from jaxmg.data.readers.video import Frames, VideoFile, without_loss
 from jaxmg.errors import EXTRAS, ConfigError, DataError
 
 __all__ = [
   "READERS",
+  "VIDEOS",
   "Clip",
+  "Frames",
   "Guess",
   "Layout",
   "Told",
+  "VideoFile",
   "annotations",
   "check",
   "depth_view",
@@ -42,7 +58,10 @@ __all__ = [
   "layout_of",
   "read",
   "read_all",
+  "without_loss",
 ]
+
+VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
 
 # By suffix: what reads a file (path, told), into a clip or, of several, into their names and clips.
 READERS = {
@@ -55,6 +74,7 @@ READERS = {
   ".skeleton": ntu.read_skeleton,
   ".mat": matlab.read_mat,
   "folder": openpose.read_folder,
+  **dict.fromkeys(VIDEOS, video.read_video),
 }
 
 # What other tools write, and how it becomes what we read.
@@ -78,8 +98,8 @@ def read(
   *,
   layout: Layout | None = None,
   frame_size: tuple[int, int] | None = None,
-  **told: str | None,
-) -> Clip:
+  **told: Any,
+) -> Clip | VideoFile:
   """Reads one recording; DataError for a file of several.
 
   Args:
@@ -93,7 +113,7 @@ def read(
 
 def read_all(
   path: str | pathlib.Path, told: Told | None = None, *, most: int | None = None
-) -> Iterator[tuple[str, Clip]]:
+) -> Iterator[tuple[str, Clip | VideoFile]]:
   """Yields the recordings of a file with their names: of most files, one.
 
   Raises DataError for whatever is wrong with the file, and if there are more than `most`.
@@ -106,13 +126,12 @@ def read_all(
     raise ConfigError("axes", expected="an array's", got=path.name, hint="this file has none")
   try:
     found = reader(path, told)
-    if isinstance(found, Clip):
-      yield path.name, found
-      return
-    for number, named in enumerate(found):
+    if isinstance(found, Clip | VideoFile):
+      found = ((path.name, found),)
+    for number, (name, clip) in enumerate(found):
       if number == most:
         raise DataError("recordings", expected=most, got="more", hint="take one of them out")
-      yield named
+      yield name, clip.sized(told.expects_size)
   except ConfigError:
     raise
   except ImportError as error:

@@ -9,7 +9,6 @@ A .npz holds one such array; beside it may be the scores of its joints, called `
 
 import pathlib
 import zipfile
-from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Shaped
@@ -20,6 +19,7 @@ from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
 
 ORDERS = ("TVC", "CTV", "TMVC", "MTVC", "CTVM")
+_NUMBERS = "fiub"  # kinds of NumPy's dtypes
 _FEW_PERSONS = 8  # an axis of more is no persons', one of fewer no frames', where sizes must tell
 _MAX_BYTES = 4 << 30  # of a .npz, unpacked
 _MAX_RATIO = 200  # of a .npz's array to its packed size
@@ -30,7 +30,7 @@ def read_npy(path: pathlib.Path, told: clips.Told) -> clips.Clip:
 
 
 def read_npz(path: pathlib.Path, told: clips.Told) -> clips.Clip:
-  arrays = dict(_members(path))
+  arrays = load_npz(path)
   scores = [name for name in arrays if "score" in name.lower() or "conf" in name.lower()]
   points = [name for name, array in arrays.items() if array.ndim and name not in scores]
   if len(points) != 1 or len(scores) > 1:
@@ -121,7 +121,7 @@ def load_array(path: pathlib.Path) -> np.ndarray:
 
 
 def _check_numbers(array: object) -> None:
-  if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+  if not isinstance(array, np.ndarray) or array.dtype.kind not in _NUMBERS:
     raise DataError("one array of numbers is expected")
 
 
@@ -132,8 +132,12 @@ def frames_first(array: Shaped[np.ndarray, "c t v m"]) -> Shaped[np.ndarray, "le
   return array[: present[-1] + 1 if present.size else 1]
 
 
-def _members(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
-  """The arrays of a .npz by name. What each would take is checked before any is unpacked."""
+def load_npz(path: pathlib.Path, kinds: str = _NUMBERS) -> dict[str, np.ndarray]:
+  """The arrays of a .npz by name, of these kinds (`np.dtype.kind`); DataError for any others.
+
+  What each would take is checked before any is unpacked.
+  """
+  arrays = {}
   with damage("npz"), zipfile.ZipFile(path) as file:
     infos = file.infolist()
     if len({info.filename for info in infos}) < len(infos):
@@ -146,11 +150,11 @@ def _members(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
       if not small or sum(info.file_size for info in infos) > _MAX_BYTES:
         raise DataError(f"{name!r} unpacks to {info.file_size} bytes: too many to be believed")
       with file.open(info) as member:
-        array = _stored(name, member, info.file_size)
-      yield name.removesuffix(".npy"), array
+        arrays[name.removesuffix(".npy")] = _stored(name, member, info.file_size, kinds)
+  return arrays
 
 
-def _stored(name: str, member, size: int) -> np.ndarray:
+def _stored(name: str, member, size: int, kinds: str) -> np.ndarray:
   """An array whose header agrees with the size of its file."""
   version = np.lib.format.read_magic(member)
   readers = {
@@ -161,7 +165,8 @@ def _stored(name: str, member, size: int) -> np.ndarray:
     raise DataError("the array's format", expected="1.0 or 2.0", got=version)
   shape, column_major, dtype = readers[version](member)
   whole = member.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize == size
-  if dtype.kind not in "fiub" or not whole:
-    raise DataError(f"{name!r}", expected="numbers, as many as it says", got=dtype)
+  if dtype.kind not in kinds or not whole:
+    what = "numbers" if kinds == _NUMBERS else "numbers or texts"
+    raise DataError(f"{name!r}", expected=f"{what}, as many as it says", got=dtype)
   array = np.frombuffer(member.read(), dtype)
   return array.reshape(shape, order="F" if column_major else "C")

@@ -55,6 +55,7 @@ class Told:
     axes: of an array, each a letter: T frames, M persons, V joints, C values of a joint.
     points: "keypoints", x and y in pixels and a score; or "joints3d", x, y, z in metres.
     expects: as `points`: what is taken where the file leaves it open and nothing speaks against it.
+    expects_size: as `frame_size`: what is taken where the file leaves it open.
   """
 
   layout: Layout | None = None
@@ -62,6 +63,7 @@ class Told:
   axes: str | None = None
   points: Literal["keypoints", "joints3d"] | None = None
   expects: Literal["keypoints", "joints3d"] | None = None
+  expects_size: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +97,6 @@ class Guess:
       parts.append(f"{height} x {width}{' assumed' * ('frame_size' in self.assumed)}")
     return ", ".join([*parts, *self.notes])
 
-  def with_frame_size(self, frame_size: tuple[int, int]) -> "Guess":
-    """The same, of a recording whose frame size is not known and is taken to be this one."""
-    if self.frame_size:
-      return self
-    assumed = self.assumed | {"frame_size"}
-    return dataclasses.replace(self, frame_size=frame_size, assumed=assumed)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clip:
@@ -130,6 +125,9 @@ class Clip:
   """
 
   track: ClassVar[str] = "pose"
+  times: ClassVar[None] = None  # no file of poses says when its frames are shown
+  fps: ClassVar[None] = None
+  notes: ClassVar[tuple[str, ...]] = ()
 
   keypoints: np.ndarray
   layout: Layout
@@ -174,18 +172,50 @@ class Clip:
 
     Raises DataError where the clip does not have them.
     """
-    if not 0 <= first <= last < self.num_frames:
-      expected = f"a first and a last one from 0 to {self.num_frames - 1}"
-      raise DataError("frames", expected=expected, got=f"{first} to {last}")
+    check_part(first, last, self.num_frames)
     frames = slice(first, last + 1)
-    # Not checked and cleaned again: a joint that is absent in this part is not the centre.
-    part = copy.copy(self)
-    object.__setattr__(part, "keypoints", self.keypoints[frames])
-    object.__setattr__(part, "joints3d", None if self.joints3d is None else self.joints3d[frames])
-    guess = self.guess and dataclasses.replace(self.guess, num_frames=last + 1 - first)
-    object.__setattr__(part, "guess", guess)
-    object.__setattr__(part, "num_clipped", 0)
-    return part
+    return self._with(
+      keypoints=self.keypoints[frames],
+      joints3d=None if self.joints3d is None else self.joints3d[frames],
+      guess=self.guess and dataclasses.replace(self.guess, num_frames=last + 1 - first),
+      num_clipped=0,
+    )
+
+  part = cut  # of a video something else
+
+  def sized(self, frame_size: tuple[int, int] | None) -> "Clip":
+    """The clip, whose frame size, where it is not known, is taken to be this one."""
+    if self.frame_size or not frame_size:
+      return self
+    guess = self.guess and dataclasses.replace(
+      self.guess, frame_size=frame_size, assumed=self.guess.assumed | {"frame_size"}
+    )
+    return self._with(frame_size=frame_size, guess=guess)
+
+  def doubts(self) -> list[str]:
+    """What is odd about the joints; DataError if that is so of a layout that was assumed."""
+    in_3d = self.guess.units == "metres"
+    points = self.joints3d if in_3d else self.keypoints
+    found = plausible.doubts(points, topology.get(self.layout), in_3d=in_3d)
+    for doubt in found:
+      if "layout" in self.guess.assumed and not doubt.startswith("the head"):
+        expected, hint = f"joints of {self.layout}, by their number", "name it: --layout"
+        raise DataError("layout", expected=expected, got=doubt, hint=hint)
+    return found
+
+  def _with(self, **changes: Any) -> "Clip":
+    # Not checked and cleaned again: a joint that is absent in a part is not the centre.
+    clip = copy.copy(self)
+    for name, value in changes.items():
+      object.__setattr__(clip, name, value)
+    return clip
+
+
+def check_part(first: int, last: int, num_frames: int) -> None:
+  """Raises DataError where a recording of so many frames does not have these."""
+  if not 0 <= first <= last < num_frames:
+    expected = f"a first and a last one from 0 to {num_frames - 1}"
+    raise DataError("frames", expected=expected, got=f"{first} to {last}")
 
 
 def frame_size(text: str) -> tuple[int, int]:

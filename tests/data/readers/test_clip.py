@@ -81,14 +81,22 @@ def test_what_was_clipped_is_known_of_a_clip_that_was_read(tmp_path):
 def test_a_guess_says_what_was_taken_for_granted():
   guess = readers.Guess(32, 1, 17, "coco17", "pixels", assumed=frozenset({"layout"}))
   assert str(guess) == "read as 32 frames of 1 person, 17 joints (coco17 assumed), pixels"
-  sized = guess.with_frame_size((720, 1280))
-  assert str(sized) == f"{guess}, 720 x 1280 assumed"
-  assert sized.with_frame_size((72, 128)) is sized
   told = readers.Guess(1, 2, 25, "kinect25", "metres", "MTVC", (240, 320), frozenset({"axes"}))
   assert (
     str(told) == "read as 1 frame of 2 persons, 25 joints (kinect25), metres, axes MTVC assumed"
   )
   assert str(told).endswith(told.kind)
+
+
+def test_a_size_that_is_expected_is_assumed_where_none_is_known(tmp_path):
+  np.save(tmp_path / "a.npy", pose())
+  size = {"layout": "openpose25", "expects_size": (720, 1280)}
+  clip = readers.read(tmp_path / "a.npy", **size)
+  assert clip.frame_size == clip.record()["frame_size"] == (720, 1280)
+  assert str(clip.guess).endswith(", 720 x 1280 assumed")
+  clip = readers.read(tmp_path / "a.npy", frame_size=(72, 128), **size)
+  assert clip.frame_size == (72, 128)
+  assert "assumed" not in str(clip.guess)
 
 
 def test_a_part_of_a_clip_is_guessed_as_the_whole_but_for_its_length(tmp_path):

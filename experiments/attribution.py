@@ -1,0 +1,94 @@
+"""Pictures of what spoke for a class (`jaxmg.predict.Attribution`), and its numbers."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmg import files, predict, video
+from jaxmg.recipe import Recipe
+
+from . import overlay
+
+FILE = "attribution.npz"
+_CELLS = 28  # of a video's square, along each side: what is drawn are sums over them
+
+
+def save(
+  folder: pathlib.Path,
+  found: predict.Attribution,
+  recipe: Recipe,
+  clips: Mapping[str, Any],
+  *,
+  first: int = 0,
+) -> None:
+  """Prints which frames spoke most for the class, draws what did, and writes all numbers.
+
+  `clips` are the recordings by track; `first` is the number of their first frame. FILE has `class`
+  and `logit`, and of each input NAME what `Attribution` says, as NAME and NAME_frames, and the
+  names of joints as NAME_joints.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  name_of_class = recipe.class_names[found.number]
+  print(f"  what speaks for {name_of_class} (logit {found.logit:.2f}), gradient times input:")
+  arrays = {"class": name_of_class, "logit": found.logit}
+  for name, one in recipe.inputs.items():
+    values, frames = found.values[name], found.frames[name]
+    sums = values.sum(axis=tuple(range(1, values.ndim)))
+    most = np.argsort(-np.abs(sums), kind="stable")[:3]
+    said = ", ".join(f"{first + frames[i]} ({sums[i]:+.3f})" for i in most)
+    print(f"  {name}: {sums.sum():+.3f} in all, most of it in the frames {said}")
+    arrays |= {name: values, f"{name}_frames": first + frames}
+    options = {"clip": clips[one.track], "first": first, "title": f"for {name_of_class}"}
+    arrays |= _DRAW[one.track](folder, name, one, frames, values, **options)
+  with files.replace(folder / FILE) as part, open(part, "wb") as file:
+    np.savez(file, **arrays)
+  print(f"  saved: {folder}")
+
+
+def _frames(folder, name, one, frames, values, *, clip, first, title):
+  """A picture of each frame: red speaks for the class, blue against it; dark is not shown."""
+  from PIL import Image
+
+  cells = np.stack([_sums(value) for value in values])
+  most = np.abs(cells).max() or 1
+  box = np.asarray(video.centred_box(jnp.array(clip.frame_size), one.test_crop)).round().astype(int)
+  left, top, right, bottom = box.tolist()
+  for number, heat, value in zip(frames.tolist(), cells, values, strict=True):
+    image = overlay.draw([clip], number)
+    heat = Image.fromarray(np.float32(heat / most)).resize(
+      (right - left, bottom - top), Image.Resampling.BILINEAR
+    )
+    heat = np.asarray(heat)[..., None]
+    picture = np.asarray(image) * np.float32(0.4)
+    seen = np.asarray(image)[top:bottom, left:right].astype(np.float32)
+    color = np.where(heat > 0, np.float32([255, 30, 30]), np.float32([40, 90, 255]))
+    weight = 0.75 * np.abs(heat) ** 0.5
+    picture[top:bottom, left:right] = seen + weight * (color - seen)
+    image = Image.fromarray(picture.round().astype(np.uint8))
+    overlay.label(image, f"{first + number}: {value.sum():+.3f} {title}")
+    with files.replace(folder / f"{name}_{first + number:06d}.png") as part:
+      image.save(part)
+  return {}
+
+
+def _sums(value):
+  """Sums [CELLS, CELLS], or fewer, over squares of a square [H, W]."""
+  side = len(value)
+  edges = np.unique(np.arange(_CELLS) * side // _CELLS)
+  return np.add.reduceat(np.add.reduceat(value, edges, axis=0), edges, axis=1)
+
+
+def _joints(folder, name, one, frames, values, *, clip, first, title):
+  """Joints x time, a panel for each person who is there."""
+  from . import plots  # with the loaders, which prediction does without
+
+  joints = one.skeleton.joints
+  options = {"frames": first + frames, "joints": joints, "title": f"{title}: {one}"}
+  plots.joints(folder / f"{name}.png", values, **options)
+  return {f"{name}_joints": joints}
+
+
+_DRAW = {"video": _frames, "pose": _joints}
