@@ -12,7 +12,7 @@ network, an input and a recipe of ours for sets of some hundred clips and a lapt
 claim to anybody's figures.
 
 What to expect, on the test subjects (docs/video.md says what it does not show):
-  utd_mhad,both,small    top-1 77.2 and 78.6 %, 20 minutes on one core of an Intel Xeon
+  utd_mhad,both,small    top-1 77.2 to 78.8 %, 20 minutes on one core of an Intel Xeon
 """
 
 import ml_collections
