@@ -326,24 +326,18 @@ class Bytes(prepared.Builder):
 
 
 def prepare_bytes(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-  Bytes.count = (arguments.clips or 20_000) // 10
-  yield timing.in_new_process(write_made, Bytes, Bytes.count, arguments.folder.resolve())
+  count = (arguments.clips or 20_000) // 10
+  yield timing.in_new_process(write_made, Bytes, count, arguments.folder.resolve())
   remove(arguments.folder / "data" / Bytes.name)
 
 
-class Pictures(prepared.Builder):
+class Pictures(Bytes):
   """Random bytes in the place of pictures, which nothing opens: 100 of 20 kB in each clip."""
 
   track = tracks.Video((256, 455))
   track_name = "video"
-  class_names = ("any",)
-  protocols = {"xsub": prepared.by_subject(train=("0",))}  # noqa: RUF012
   count, frames, size = 1_000, 100, 20_000
   seen: list[tuple[int, float]] = []  # noqa: RUF012
-
-  def recordings(self) -> Iterator[tuple[None, int]]:
-    for i in range(self.count):
-      yield None, i
 
   def clips(self, recording: None, i: int) -> Iterator[prepared.Example]:
     rng = np.random.default_rng(i)

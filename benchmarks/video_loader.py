@@ -24,6 +24,7 @@ from jaxmg.data import pipeline, prepared, readers, tracks
 from jaxmg.data.source import Source
 
 FRAME_SIZE = (256, 341)
+SECONDS = 64 / 30  # of a clip that a sample spans
 
 
 class Videos(prepared.Builder):
@@ -87,7 +88,7 @@ def ours(directory: pathlib.Path, core: int, arguments: dict) -> dict:
   source = Source(directory)
   kind = source.track("video").kind
   one = inputs.INPUTS["video"](
-    kind.frame_size, num_frames=arguments["frames"], size=arguments["size"]
+    kind.frame_size, seconds=SECONDS, num_frames=arguments["frames"], size=arguments["size"]
   )
   train = jax.jit(functools.partial(one.train, mirror=True))
   count = arguments["batch_size"]
@@ -123,15 +124,15 @@ def theirs(folder: pathlib.Path, core: int, arguments: dict) -> dict:
 
 
 def sample(path: pathlib.Path, rng: np.random.Generator, frames: int, size: int) -> np.ndarray:
-  """float32[T, size, size, 3]: frames of 2.56 seconds or less, cropped, mirrored, normalised."""
+  """float32[T, size, size, 3]: frames of SECONDS or less, cropped, mirrored, normalised."""
   import av
 
   with av.open(str(path)) as container:
     stream = container.streams.video[0]
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
     length = float(stream.duration * stream.time_base)
-    start = rng.uniform(0, max(0, length - 2.56))
-    times = start + np.arange(frames) * min(2.56, length) / frames
+    start = rng.uniform(0, max(0, length - SECONDS))
+    times = start + np.arange(frames) * min(SECONDS, length) / frames
     container.seek(int(start / stream.time_base), stream=stream)
     decoded, shown = container.decode(stream), []
     frame = next(decoded)

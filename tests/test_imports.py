@@ -64,6 +64,10 @@ ARROWS = {
   # The host's side, without jax: grain in the pipeline, tensorflow_datasets where records are.
   "jaxmg.data": "",
   "jaxmg.data.batch": "",
+  "jaxmg.data.builders": (
+    "tensorflow_datasets jaxmg.errors jaxmg.fields jaxmg.data.readers jaxmg.data.records"
+    " jaxmg.data.source"
+  ),
   "jaxmg.data.decoding": "[av] [PIL]",
   "jaxmg.data.embeddings": "jaxmg.errors jaxmg.data.readers",
   "jaxmg.data.guarded": "jaxmg.errors jaxmg.data.guarded_child",
@@ -72,7 +76,7 @@ ARROWS = {
   "jaxmg.data.matlab": "[scipy]",
   "jaxmg.data.pipeline": "grain jaxmg.errors jaxmg.data.records jaxmg.data.source",
   "jaxmg.data.prepared": (
-    "tensorflow_datasets jaxmg.errors jaxmg.fields jaxmg.files jaxmg.progress jaxmg.data.readers"
+    "jaxmg.errors jaxmg.fields jaxmg.files jaxmg.progress jaxmg.data.builders jaxmg.data.readers"
     " jaxmg.data.recordings jaxmg.data.records jaxmg.data.shards jaxmg.data.source"
     " jaxmg.data.tracks"
   ),

@@ -1,7 +1,7 @@
 """Libraries that damaged files crash, run in a process of their own.
 
     arrays = guarded.call(matlab.load, path)
-    for frame in guarded.stream(video.frames, path, memory=4 << 30):
+    for chunk in guarded.stream(decoding.pictures, path, 256, 341, 0, memory=4 << 30):
       ...
 
 The process is started once, with all that its functions import, and serves call after call; where

@@ -338,29 +338,21 @@ class Dropout(nn.Module):
   ) -> Float[Array, "b *c"]:
     if not train or self.rate == 0:
       return x
-    return jnp.where(_keep(self, x.shape, rows), x / (1 - self.rate), 0)
+    rows = jnp.arange(len(x)) if rows is None else rows
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng("dropout"), rows)
+    shape = self._drawn(x.shape[1:])
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, shape))(keys)
+    return jnp.where(keep, x / (1 - self.rate), 0)
+
+  def _drawn(self, shape):
+    return shape
 
 
-class StochasticDepth(nn.Module):
+class StochasticDepth(Dropout):
   """Leaves a branch out for whole rows at this rate, by the key and the row's name: see `Dropout`.
 
   What stays is multiplied by 1 / (1 - rate).
   """
 
-  rate: float
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "b *c"], *, train: bool, rows: Int[Array, " b"] | None = None
-  ) -> Float[Array, "b *c"]:
-    if not train or self.rate == 0:
-      return x
-    keep = _keep(self, x.shape[:1] + (1,) * (x.ndim - 1), rows)
-    return jnp.where(keep, x / (1 - self.rate), 0)
-
-
-def _keep(module, shape, rows):
-  """What a module with a rate keeps in training."""
-  rows = jnp.arange(shape[0]) if rows is None else rows
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(module.make_rng("dropout"), rows)
-  return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - module.rate, shape[1:]))(keys)
+  def _drawn(self, shape):
+    return (1,) * len(shape)
