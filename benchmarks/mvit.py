@@ -1,7 +1,8 @@
 """MViTv2 against torchvision's: training step and inference, by the size of the batch.
 
 python -m benchmarks.mvit --out=mvit.json                     # a GPU: bfloat16, 16 x 224 x 224
-python -m benchmarks.mvit --forms --batch_sizes 8 --out=forms.json
+python -m benchmarks.mvit --only jaxmg --batch_sizes 32    # alone: what does not fit beside others
+python -m benchmarks.mvit --only jaxmg "jaxmg, cudnn" "jaxmg, bias" --batch_sizes 8    # our forms
 python -m benchmarks.mvit --variant=tiny --frames=4 --size=32 --batch_sizes 1    # a CPU, to try it
 
 The training step is forward, backward and SGD with momentum, with dropout and stochastic depth; in
@@ -9,9 +10,10 @@ torchvision's under autocast. Each implementation runs in a process of its own, 
 turn: `ratio` is the time over that of jaxmg in the same round, above 1 where jaxmg is faster; the
 median over the rounds. "GB" is the peak of the program: of jaxmg by XLA's account of it, of PyTorch
 by its allocator's. What does not fit is named and left out. Every row is printed and written as it
-comes: first eager PyTorch at every size, then compiled at the first.
+comes. PyTorch is compiled for the first size alone.
 
-With --forms it is our forms of pooling and attention that are compared, without PyTorch.
+By default our form of pooling and attention is compared with torchvision's network; `--only` names
+others of ours (IMPLEMENTATIONS).
 
 The two have the same logits: `tests/pretrained/test_mvit.py`.
 """
@@ -20,10 +22,9 @@ import argparse
 import concurrent.futures
 import contextlib
 import functools
-import importlib.util
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ from jaxmg import models
 from jaxmg.training import sharding, step
 
 JOBS = ("train step", "inference")
-# name -> POOLING, ATTENTION and other options of the model
+# Of ours: name -> POOLING, ATTENTION and other options of the model.
 FORMS = {
   "jaxmg": ("shifts", "folded", {}),
   "jaxmg, cudnn": ("shifts", "cudnn", {}),
@@ -42,6 +43,8 @@ FORMS = {
   "jaxmg, 2d": ("2d", "folded", {}),
   "jaxmg, remat": ("shifts", "folded", {"remat": True}),
 }
+DEFAULT = ("jaxmg", "torchvision", "torchvision, compiled")
+IMPLEMENTATIONS = (*FORMS, *DEFAULT[1:])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,66 +56,56 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--classes", type=int, default=400)
   parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
   parser.add_argument("--rounds", type=int, default=7)
-  parser.add_argument("--forms", action="store_true", help="compare our forms, without PyTorch")
-  parser.add_argument("--only", nargs="+", choices=FORMS, help="of --forms, beside jaxmg")
-  parser.add_argument("--no_compile", action="store_true", help="without torch.compile")
+  parser.add_argument("--only", nargs="+", choices=IMPLEMENTATIONS, default=DEFAULT)
+  parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
   arguments = parser.parse_args(argv)
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the others need memory too
-  rows, processes = [], {}
+  processes = {}
   with contextlib.ExitStack() as stack:
-
-    def start(builders: Mapping[str, tuple]) -> None:
-      """Side by side, since they compile for long."""
-      begin = time.perf_counter()
-      with concurrent.futures.ThreadPoolExecutor() as pool:
-        new = {
-          name: pool.submit(timing.Process, *builder, arguments)
-          for name, builder in builders.items()
-        }
-      for name, future in new.items():
-        try:
-          processes[name] = future.result()
-          stack.callback(processes[name].close)
-        except Exception as error:
-          print(f"{name}: {_first_line(error)}", flush=True)
-      print(f"{', '.join(builders)}: ready after {time.perf_counter() - begin:.0f} s", flush=True)
-
-    if arguments.forms:
-      forms = {name: FORMS[name] for name in FORMS if name in ("jaxmg", *(arguments.only or FORMS))}
-      start({name: (functools.partial(jaxmg_calls, form),) for name, form in forms.items()})
-      measure(arguments, processes, arguments.batch_sizes, rows)
-    else:
-      torch = importlib.util.find_spec("torchvision")
-      ours = {"jaxmg": (functools.partial(jaxmg_calls, FORMS["jaxmg"]),)}
-      eager = {"torchvision": (functools.partial(torch_calls, False),)} if torch else {}
-      start(ours | eager)
-      measure(arguments, processes, arguments.batch_sizes, rows)
-      if torch and not arguments.no_compile:
-        start({"torchvision, compiled": (functools.partial(torch_calls, True),)})
-        measure(arguments, processes, arguments.batch_sizes[:1], rows)
-  timing.report(arguments, rows)
+    begin = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # side by side: they compile for long
+      started = {name: pool.submit(start, name, arguments) for name in arguments.only}
+    for name, future in started.items():
+      try:
+        processes[name] = future.result()
+        stack.callback(processes[name].close)
+      except Exception as error:
+        print(f"{name}: {_first_line(error)}", flush=True)
+    print(f"{', '.join(processes)}: ready after {time.perf_counter() - begin:.0f} s", flush=True)
+    if rows := measure(arguments, processes):
+      timing.report(arguments, rows)
 
 
-def measure(arguments, processes, batch_sizes, rows) -> None:
-  """Adds the rows of these processes, and prints and writes them as they come."""
-  for batch in batch_sizes:
-    for job in JOBS:
+def start(name: str, arguments: argparse.Namespace) -> timing.Process:
+  """A process that holds the calls of an implementation."""
+  if name in FORMS:
+    return timing.Process(functools.partial(jaxmg_calls, FORMS[name]), arguments)
+  return timing.Process(functools.partial(torch_calls, name.endswith("compiled")), arguments)
+
+
+def measure(arguments, processes) -> list[dict]:
+  """The rows of these processes, printed and written as they come."""
+  rows = []
+  for batch in arguments.batch_sizes:
+    for job in arguments.jobs:
       timers, outcomes = {}, {}
       for name, process in processes.items():
-        timer = process.timers()[job, batch]
+        timer = process.timers().get((job, batch))
+        if timer is None:
+          continue
         try:
           timer()
           timers[name], outcomes[name] = timer, "ran"
         except Exception as error:
           outcomes[name] = _first_line(error)
       seconds = timing.alternate(timers, rounds=arguments.rounds) if timers else {}
-      for name, process in processes.items():
+      for name in outcomes:
         row = {"job": job, "batch": batch, "implementation": name}
         row |= dict.fromkeys(("ms", "clips per second", "GB", "ratio"))
         if name in seconds:
           median = float(np.median(seconds[name]))
           row |= {"ms": 1e3 * median, "clips per second": batch / median}
-          row["GB"] = process.value(("GB", job, batch))
+          row["GB"] = processes[name].value(("GB", job, batch))
           if "jaxmg" in seconds:
             row["ratio"] = float(np.median(seconds[name] / seconds["jaxmg"]))
         row["outcome"] = outcomes[name]
@@ -122,6 +115,7 @@ def measure(arguments, processes, batch_sizes, rows) -> None:
         )
         print("  ".join(cells), flush=True)
       timing.write(arguments, rows)
+  return rows
 
 
 def _first_line(error: Exception) -> str:
@@ -183,7 +177,7 @@ def jaxmg_calls(form: tuple, arguments: argparse.Namespace) -> dict[tuple, Calla
     programs = {
       (job, size): pool.submit(compiled, job, size)
       for size in arguments.batch_sizes
-      for job in JOBS
+      for job in arguments.jobs
     }
   calls = {}
   for name, program in programs.items():
@@ -277,9 +271,12 @@ def torch_calls(compiled: bool, arguments: argparse.Namespace) -> dict[tuple, Ca
       peaks[job, size] = torch.cuda.max_memory_allocated() / 1e9
 
   calls = {}
-  for name in ((job, size) for size in arguments.batch_sizes for job in JOBS):
+  sizes = arguments.batch_sizes[:1] if compiled else arguments.batch_sizes
+  for name in ((job, size) for size in sizes for job in arguments.jobs):
     calls[name] = functools.partial(run, *name)
     calls["GB", *name] = functools.partial(peaks.get, name)
+    if compiled:
+      run(*name)
   return calls
 
 
