@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 import pathlib
@@ -24,6 +25,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 seconds = float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+
+# The processes that tests start, several dozens of them, need not compile our modules each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Tracing makes many objects that stay, and garbage is looked for among them again and again.
+gc.set_threshold(50_000, 20, 50)
 
 # These files come first: at the end one process would wait for another with them.
 LONGEST = (
