@@ -10,12 +10,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # Read when the backend starts, which importing jax does not do. Compiling is most of the suite's
 # time. It takes half of it without optimisation, and a quarter less still with the emitters that
-# XLA had before those of MLIR (a JAX that has them no more ignores the option).
+# XLA had before those of MLIR (a JAX that has them no more ignores the option). Threads within an
+# operation cost more than they bring at the sizes of tests.
 # `XLA_FLAGS= make test` tests the programs as users run them.
 FLAGS = os.environ.get(
   "XLA_FLAGS",
   "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-  "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
+  "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters "
+  "--xla_cpu_multi_thread_eigen=false",
 )
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FLAGS}"
 jax.config.update("jax_default_matmul_precision", "highest")

@@ -76,7 +76,8 @@ def test_command_of_a_wheel_prepares_trains_evaluates_and_predicts(
   assert "64 to train" in jaxmg(
     "prepare", "synthetic_imigue", "--manual_dir=raw", "--data_dir=data"
   )
-  tiny = ("model.variant=tiny", "sampling.num_frames=8", "sampling.test_clips=1")
+  tiny = ("model.variant=tiny", "inputs.size=16", "sampling.num_frames=8", "sampling.test_size=16")
+  tiny += ("sampling.test_clips=1",)
   settings = [f"--config.{setting}" for setting in (*tiny, "schedule.epochs=2")]
   config = "--config=posec3d:synthetic_imigue,joint,small"
   jaxmg("train", config, *settings, "--workdir=run")
