@@ -17,6 +17,7 @@ import functools
 import importlib.util
 import os
 import pathlib
+import tempfile
 import time
 from typing import ClassVar, NamedTuple
 
@@ -27,14 +28,15 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from benchmarks import hlo, peers, timing
-from experiments import agcn, mvit, posec3d, settings, trainer
+from experiments import agcn, fusion, mvit, posec3d, settings, trainer
 from jaxmg import models
+from jaxmg import recipe as recipes
 from jaxmg.data import readers, source, tracks
 from jaxmg.recipe import Recipe
 from jaxmg.training import parameters, sharding, step
 
 CONFIGS = "experiments/configs/"
-MODELS = {"posec3d": posec3d, "agcn": agcn, "mvit": mvit}
+MODELS = {"posec3d": posec3d, "agcn": agcn, "mvit": mvit, "fusion": fusion}
 
 
 class Program(NamedTuple):
@@ -62,6 +64,11 @@ KINETICS = (
   *("skeleton=openpose18", "sampling.points=keypoints", "sampling.num_persons=2"),
   *("sampling.num_frames=150", "inputs.preparation=kinetics"),
 )
+
+# Of MViTv2-S and of 2s-AGCN on 64 frames. Encoders, as runs, are made of these configs.
+TOKENS = "tokens=video,pose"
+ENCODERS = "encoders=mvit,agcn"
+ENCODER_CONFIGS = {"mvit": "mvit.py:videos,frames", "agcn": "agcn.py:utd_mhad,joint"}
 
 PROGRAMS = (
   Program("slowonly-r50", "bare"),
@@ -100,6 +107,11 @@ PROGRAMS = (
   Program("mvit.py:videos,frames", "train", (BFLOAT16, BATCH_8, "model.remat=True")),
   Program("mvit.py:videos,frames", "evaluate"),
   Program("mvit.py:videos,frames,small", "train"),
+  Program("fusion.py:clips,joint", "train", (TOKENS,)),
+  Program("fusion.py:clips,cross", "train", (TOKENS, BFLOAT16, "model.modality_dropout=0.5")),
+  Program("fusion.py:clips,joint", "evaluate", (TOKENS,)),
+  Program("fusion.py:clips,joint", "train", (ENCODERS, BFLOAT16, BATCH_8)),
+  Program("fusion.py:clips,joint", "predict", (ENCODERS,)),
 )
 
 COMPILERS = {"cuda": "jax_cuda13_plugin", "tpu": "libtpu"}  # the packages
@@ -109,6 +121,7 @@ TINY = {
   "posec3d": {"sampling.num_frames": 8, "sampling.test_size": 16, "inputs.size": 16},
   "agcn": {"sampling.num_frames": 17},
   "mvit": {"sampling.num_frames": 4, "inputs.size": 32},
+  "fusion": {},
 }
 
 # What XLA has to know of an NVIDIA H200.
@@ -210,8 +223,10 @@ class Clips:
   kinds: ClassVar = {
     "pose": tracks.Pose("kinect25", frame_size=(720, 1280), joints3d=True),
     "video": tracks.Video((256, 456)),
+    "tokens-video": tracks.Tokens(393, 768, "video", test_views=5),
+    "tokens-pose": tracks.Tokens(16, 256, "pose", test_views=5),
   }
-  rows = np.arange(1)
+  rows, folder, track_names = np.arange(1), pathlib.Path("clips"), tuple(kinds)
 
   def __init__(self, kind=None):
     self.kind = kind
@@ -236,19 +251,8 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
   """The function of a command, jitted for the mesh; its arguments as shapes; its clips."""
   if program.job == "bare":
     return bare(program.config if size == "full" else "tiny", mesh)
-  model_name = program.config.partition(".")[0]
-  overrides = [f"--config.{setting}" for setting in program.settings]
-  config = settings.read_config(CONFIGS + program.config, overrides)
-  if BATCH_8 not in program.settings:
-    config.train.batch_size = 32
-  if size == "tiny":
-    config.update_from_flattened_dict(TINY[model_name])
-    config.train.batch_size = 4 * mesh.size
-    if config.model.variant in ("slowonly-r50", "agcn", "mvitv2-s"):
-      config.model.variant = "tiny"
-  experiment, data = MODELS[model_name], Clips()
-  table = trainer.label_embeddings(config, data)
-  recipe = trainer.make_recipe(config, data, experiment.describe, table)
+  data = Clips()
+  config, table, recipe = described(program, size, mesh, data)
   model = recipe.build_model(jnp.dtype(config.train.dtype))
   optimizer, _, _ = trainer.make_optimizer(config, 100, model)
   classifier_only = config.stage == "classifier"
@@ -280,6 +284,29 @@ def build(program: Program, size: str, mesh: Mesh) -> tuple:
   batch = shapes(recipe, clips, recipe.num_clips)
   inputs = (state.params, state.batch_stats, batch)
   return step.compile_predict_step(predict_step, mesh), inputs, clips
+
+
+def described(program: Program, size: str, mesh: Mesh, data: Clips) -> tuple:
+  """The config of a program, its label embeddings and its recipe."""
+  model_name = program.config.partition(".")[0]
+  overrides = [f"--config.{setting}" for setting in program.settings]
+  config = settings.read_config(CONFIGS + program.config, overrides)
+  if BATCH_8 not in program.settings:
+    config.train.batch_size = 32
+  if size == "tiny":
+    config.update_from_flattened_dict(TINY[model_name])
+    config.train.batch_size = 4 * mesh.size
+    if config.model.variant in ("slowonly-r50", "agcn", "mvitv2-s", "base"):
+      config.model.variant = "tiny"
+  table = trainer.label_embeddings(config, data)
+  with tempfile.TemporaryDirectory() as folder:
+    if ENCODERS in program.settings:
+      config.encoders = ",".join(f"{folder}/{name}" for name in ENCODER_CONFIGS)
+      for name, encoder in ENCODER_CONFIGS.items():
+        pathlib.Path(folder, name).mkdir()
+        _, _, recipe = described(Program(encoder, "train"), size, mesh, data)
+        recipes.save(pathlib.Path(folder, name), recipe)
+    return config, table, trainer.make_recipe(config, data, MODELS[model_name].describe, table)
 
 
 def bare(variant: str, mesh: Mesh) -> tuple:

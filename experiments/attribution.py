@@ -34,8 +34,8 @@ def save(
   name_of_class = recipe.class_names[found.number]
   print(f"  what speaks for {name_of_class} (logit {found.logit:.2f}), gradient times input:")
   arrays = {"class": name_of_class, "logit": found.logit}
-  for name, one in recipe.inputs.items():
-    values, frames = found.values[name], found.frames[name]
+  for name, values in found.values.items():
+    one, frames = recipe.inputs[name], found.frames[name]
     sums = values.sum(axis=tuple(range(1, values.ndim)))
     most = np.argsort(-np.abs(sums), kind="stable")[:3]
     said = ", ".join(f"{first + frames[i]} ({sums[i]:+.3f})" for i in most)

@@ -126,7 +126,8 @@ def _video(path: pathlib.Path, video: readers.VideoFile) -> Found:
 
 def _prepared(data: source.Source) -> Found:
   posed = "pose" in data.track_names
-  track = data.track("pose" if posed else data.track_names[0])
+  # Of tokens, the numbers of frames are not those of clips.
+  track = data.track(min(data.track_names, key=lambda x: (x != "pose", x.startswith("tokens-"))))
 
   def rows():
     for name in data.track_names:

@@ -10,6 +10,8 @@ Interrupted, the same command goes on; its scores are those of one left alone, t
 the split is that of its first protocol, and all is in RUN/<NAME>-<split>/. Its labels may be
 hidden: there are scores, then, and no metrics. A clip that was trained on is refused, known by its
 id or by its data, if the run's own set is there.
+
+--without=NAME hides an input of a fusion from all clips, in RUN/<split>-without-NAME/.
 """
 
 import contextlib
@@ -51,6 +53,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_enum("split", "test", ["test", "val", "train"], "val: of a fold.", **options)
   flags.DEFINE_string("step", "best", "best, latest or a number.", **options)
   flags.DEFINE_string("data", None, "The run's set, if it moved, or another one.", **options)
+  flags.DEFINE_list("without", [], "Inputs that clips are not shown (modality dropout).", **options)
   flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=1, **options)
 
 
@@ -58,13 +61,17 @@ def run(values: flags.FlagValues) -> None:
   directory = pathlib.Path(values.run)
   recipe = recipes.load(directory)
   data, recipe, split = find(values, recipe)
+  if values.without:
+    _check_without(recipe, values.without)
+    split += f"-without-{'-'.join(sorted({*values.without}))}"
   at = int(values.step) if values.step.isdecimal() else values.step
   at = checkpoints.number(directory / "checkpoints", at)
   variables = checkpoints.restore_variables(directory / "checkpoints", at)
   mesh = sharding.data_mesh()
   batch_size = -(-values.batch_size // mesh.size) * mesh.size
   model = recipe.build_model()
-  score = scorer(recipe, model, data, values.split, mesh=mesh, batch_size=batch_size)
+  options = {"mesh": mesh, "batch_size": batch_size, "without": values.without}
+  score = scorer(recipe, model, data, values.split, **options)
   if jax.process_index() == 0:
     views = f"step {at}, {recipe.num_views} views of every clip"
     print(f"{values.split} of {data.directory}: {views}", flush=True)
@@ -73,7 +80,7 @@ def run(values: flags.FlagValues) -> None:
   machine = [mesh.size, jax.process_count(), jax.devices()[0].device_kind, cores]
   machine.append(os.environ.get("XLA_FLAGS"))
   first = jax.process_index() == 0
-  settings = [recipes.to_json(recipe), values.split, batch_size, machine]
+  settings = [recipes.to_json(recipe), values.split, values.without, batch_size, machine]
   with files.locked(folder) if first else contextlib.nullcontext():
     kept = Kept(folder / "unfinished.npz", [*settings, variables])
     try:
@@ -117,7 +124,8 @@ def find(values: flags.FlagValues, recipe: Recipe) -> tuple[Source, Recipe, str]
       print(f"it names {count} of {len(recipe.class_names)} classes: the others are the run's")
   rows = data.rows(values.split).tolist()
   for trained in lineage.of(pathlib.Path(values.run), recipe):
-    seen = lineage.seen(trained, data, recipe.tracks) if trained else None
+    # A copy is known by what a fusion's encoders saw, and not by their tokens.
+    seen = lineage.seen(trained, data, data.track_names) if trained else None
     if seen is None and jax.process_index() == 0:
       why = (
         f"{trained['name']} is not in {trained['directory']}" if trained else "they are imported"
@@ -129,6 +137,15 @@ def find(values: flags.FlagValues, recipe: Recipe) -> tuple[Source, Recipe, str]
       raise errors.DataError(data.directory, expected="no clips trained on", got=got, hint=hint)
   recipe = dataclasses.replace(recipe, data=data.describe(recipe.tracks))
   return data, recipe, f"{data.name}-{values.split}"
+
+
+def _check_without(recipe: Recipe, names: Sequence[str]) -> None:
+  if not recipe.may_lack:
+    expected = "a run trained with --config.model.modality_dropout"
+    raise errors.ConfigError("--without", expected=expected, got="one without")
+  if not {*names} < recipe.inputs.keys():
+    expected = f"some of {' and '.join(recipe.inputs)}, not all"
+    raise errors.ConfigError("--without", expected=expected, got=" and ".join(names))
 
 
 def _write(split, at, folder, recipe, data, rows, probabilities, labels):
@@ -147,7 +164,7 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
       files.remove(folder / name)  # of another set of this name
     print("their labels are hidden: no metrics")
     return
-  side = split.rpartition("-")[2]
+  side = split.removeprefix(f"{data.name}-")
   summary = metrics.summary(probabilities, labels, len(recipe.class_names))
   samples = metrics.bootstrap(probabilities, labels)
   intervals = {name: metrics.interval(x) for name, x in samples.items()}
@@ -173,7 +190,14 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
 
 
 def scorer(
-  recipe: Recipe, model: nn.Module, data: Source, split: str, *, mesh: Mesh, batch_size: int
+  recipe: Recipe,
+  model: nn.Module,
+  data: Source,
+  split: str,
+  *,
+  mesh: Mesh,
+  batch_size: int,
+  without: Sequence[str] = (),
 ) -> Callable:
   """Returns `variables -> (rows, probabilities, labels)` over a split of the run's protocol."""
   location = recipe.data
@@ -187,6 +211,8 @@ def scorer(
     batch_size=batch_size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+    may_lack=recipe.may_lack,
+    without=without,
   )
   predict_step = step.compile_predict_step(recipe.predict_step(model), mesh)
   count = -(-len(rows) // batch_size)
@@ -261,7 +287,7 @@ class Kept:
 
 
 def validation(recipe: Recipe, model: nn.Module, data: Source, mesh: Mesh) -> Callable | None:
-  """Metrics on the held-out subjects of a fold, from one unmirrored view; None without a fold.
+  """Metrics on the held-out subjects of a fold, from one view; None without a fold.
 
   They are None, too, when the process is asked to stop meanwhile.
   """

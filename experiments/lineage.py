@@ -1,4 +1,7 @@
-"""Which clips the weights of a run have seen: its own, and those of the runs that it began with."""
+"""Which clips the weights of a run have seen: its own, and those of the runs that it began with.
+
+And those of the encoders of a fusion.
+"""
 
 import contextlib
 import pathlib
@@ -17,8 +20,10 @@ def of(run: pathlib.Path, recipe: Recipe) -> list[Mapping[str, Any] | None]:
   if not checkpoints.fingerprint(run / "checkpoints"):
     return [None]
   found = [recipe.data]
-  while found[-1] is not None and "began_with" in found[-1]:
-    found.append(found[-1]["began_with"])
+  for one in found:  # to which the loop adds
+    if one is not None and "began_with" in one:
+      found.append(one["began_with"])
+    found += (one or {}).get("encoders", {}).values()
   return found
 
 

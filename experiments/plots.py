@@ -49,7 +49,12 @@ def views(
   pyplot = _pyplot()
   chosen = np.linspace(0, len(rows) - 1, 3).astype(int)
   batches = pipeline.test_batches(
-    data, rows[chosen], recipe.inputs, num_clips=recipe.num_clips, batch_size=len(chosen)
+    data,
+    rows[chosen],
+    recipe.inputs,
+    num_clips=recipe.num_clips,
+    batch_size=len(chosen),
+    may_lack=recipe.may_lack,
   )
   batch = next(iter(batches))
   parts = {name: jax.tree.map(jnp.asarray, batch[name]) for name in recipe.inputs}
@@ -67,7 +72,10 @@ def views(
   figure.suptitle(title)
   for i, clip in enumerate(chosen):
     for line, (name, volume) in enumerate(lines, height * i):
-      one = recipe.inputs[name]
+      one, present = recipe.inputs[name], batch[name].get("present")
+      if present is not None and not present[i]:
+        grid[line, 0].set_title(f"no {name}", fontsize=8)
+        continue
       for axes, frame in zip(
         grid[line], np.linspace(0, one.num_frames - 1, 6).astype(int).tolist(), strict=True
       ):

@@ -4,7 +4,8 @@
 
 FILE is a video, or poses: .csv, .xlsx, .npy, .npz, .pkl, .skeleton, .mat or a folder of OpenPose
 JSON (see `jaxmg.data.readers`); of a .pkl, every clip. A model of several inputs is given a file of
-each kind by several --input, of the same frames. What a file was taken for is printed; what one of
+each kind by several --input, of the same frames; trained with modality dropout, it goes on without
+what is missing. What a file was taken for is printed; what one of
 poses leaves open is told by
 
   --layout=NAME        the layout of its joints, or a JSON file of one's own
@@ -35,7 +36,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from jaxmg import errors, predict, progress, recipe
+from jaxmg import encoders, errors, predict, progress, recipe
 from jaxmg.data import readers
 
 from . import attribution, launch, overlay, timeline, told
@@ -66,7 +67,7 @@ def run(values: flags.FlagValues) -> None:
     raise errors.ConfigError("--class needs --attribution")
   inputs = {}
   if pathlib.Path(values.run, recipe.FILE).exists():
-    inputs = recipe.load(values.run).inputs
+    inputs = encoders.load_recipe(values.run).inputs
   known = told.get(values, inputs.values())
   # Of several, each would overwrite the files of the one before.
   alone = len(values.input) > 1 or values.save or values.attribution
@@ -93,10 +94,15 @@ def _predict(predictor, values, names, clips) -> None:
     clock = timeline.clock(values, clips, first)
     windows = values.window and timeline.frames(values, clock.fps)
     notes = [doubt for one in clips for doubt in one.doubts()]
+    notes += [
+      f"no {one.track}: the run goes on without {name}"
+      for name, one in predictor.recipe.inputs.items()
+      if one.track not in given and predictor.recipe.may_lack
+    ]
     if timeline.draws(values):
       overlay.check(clips, clock.fps)
-    elif given.keys() > set(tracks := predictor.recipe.tracks):
-      expected, hint = " and ".join(tracks), "to draw the other: --save=FILE.mp4"
+    elif given.keys() - (tracks := {*predictor.recipe.tracks}) and given.keys() & tracks:
+      expected, hint = " and ".join(sorted(tracks)), "to draw the other: --save=FILE.mp4"
       raise errors.DataError("inputs", expected=expected, got=" and ".join(given), hint=hint)
     if windows:
       pieces = predictor.windows(clips, length=windows[0], hop=windows[1])

@@ -1,6 +1,7 @@
 """The settings of a run: read from a config file, changed on the command line, and checked."""
 
 import difflib
+import json
 import math
 import os
 import pathlib
@@ -19,6 +20,7 @@ from jaxmg.training import losses, optimizers
 RANGES = {
   "sampling.test_clips": "[1, 1000]",
   "model.dropout": "[0, 1)",
+  "model.modality_dropout": "[0, 1)",
   "model.stochastic_depth": "[0, 1)",
   "optimizer.learning_rate": "[0, 1000]",
   "optimizer.reference_batch": "[1, 1000000]",
@@ -106,6 +108,22 @@ def read_config(text: str, overrides: Sequence[str]) -> ConfigDict:
     raise errors.ConfigError(str(error).removeprefix("flag ")) from error
   check(values.config, given=seen)
   return values.config
+
+
+def of_run(run: str | os.PathLike) -> ConfigDict:
+  """The config that a run directory holds, which the caller may change."""
+  path = pathlib.Path(run, "config.json")
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise errors.ConfigError(path, expected="the config of a run", got=error) from error
+  return ConfigDict(_tuples(found))
+
+
+def _tuples(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _tuples(x) for key, x in value.items()}
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def load(name: str) -> dict[str, Any]:

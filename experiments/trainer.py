@@ -1,7 +1,8 @@
 """From a config to a training run: what all experiments share.
 
-An experiment says what is its own: `describe(config, data)` gives the "model" and the
-"inputs" of the recipe (see `jaxmg.recipe`).
+An experiment says what is its own: `describe(config, data)` gives the "model" and the "inputs" of
+the recipe (see `jaxmg.recipe`), and in a third place the "views" of tests if they are not those of
+`config.sampling`.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmg import errors, fields, files
+from jaxmg import encoders, errors, fields, files
 from jaxmg import recipe as recipes
 from jaxmg.data import embeddings, pipeline, source
 from jaxmg.data.source import Source
@@ -42,10 +43,14 @@ HINTS = {
 }
 
 
-def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
+def run(
+  config, workdir: pathlib.Path, *, describe: Callable, begin: Callable | None = None
+) -> None:
   """Trains the model of a config in a work directory, from where it stopped.
 
-  `describe(config, data)` returns the model and the inputs of the recipe.
+  `describe(config, data)` returns the model and the inputs of the recipe. A run that does not go
+  on is handed to `begin(config, workdir, state, recipe, data)`, which returns the state and the
+  recipe to begin with.
   """
   mesh = sharding.data_mesh()
   check_batch_size(config, mesh)
@@ -71,6 +76,7 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
     recipe.inputs,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+    may_lack=recipe.may_lack and not recipe.model["encoders"],  # which would learn of nothing
     **drawn,
   )
 
@@ -127,6 +133,8 @@ def run(config, workdir: pathlib.Path, *, describe: Callable) -> None:
         frozen = trainable != parameters.ALL
         state, before = with_weights(state, config.init_from, recipe, data, new=new, frozen=frozen)
         recipe = dataclasses.replace(recipe, data=recipe.data | {"began_with": before})
+      if begin:
+        state, recipe = begin(config, workdir, state, recipe, data)
       if jax.process_index() == 0:
         if table is not None:
           with files.replace(workdir / recipes.LABELS) as part:
@@ -177,15 +185,16 @@ def keep_place(workdir: pathlib.Path, data: Mapping[str, Any]) -> None:
 
 def make_recipe(config, data: Source, describe: Callable, table: np.ndarray | None) -> Recipe:
   """What a run is, beside its weights; `table` are the label embeddings."""
-  model, inputs = describe(config, data)
+  model, inputs, *views = describe(config, data)
+  views = views[0] if views else config.sampling
   if table is not None:
     model["embedding_size"] = table.shape[1]
   return Recipe(
     model=model,
     inputs=inputs,
     class_names=data.class_names,
-    num_clips=config.sampling.test_clips,
-    mirror=config.sampling.mirror and data.mirror,
+    num_clips=views.test_clips,
+    mirror=views.mirror and data.mirror,
     data=data.describe(
       recipes.tracks(inputs),
       protocol=config.data.protocol,
@@ -260,7 +269,9 @@ def with_weights(
   if pathlib.Path(run).is_file():
     hint = "PyTorch's weights: jaxmg import_weights makes one"
     raise errors.CheckpointError(where, expected="a run directory", got="a file", hint=hint)
-  theirs = recipes.load(run)
+  # A fusion of tokens has its encoders beside its weights.
+  of_run = encoders.load_recipe if recipe.model.get("encoders") else recipes.load
+  theirs = of_run(run)
   loose = ("dropout", "stochastic_depth", "remat", "embedding_size")
   ours, others = (
     {name: x for name, x in one["model"].items() if name not in loose}
@@ -275,18 +286,11 @@ def with_weights(
       raise errors.CheckpointError(f"{where}: {name}", expected=expected, got=got, hint=hint)
   if new and recipe.label_embeddings and not theirs.label_embeddings:
     raise errors.CheckpointError(where, expected="a head for label embeddings", got="none")
-  before = lineage.of(pathlib.Path(run), theirs)
-  for trained in filter(None, before):  # and not imported: those saw other data
-    if "ids" not in trained:
-      expected, hint = "a run that says its clips", "of an earlier version: train again"
-      raise errors.CheckpointError(where, expected=expected, got="none", hint=hint)
-    if trained["ids"] == recipe.data["ids"] and trained["clips"] != recipe.data["clips"]:
-      expected = "the labels, subjects and protocols of the set that it was trained on"
-      raise errors.CheckpointError(where, expected=expected, got="others of the same clips")
-    if seen := held_out_clips(data, recipe.data, trained):
-      expected = "weights that have not seen the clips held out here"
-      raise errors.CheckpointError(where, expected=expected, got=f"{seen} trained on")
-  found = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", "best")
+  before = check_unseen(where, pathlib.Path(run), theirs, recipe, data)
+  if recipe.model.get("encoders"):
+    _, found = encoders.load(run)
+  else:
+    found = checkpoints.restore_variables(pathlib.Path(run) / "checkpoints", "best")
   if (recipe.label_embeddings is None) != (theirs.label_embeddings is None):
     new = (*new, recipe.build_model().LABEL_HEAD)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -298,6 +302,30 @@ def with_weights(
   if jax.process_index() == 0:
     print(f"begins with the weights of {run}", flush=True)
   return state.replace(**found, ema=found if state.ema else {}), before[0]
+
+
+def check_unseen(
+  where: str,
+  run: pathlib.Path,
+  theirs: Recipe,
+  ours: Recipe,
+  data: Source,
+  *,
+  hint: str | None = None,
+) -> list[Mapping[str, Any] | None]:
+  """What the weights of a run were trained on: not on what is held out here, or CheckpointError."""
+  before = lineage.of(run, theirs)
+  for trained in filter(None, before):  # and not imported: those saw other data
+    if "ids" not in trained:
+      expected, hint = "a run that says its clips", "of an earlier version: train again"
+      raise errors.CheckpointError(where, expected=expected, got="none", hint=hint)
+    if trained["ids"] == ours.data["ids"] and trained["clips"] != ours.data["clips"]:
+      expected = "the labels, subjects and protocols of the set that it was trained on"
+      raise errors.CheckpointError(where, expected=expected, got="others of the same clips")
+    if seen := held_out_clips(data, ours.data, trained):
+      expected, got = "weights that have not seen the clips held out here", f"{seen} trained on"
+      raise errors.CheckpointError(where, expected=expected, got=got, hint=hint)
+  return before
 
 
 def seen_by(recipe: Recipe) -> dict[str, Any]:
@@ -331,7 +359,8 @@ def held_out_clips(data: Source, ours: dict, theirs: dict) -> int:
 
 def check_stage(config) -> None:
   """Raises ConfigError for a stage that lacks the run before it, and for a tail corrected twice."""
-  if (config.stage == "classifier" or config.train.trainable) and not config.init_from:
+  begins = config.init_from or (config.stage == "all" and config.get("encoders"))
+  if (config.stage == "classifier" or config.train.trainable) and not begins:
     hint = "the run whose classifier is to be trained anew"
     if config.train.trainable:
       hint = "whose weights stay where --config.train.trainable does not name them"

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,9 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from jaxmg import errors, recipe
-from jaxmg.data import embeddings, readers
-from jaxmg.training import checkpoints, sharding
+from jaxmg import encoders, errors, recipe
+from jaxmg.data import batch, embeddings, readers
+from jaxmg.training import sharding
 from jaxmg.training import step as steps
 
 _WINDOWS = 8  # of a recording, in a batch
@@ -61,15 +62,15 @@ class Predictor:
   `step` is "best" (the highest score in training, the latest where none was taken), "latest" or a
   number. `label_embeddings` is the table of a model with such a head, or None. A model of several
   inputs takes several recordings of the same frames, one of each track (`readers`), or a dictionary
-  of records by track. What no input reads is left alone.
+  of records by track; trained with modality dropout, it can do without some. What no input reads is
+  left alone.
   """
 
   def __init__(self, run: str | os.PathLike, *, step: str | int = "best"):
     run = pathlib.Path(run)
-    self.recipe = recipe.load(run)
+    self.recipe, self._variables = encoders.load(run, step=step)
     self.class_names = self.recipe.class_names
     self.label_embeddings = recipe.label_table(run, self.recipe)
-    self._variables = checkpoints.restore_variables(run / "checkpoints", step)
     model = self.recipe.build_model()
     mesh = sharding.data_mesh(jax.local_devices()[:1])
     programs = {
@@ -95,7 +96,7 @@ class Predictor:
 
     Windows of `length` frames, one every `hop`, and one that ends at the last frame; `first` and
     `last` count from 0, and both are in the window. A recording of fewer frames is one window. None
-    in the place of the probabilities where a window shows nobody.
+    in the place of the probabilities where a recording shows nobody in the window.
 
     Nothing is held but the recording, of a video a window of it, and what a batch of windows reads.
     What `__call__` raises, of the whole recording, is raised at once; ConfigError where hop is not
@@ -120,11 +121,12 @@ class Predictor:
       parts = {}
       for window in some:
         records = {track: one.cut(*window).record() for track, one in clips.items()}
-        if all(one.shows(records[one.track]) for one in self.recipe.inputs.values()):
+        shown = [x for x in self.recipe.inputs.values() if x.track in records]
+        if all(one.shows(records[one.track]) for one in shown):
           parts[window] = self._read(records)
-      batch = [*parts.values()]
-      batch += batch[:1] * (_WINDOWS - len(batch))  # all are of one size, compiled once
-      found = self._run("probabilities", *batch) if parts else ()
+      full = [*parts.values()]
+      full += full[:1] * (_WINDOWS - len(full))  # all are of one size, compiled once
+      found = self._run("probabilities", *full) if parts else ()
       probabilities = dict(zip(parts, found, strict=False))
       for window in some:
         yield *window, probabilities.get(window)
@@ -154,6 +156,8 @@ class Predictor:
     logits, gradients = self._run("attribution", part | {"class": np.int32(number)})
     frames, values = {}, {}
     for name, one in self.recipe.inputs.items():
+      if one.track not in records:
+        continue  # of nothing
       chosen = np.rint(one.sampled(records[one.track], self.recipe.num_clips)).astype(np.int64)
       views = gradients[name][0]  # R T ...: all clips, and perhaps their mirror images after them
       chosen = np.tile(chosen, (len(views) // len(chosen), 1))
@@ -173,9 +177,14 @@ class Predictor:
     return records
 
   def _check(self, records: Mapping[str, Any]) -> None:
-    for one in self.recipe.inputs.values():
+    there = [one for one in self.recipe.inputs.values() if one.track in records]
+    for one in there if there and self.recipe.may_lack else self.recipe.inputs.values():
       if one.track not in records:
-        raise errors.DataError("the clip", expected=f"a {one.track}", got=" and ".join(records))
+        readable = {cls.track for cls in typing.get_args(Reading)}
+        hint = "which no file holds: evaluate takes it from a prepared set"
+        hint = None if one.track in readable else hint
+        expected, got = f"a {one.track}", " and ".join(records)
+        raise errors.DataError("the clip", expected=expected, got=got, hint=hint)
       try:
         one.check(records[one.track])
         one.check_shown(records[one.track])
@@ -183,13 +192,18 @@ class Predictor:
         raise errors.DataError(f"the clip: {error}") from error
 
   def _read(self, records: Mapping[str, Any]) -> dict[str, Any]:
-    inputs, num_clips = self.recipe.inputs, self.recipe.num_clips
-    return {name: one.read_test(records[one.track], num_clips) for name, one in inputs.items()}
+    num_clips, may_lack = self.recipe.num_clips, self.recipe.may_lack
+    read = lambda one, record: one.read_test(record, num_clips)  # noqa: E731
+    options = {"num_clips": num_clips, "may_lack": may_lack}
+    return {
+      name: batch.part(one, records.get(one.track), read, **options)
+      for name, one in self.recipe.inputs.items()
+    }
 
   def _run(self, program: str, *parts: Mapping[str, Any]) -> Any:
-    batch = jax.tree.map(lambda *x: np.stack(x), *parts)
+    stacked = jax.tree.map(lambda *x: np.stack(x), *parts)
     params, batch_stats = self._variables["params"], self._variables["batch_stats"]
-    return jax.tree.map(np.asarray, self._programs[program](params, batch_stats, batch))
+    return jax.tree.map(np.asarray, self._programs[program](params, batch_stats, stacked))
 
 
 def by_track(clip: Reading | Iterable[Reading]) -> dict[str, Reading]:

@@ -7,9 +7,11 @@
      "label_embeddings": null, "sha256": ...}
 
 "model" are all fields of one of `models.MODELS`; a value among them that has a "name" is a model
-itself. "inputs" are those of `inputs.INPUTS`: a model of one input is given its array, one of
-several a dictionary by their names. A run with a head for label embeddings has their table beside
-the recipe, `label_embeddings.npy` float32[K, D], whose digest the recipe holds.
+itself, and one that is a dictionary without holds models by their names. "inputs" are those of
+`inputs.INPUTS`: a model of one input is given its array, one of several a dictionary by their
+names. Where clips lack an input, its part of the batch holds "present" bool[B], and the dictionary
+has, under this name, a mapping of inputs to these. A run with a head for label embeddings has their
+table beside the recipe, `label_embeddings.npy` float32[K, D], whose digest the recipe holds.
 """
 
 import dataclasses
@@ -27,6 +29,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxmg import errors, fields, files, inputs, models
+from jaxmg.data.batch import PRESENT
 from jaxmg.training import step
 
 FILE, LABELS = "recipe.json", "label_embeddings.npy"
@@ -48,6 +51,8 @@ class Recipe:
   label_embeddings: str | None = None  # the digest of their table
 
   def __post_init__(self):
+    if PRESENT in self.inputs:
+      raise ValueError(f"inputs: expected other names than {PRESENT}, got it")
     if self.num_clips < 1:
       raise ValueError(f"views: num_clips: expected at least 1, got {self.num_clips}")
     if self.model["num_classes"] != len(self.class_names):
@@ -60,6 +65,11 @@ class Recipe:
   @property
   def num_views(self) -> int:
     return self.num_clips * (2 if self.mirror else 1)
+
+  @property
+  def may_lack(self) -> bool:
+    """Whether a clip may lack inputs, all but one: the model has learnt to do without."""
+    return self.model.get("modality_dropout", 0) > 0
 
   @property
   def tracks(self) -> tuple[str, ...]:
@@ -79,20 +89,30 @@ class Recipe:
       return one.train(keys, batch[name], self.mirror), batch
     fold_in = jax.vmap(jax.random.fold_in, (0, None))
     mirror = self.mirror and jax.vmap(jax.random.bernoulli)(fold_in(keys, len(self.inputs)))
-    return {
+    found = {
       name: one.train(fold_in(keys, i), batch[name], mirror)
       for i, (name, one) in enumerate(self.inputs.items())
-    }, batch
+    }
+    return found | self._present(batch), batch
 
   def test_views(self, batch: Mapping[str, Any]) -> dict[str, Any]:
     """All test views of a batch, before they are drawn: arrays with a leading axis R."""
-    return {name: one.views(batch[name], self.mirror) for name, one in self.inputs.items()}
+    views = {name: one.views(batch[name], self.mirror) for name, one in self.inputs.items()}
+    repeat = lambda x: jnp.broadcast_to(x, (self.num_views, *x.shape))  # noqa: E731
+    return views | jax.tree.map(repeat, self._present(batch))
 
   def test_view(self, view: Mapping[str, Any], masks: Mapping[str, Array] | None = None) -> Any:
     """What the model is given of one view; masks multiply it, by input (`Input.ones`)."""
     masks = masks or dict.fromkeys(self.inputs)
     found = {name: one.view(view[name], masks[name]) for name, one in self.inputs.items()}
-    return found if len(found) > 1 else next(iter(found.values()))
+    if len(found) == 1:
+      return next(iter(found.values()))
+    return found | {name: view[name] for name in (PRESENT,) if name in view}
+
+  def _present(self, batch: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
+    """Which clips have which input, of those inputs that some lack."""
+    there = {name: batch[name][PRESENT] for name in self.inputs if PRESENT in batch[name]}
+    return {PRESENT: there} if there else {}
 
   def example(self) -> Any:
     """The shapes of what the model is given of one training clip."""
@@ -160,22 +180,35 @@ def write_out(options: Mapping[str, Any]) -> dict[str, Any]:
   model = _build(options, jnp.float32)
   names = [field.name for field in dataclasses.fields(model) if field.name not in _NO_OPTIONS]
   return {"name": options["name"]} | {
-    name: write_out(options[name]) if _is_model(options.get(name)) else getattr(model, name)
+    name: _of_models(options[name], write_out)
+    if isinstance(options.get(name), Mapping)
+    else getattr(model, name)
     for name in names
   }
 
 
 def _build(options: Mapping[str, Any], dtype: Any) -> nn.Module:
   values = {
-    name: _build(x, dtype) if _is_model(x) else tuple(x) if isinstance(x, list) else x
+    name: tuple(x)
+    if isinstance(x, list)
+    else _of_models(x, lambda one: _build(one, dtype))
+    if isinstance(x, Mapping)
+    else x
     for name, x in options.items()
     if name != "name"
   }
   return models.MODELS[options["name"]](**values, dtype=dtype)
 
 
-def _is_model(value: Any) -> bool:
-  return isinstance(value, Mapping) and "name" in value
+def _of_models(value: Mapping[str, Any], make: Callable) -> Any:
+  """What `make` makes of a model among the options of another, or of each in a dictionary."""
+  if _is_model(value):
+    return make(value)
+  return {name: make(one) for name, one in value.items()}
+
+
+def _is_model(value: Mapping[str, Any]) -> bool:
+  return isinstance(value.get("name"), str)  # and not a model that is called "name"
 
 
 def tracks(inputs: Mapping[str, Any]) -> tuple[str, ...]:
@@ -285,7 +318,9 @@ def _model(place: str, options: Any) -> dict[str, Any]:
   name = fields.choice(f"{place}: name", fields.mapping(place, options).get("name"), models.MODELS)
   given = {key: value for key, value in options.items() if key != "name"}
   for key, value in given.items():
-    if _is_model(value):
-      _model(f"{place}: {key}", value)
+    if isinstance(value, Mapping):
+      within = {key: value} if _is_model(value) else {f"{key}: {k}": x for k, x in value.items()}
+      for inner, one in within.items():
+        _model(f"{place}: {inner}", one)
   fields.check(models.MODELS[name], given, place=place, ignore=_NO_OPTIONS)
   return dict(options)

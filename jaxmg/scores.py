@@ -28,6 +28,12 @@ _ARRAYS = {
   "checksum": ("U", 0),
 }
 
+TEMPERATURES = (0.1, 100.0)  # the lowest and the highest
+
+# Where a probability is less, its logarithm is this one's. Not 1e-12, say: of an over-sure network,
+# classes less probable than that still tell which of them is nearer.
+_LEAST = float(np.finfo(np.float32).tiny)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
@@ -121,11 +127,8 @@ def align(parts: Sequence[Scores]) -> tuple[Scores, ...]:
   first, *others = parts
   aligned = [first]
   for number, part in enumerate(others, 2):
-    where = f"scores {number} of {len(parts)}" + (f" ({part.run!r})" if part.run else "")
-    if part.class_names != first.class_names:
-      pairs = itertools.zip_longest(first.class_names, part.class_names)
-      index, (expected, got) = next((k, pair) for k, pair in enumerate(pairs) if len({*pair}) > 1)
-      raise errors.DataError(f"{where}: class {index}", expected=repr(expected), got=repr(got))
+    where = _where(number, parts)
+    _check_classes(where, part, first)
     rows = {id: row for row, id in enumerate(part.ids)}
     missing = [id for id in first.ids if id not in rows]
     unknown = sorted(rows.keys() - first.ids)
@@ -143,6 +146,75 @@ def align(parts: Sequence[Scores]) -> tuple[Scores, ...]:
       dataclasses.replace(part, ids=first.ids, probabilities=probabilities, labels=labels)
     )
   return tuple(aligned)
+
+
+def join(parts: Sequence[Scores]) -> Scores:
+  """Returns the scores of all clips of these, such as those of one stream's folds.
+
+  Raises DataError for class names that are not the first one's, or a clip that comes twice.
+  """
+  for number, part in enumerate(parts[1:], 2):
+    _check_classes(_where(number, parts), part, parts[0])
+  return dataclasses.replace(
+    parts[0],
+    ids=tuple(itertools.chain.from_iterable(part.ids for part in parts)),
+    probabilities=np.concatenate([part.probabilities for part in parts]),
+    labels=np.concatenate([part.labels for part in parts]),
+    split=", ".join(dict.fromkeys(part.split for part in parts)),
+    run=", ".join(dict.fromkeys(part.run for part in parts)),
+  )
+
+
+def calibrate(scores: Scores, temperature: float | int) -> Scores:
+  """Returns the scores with the probabilities softmax(log p / temperature).
+
+  Above 1 they get less sure, below 1 surer; their order stays, and at 1 nothing changes. A p of 0
+  counts as 1.2e-38, the smallest float32 that is not denormal.
+
+  Raises ConfigError for a temperature outside `TEMPERATURES`.
+  """
+  low, high = TEMPERATURES
+  if not low <= temperature <= high:
+    expected = f"a number from {low:g} to {high:g}"
+    raise errors.ConfigError("temperature", expected=expected, got=f"{temperature:g}")
+  if temperature == 1:
+    return scores
+  return dataclasses.replace(
+    scores,
+    probabilities=np.float32(np.exp(_log_softmax(_logs(scores) / temperature))),
+    run=f"{scores.run} at temperature {temperature:.3g}",
+  )
+
+
+def fit_temperature(scores: Scores) -> float:
+  """Returns the temperature by which `calibrate` finds the labels of these clips likeliest.
+
+  There is one: the negative log-likelihood is convex in 1 / temperature. Halving `TEMPERATURES`
+  leads to it, or to the end that is nearest: the lowest where the label is the most probable class
+  of every clip. Where none is better than 1, it is 1. Fit on clips that the network was not trained
+  on, and of which nothing is reported (Guo et al., On calibration of modern neural networks, 2017).
+
+  Raises DataError for hidden labels.
+  """
+  labels = _known_labels(scores)
+  logs, rows = _logs(scores), np.arange(len(labels))
+
+  def log_softmax(log_temperature):
+    return _log_softmax(logs / math.exp(log_temperature))
+
+  def loss(log_temperature):
+    return -log_softmax(log_temperature)[rows, labels].mean()
+
+  low, high = map(math.log, TEMPERATURES)
+  for _ in range(50):
+    middle = (low + high) / 2
+    expected = (np.exp(log_softmax(middle)) * logs).sum(axis=1)
+    # The slope of the loss along 1 / temperature.
+    if (expected - logs[rows, labels]).mean() > 0:
+      low = middle
+    else:
+      high = middle
+  return math.exp(middle) if loss(middle) < loss(0) else 1.0
 
 
 def fuse(parts: Sequence[Scores], weights: Sequence[float | int]) -> Scores:
@@ -179,9 +251,7 @@ def search(parts: Sequence[Scores]) -> tuple[float, ...]:
   Raises DataError as `align`, or for hidden labels.
   """
   parts = align(parts)
-  labels = parts[0].labels
-  if (labels < 0).any():
-    raise errors.DataError("labels to search by", expected="all known", got="hidden ones")
+  labels = _known_labels(parts[0])
   rows = np.arange(len(labels))
   likelihood = np.float64([part.probabilities[rows, labels] for part in parts]).clip(1e-12)
   weights = np.full(len(parts), 1 / len(parts))
@@ -192,6 +262,33 @@ def search(parts: Sequence[Scores]) -> tuple[float, ...]:
     if moved < 1e-9:
       break
   return tuple(weights.tolist())
+
+
+def _logs(scores):
+  return np.log(np.maximum(np.float64(scores.probabilities), _LEAST))
+
+
+def _log_softmax(logits):
+  logits = logits - logits.max(axis=1, keepdims=True)
+  return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def _known_labels(scores):
+  if (scores.labels < 0).any():
+    raise errors.DataError("labels to search by", expected="all known", got="hidden ones")
+  return scores.labels
+
+
+def _where(number, parts):
+  run = parts[number - 1].run
+  return f"scores {number} of {len(parts)}" + (f" ({run!r})" if run else "")
+
+
+def _check_classes(where, part, first):
+  if part.class_names != first.class_names:
+    pairs = itertools.zip_longest(first.class_names, part.class_names)
+    index, (expected, got) = next((k, pair) for k, pair in enumerate(pairs) if len({*pair}) > 1)
+    raise errors.DataError(f"{where}: class {index}", expected=repr(expected), got=repr(got))
 
 
 def _checksum(ids: Iterable[str]) -> str:

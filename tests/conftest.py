@@ -33,10 +33,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Tracing makes many objects that stay, and garbage is looked for among them again and again.
 gc.set_threshold(50_000, 20, 50)
 
-# These files come first: at the end one process would wait for another with them.
+# These files come first, in this order: at the end one process would wait for another with them.
 LONGEST = (
-  *("test_soak.py", "test_devices.py", "test_wheel.py", "test_ablate.py", "test_trainer.py"),
-  *("test_agcn.py", "test_wiring.py", "test_benchmarks.py", "test_mvit.py"),
+  *("test_devices.py", "test_soak.py", "test_fusion.py", "test_ablate.py", "test_wiring.py"),
+  *("test_trainer.py", "test_wheel.py", "test_benchmarks.py", "test_agcn.py", "test_mvit.py"),
   *("test_import_weights.py", "test_bad_inputs.py", "test_smg.py", "test_step.py"),
 )
 
@@ -50,7 +50,8 @@ def load(path):
 
 
 def pytest_collection_modifyitems(items):
-  items.sort(key=lambda item: item.path.name not in LONGEST)
+  place = {name: i for i, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")

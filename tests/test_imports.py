@@ -15,6 +15,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 # is below it; what stands in brackets is imported inside functions only.
 ARROWS = {
   "jaxmg": "jaxmg.inputs jaxmg.models jaxmg.skeletons",
+  "jaxmg.encoders": (
+    "jax jaxmg.errors jaxmg.fields jaxmg.inputs jaxmg.recipe jaxmg.training.checkpoints"
+  ),
   "jaxmg.errors": "",
   "jaxmg.inputs": "jaxmg.inputs",
   "jaxmg.inputs.graph": (
@@ -22,14 +25,16 @@ ARROWS = {
   ),
   "jaxmg.inputs.heatmaps": "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
   "jaxmg.inputs.pose": "jax jaxmg.ranges jaxmg.skeletons",
+  "jaxmg.inputs.tokens": "jax jaxmg.ranges",
   "jaxmg.inputs.video": "jax jaxmg.ranges jaxmg.video jaxmg.skeletons.sampling [PIL]",
   "jaxmg.inputs.published": "jax jaxmg.skeletons.topology",
   "jaxmg.predict": (
-    "jax jaxmg.errors jaxmg.recipe jaxmg.data.embeddings jaxmg.data.readers"
-    " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
+    "jax jaxmg.encoders jaxmg.errors jaxmg.recipe jaxmg.data.batch jaxmg.data.embeddings"
+    " jaxmg.data.readers jaxmg.training.sharding jaxmg.training.step"
   ),
   "jaxmg.recipe": (
-    "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.inputs jaxmg.models jaxmg.training.step"
+    "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.inputs jaxmg.models jaxmg.data.batch"
+    " jaxmg.training.step"
   ),
   "jaxmg.fields": "jaxmg.skeletons.topology",
   "jaxmg.files": "jaxmg.errors jaxmg.progress",
@@ -50,6 +55,7 @@ ARROWS = {
   # A model can be lifted out with one file: a skeleton reaches it as numbers.
   "jaxmg.models": "jaxmg.models",
   "jaxmg.models.agcn": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
+  "jaxmg.models.fusion": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.layers": "flax jax",
   "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
@@ -74,7 +80,9 @@ ARROWS = {
   "jaxmg.data.guarded_child": "",
   "jaxmg.data.linking": "[scipy]",
   "jaxmg.data.matlab": "[scipy]",
-  "jaxmg.data.pipeline": "grain jaxmg.errors jaxmg.data.records jaxmg.data.source",
+  "jaxmg.data.pipeline": (
+    "grain jaxmg.errors jaxmg.data.batch jaxmg.data.records jaxmg.data.source"
+  ),
   "jaxmg.data.prepared": (
     "jaxmg.errors jaxmg.fields jaxmg.files jaxmg.progress jaxmg.data.builders jaxmg.data.readers"
     " jaxmg.data.recordings jaxmg.data.records jaxmg.data.shards jaxmg.data.source"
@@ -136,6 +144,7 @@ ARROWS = {
   "experiments.configs.ablations.recipe_a": "ml_collections .grammar",
   "experiments.configs.ablations.sampling": "ml_collections .grammar",
   "experiments.configs.agcn": "ml_collections jaxmg.inputs .grammar",
+  "experiments.configs.fusion": "ml_collections jaxmg.models.fusion .grammar",
   "experiments.configs.grammar": "ml_collections",
   "experiments.configs.mvit": "ml_collections jaxmg.inputs .grammar",
   "experiments.configs.posec3d": "ml_collections jaxmg.inputs.heatmaps .grammar",
@@ -144,7 +153,11 @@ ARROWS = {
     " jaxmg.skeletons .launch .told"
   ),
   "experiments.evaluate": "absl flax jax jaxmg .launch .lineage .plots .signals .workdir",
+  "experiments.extract_tokens": (
+    "absl jax jaxmg .launch .lineage .settings .signals .train .trainer .workdir"
+  ),
   "experiments.fuse_scores": "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics .launch",
+  "experiments.fusion": "jax jaxmg .launch .trainer",
   "experiments.grid": "jaxmg.errors",
   "experiments.import_weights": "absl jax jaxmg .agcn .launch .mvit .posec3d .weights",
   "experiments.launch": "absl jax jaxmg.errors .backend .settings .signals .workdir",
@@ -156,7 +169,7 @@ ARROWS = {
   ),
   "experiments.posec3d": "jaxmg .launch .trainer .weights",
   "experiments.predict": (
-    "absl jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe jaxmg.data.readers"
+    "absl jaxmg.encoders jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe jaxmg.data.readers"
     " .attribution .launch .overlay .timeline .told"
   ),
   "experiments.processes": "jaxmg.errors .signals",
@@ -181,10 +194,12 @@ ARROWS = {
   ),
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.compiled": (
-    "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.mvit experiments.posec3d"
+    "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.fusion experiments.mvit"
+    " experiments.posec3d"
     " experiments.settings experiments.trainer benchmarks.peers jaxmg.data jaxmg.models"
     " jaxmg.recipe jaxmg.training"
   ),
+  "benchmarks.fusion": "jax benchmarks.timing experiments jaxmg",
   "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",
   "benchmarks.hlo": "",
   "benchmarks.loader": "benchmarks.timing jaxmg.data jaxmg.inputs jaxmg.skeletons",

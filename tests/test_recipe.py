@@ -1,7 +1,10 @@
 """recipe.json: what is written is read, and what is read is checked."""
 
+import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -107,7 +110,10 @@ def model(name, value):
     (pose("crop", [0.5]), r"inputs: pose: crop: expected 2 values, got \[0.5\]"),
     (pose("skeleton", "imigue"), "inputs: pose: skeleton: "),
     (pose("kind", "video2"), "inputs: pose: kind: expected graph or heatmaps"),
-    (model("name", "posec3"), "model: name: expected agcn or mvit or posec3d, got posec3"),
+    (
+      model("name", "posec3"),
+      "model: name: expected agcn or fusion or .*posec3d, got posec3",
+    ),
     (model("variant", "small"), "model: expected .*width, got variant"),
     (model("widht", 4), "model: expected .*width, got widht"),
     (model("width", -4), "model: width: expected a whole number from 0, got -4"),
@@ -140,3 +146,65 @@ def test_the_label_table_is_the_one_of_the_recipe(tmp_path):
   with pytest.raises(errors.CheckpointError, match=r"label_embeddings.npy: "):
     recipe.label_table(tmp_path, found)
   assert recipe.label_table(tmp_path, example()) is None
+
+
+def fused(encoders):
+  model = {"name": "fusion", "num_classes": 2, "variant": "tiny", "encoders": encoders}
+  graph = inputs.Graph(SKELETON, (72, 128), num_frames=4)
+  tokens = inputs.Tokens("tokens-a", 3, 2, "abc")
+  return recipe.Recipe(model, {"pose": graph, "a": tokens}, NAMES)
+
+
+AGCN = {"name": "agcn", "num_classes": 5, "parents": [0, 0], "width": 4, "depths": [1, 2]}
+
+
+def test_a_dictionary_among_a_models_options_is_of_models(tmp_path):
+  recipe.save(tmp_path, fused({"pose": AGCN, "name": AGCN}))
+  found = recipe.load(tmp_path)
+  assert found.model["encoders"]["pose"]["depths"] == [1, 2]
+  assert found.build_model() == fused({"pose": AGCN, "name": AGCN}).build_model()
+  assert found.build_model(jnp.bfloat16).encoders["name"].dtype == jnp.bfloat16
+  assert found.tracks == ("pose", "tokens-a")
+
+
+@pytest.mark.parametrize(
+  ("encoders", "message"),
+  [
+    ({"pose": AGCN | {"widht": 3}}, "model: encoders: pose: expected .*width, got widht"),
+    ({"pose": AGCN | {"name": "agnc"}}, "model: encoders: pose: name: expected .*, got agnc"),
+    ({"pose": 3}, "model: encoders: pose: expected names and values, got 3"),
+    ({}, None),
+  ],
+)
+def test_what_cannot_be_of_a_model_within_is_named(tmp_path, encoders, message):
+  recipe.save(tmp_path, fused(None))
+  edit(tmp_path, model("encoders", encoders))
+  if message is None:
+    assert recipe.load(tmp_path).build_model().encoders == {}
+    return
+  with pytest.raises(errors.CheckpointError, match=message) as caught:
+    recipe.load(tmp_path)
+  assert str(caught.value).count("\n") == 0
+
+
+def test_which_clips_lack_an_input_reaches_the_model():
+  found = fused(None)
+  found = dataclasses.replace(found, num_clips=2)
+  keys = jax.random.split(jax.random.key(0), 1)
+  there, pose = jnp.array([False]), found.inputs["pose"]
+  zeros = lambda example: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)  # noqa: E731
+  batch = {name: zeros(one.example()) for name, one in found.inputs.items()}
+  given, _ = found.train_inputs(keys, batch)
+  assert given.keys() == {"pose", "a"}
+  given, _ = found.train_inputs(keys, batch | {"pose": batch["pose"] | {"present": there}})
+  assert given["present"] == {"pose": there}
+  tests = {name: zeros(one.example(2)) for name, one in found.inputs.items()}
+  views = found.test_views(tests | {"pose": tests["pose"] | {"present": there}})
+  assert views["present"]["pose"].shape == (2, 1)
+  view = found.test_view(jax.tree.map(lambda x: x[1], views))
+  assert not view["present"]["pose"][0]
+  assert found.test_view(jax.tree.map(lambda x: x[1], found.test_views(tests))).keys() == {
+    *found.inputs
+  }
+  with pytest.raises(ValueError, match=r"^inputs: expected other names than present, got it$"):
+    dataclasses.replace(found, inputs={"present": pose})

@@ -312,6 +312,163 @@ def test_weights_that_make_no_mean_are_refused(weights):
     scores.fuse([JOINT, BONE], weights)
 
 
+def test_joined_scores_hold_the_clips_of_all():
+  joined = scores.join([JOINT, table("de", [[1, 0], [0.3, 0.7]], [0, -1], "bone")])
+  assert joined.ids == tuple("abcde")
+  assert joined.labels.tolist() == [0, 1, 1, 0, -1]
+  np.testing.assert_array_equal(joined.probabilities[:3], JOINT.probabilities)
+  np.testing.assert_array_equal(joined.probabilities[3:], np.float32([[1, 0], [0.3, 0.7]]))
+  assert (joined.split, joined.run) == ("test", "joint, bone")
+
+
+@pytest.mark.parametrize(
+  ("other", "message"),
+  [
+    (BONE, r"ids: expected each once, got repeated ones: 3 \('a', 'b', 'c'\)"),
+    (
+      dataclasses.replace(BONE, ids=tuple("def"), class_names=("nod", "wave")),
+      r"scores 2 of 2 \('bone'\): class 1: expected 'shake', got 'wave'",
+    ),
+  ],
+)
+def test_scores_of_the_same_clip_or_of_other_classes_are_not_joined(other, message):
+  with pytest.raises(errors.DataError, match=message):
+    scores.join([JOINT, other])
+
+
+# --- temperatures
+
+
+def drawn(factor=1.0, *, seed=0, count=3000, spread=2.0):
+  """Labels drawn from softmax(z), beside the probabilities softmax(factor * z)."""
+  rng = np.random.default_rng(seed)
+  logits = spread * rng.normal(size=(count, 5))
+  # The largest of logits with Gumbel noise is drawn by their softmax.
+  labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+  odds = np.exp(factor * logits)
+  return scores.Scores(
+    ids=tuple(map(str, range(count))),
+    probabilities=np.float32(odds / odds.sum(1, keepdims=True)),
+    labels=np.int32(labels),
+    class_names=tuple("abcde"),
+  )
+
+
+def loss(part):
+  """The negative log-likelihood of the labels."""
+  chosen = part.probabilities[np.arange(len(part.ids)), part.labels]
+  return -np.log(np.maximum(np.float64(chosen), np.finfo(np.float32).tiny)).mean()
+
+
+@pytest.mark.parametrize("factor", [0.5, 1, 3, 10])
+def test_the_fitted_temperature_undoes_a_factor_of_the_logits(factor):
+  part = drawn(factor)
+  temperature = scores.fit_temperature(part)
+  assert temperature == pytest.approx(factor, rel=0.05)
+  np.testing.assert_allclose(
+    scores.calibrate(part, factor).probabilities, drawn().probabilities, rtol=1e-3, atol=2e-4
+  )
+  fitted = loss(scores.calibrate(part, temperature))
+  assert fitted <= loss(part)
+  for other in (0.97, 1.03):
+    assert fitted < loss(scores.calibrate(part, other * temperature))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_fitted_temperature_never_makes_the_labels_less_likely(seed):
+  rng = np.random.default_rng(seed)
+  ids = [str(i) for i in range(20)]
+  part = table(ids, rng.dirichlet((0.1, 0.1), 20), rng.integers(2, size=20))
+  assert loss(scores.calibrate(part, scores.fit_temperature(part))) <= loss(part)
+
+
+def test_the_fitted_temperature_is_the_same_for_any_order_of_clips():
+  part = drawn(3, count=500)
+  order = np.random.default_rng(1).permutation(500)
+  shuffled = dataclasses.replace(
+    part,
+    ids=tuple(part.ids[row] for row in order),
+    probabilities=part.probabilities[order],
+    labels=part.labels[order],
+  )
+  assert scores.fit_temperature(shuffled) == pytest.approx(scores.fit_temperature(part), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+  ("probabilities", "labels", "expected"),
+  [
+    ([[1, 0], [0, 1], [0.4, 0.6]], [0, 1, 1], 0.1),  # always right
+    ([[1, 0], [0, 1], [0.4, 0.6]], [1, 0, 0], 100),  # always wrong
+    ([[0.5, 0.5]] * 3, [1, 0, 0], 1),  # all temperatures are as good
+  ],
+)
+def test_the_fitted_temperature_is_at_most_an_end_of_the_range(probabilities, labels, expected):
+  part = table("abc", probabilities, labels)
+  temperature = scores.fit_temperature(part)
+  assert temperature == pytest.approx(expected)
+  assert loss(scores.calibrate(part, temperature)) <= loss(part)
+
+
+def test_a_probability_of_zero_is_calibrated_as_one_of_the_smallest_number():
+  part = table("abc", [[1, 0], [0, 1], [1, 0]], [0, 1, 1])
+  for temperature in (0.1, 1.5, 100):
+    probabilities = scores.calibrate(part, temperature).probabilities
+    odds = np.finfo(np.float32).tiny.astype(float) ** (1 / temperature)
+    np.testing.assert_allclose(probabilities[0], [1 / (1 + odds), odds / (1 + odds)], rtol=1e-6)
+  # Right in two of three: as sure as that.
+  fitted = scores.calibrate(part, scores.fit_temperature(part))
+  assert fitted.probabilities.tolist()[0] == pytest.approx([0.7, 0.3], abs=0.01)
+
+
+def test_calibration_keeps_the_order_of_classes_and_at_1_every_bit():
+  part = drawn(3, count=100)
+  assert scores.calibrate(part, 1) is part
+  for temperature in (0.5, 7.0):
+    calibrated = scores.calibrate(part, temperature)
+    np.testing.assert_array_equal(
+      calibrated.probabilities.argsort(1), part.probabilities.argsort(1)
+    )
+    assert calibrated.probabilities.dtype == np.float32
+
+
+@pytest.mark.parametrize("temperature", [0, -1, 0.09, 101, np.nan, np.inf])
+def test_temperatures_out_of_their_range_are_refused(temperature):
+  message = f"temperature: expected a number from 0.1 to 100, got {temperature:g}"
+  with pytest.raises(errors.ConfigError, match=message):
+    scores.calibrate(JOINT, temperature)
+
+
+def test_temperatures_are_not_fitted_by_hidden_labels():
+  hidden = dataclasses.replace(JOINT, labels=np.int32([0, -1, 1]))
+  with pytest.raises(errors.DataError, match="labels to search by: expected all known"):
+    scores.fit_temperature(hidden)
+
+
+def test_an_over_sure_part_no_longer_dominates_the_fused_scores():
+  """Two equally good views of the label, one of them with five times its logits."""
+  rng = np.random.default_rng(0)
+  labels = rng.integers(5, size=1000)
+  parts = []
+  for factor in (1, 5):
+    odds = np.exp(factor * (2 * np.eye(5)[labels] + 1.4 * rng.normal(size=(1000, 5))))
+    part = dataclasses.replace(drawn(count=1000), labels=np.int32(labels))
+    probabilities = np.float32(odds / odds.sum(1, keepdims=True))
+    parts.append(dataclasses.replace(part, probabilities=probabilities))
+
+  def agreement(parts):
+    """The share of clips that the fused scores name as the second part does, where they differ."""
+    fused = scores.fuse(parts, [1, 1])
+    one, two, both = (part.probabilities.argmax(1) for part in (*parts, fused))
+    right = (both == labels).mean()
+    return (both == two)[one != two].mean(), right
+
+  calibrated = [scores.calibrate(part, scores.fit_temperature(part)) for part in parts]
+  before, after = agreement(parts), agreement(calibrated)
+  assert before[0] > 0.8
+  assert 0.4 < after[0] < 0.6
+  assert after[1] > before[1] + 0.02
+
+
 # --- weights
 
 

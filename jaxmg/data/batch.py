@@ -1,19 +1,32 @@
 """The batch, as `pipeline` yields it: a dict of numpy arrays."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+PRESENT = "present"
 
 #   label      int32[B]                     -1 where hidden
 #   clip       int32[B]                     row in the prepared index: ids stay on the host as text
 #   mask       bool[B]                      False for rows that only pad the last batch
 #
-# and for every input of the run, under its name, what it has read (`jaxmg.inputs`). Of poses:
+# and for every input of the run, under its name, what it has read (`jaxmg.inputs`); where clips may
+# lack it, with "present" bool[B]. Of poses:
 #
 #   keypoints  float32[B, T, M, V, 3]     x, y in source pixels; score; absent joints are all zero
 #              float32[B, N, T, M, V, 3]  in evaluation: N choices of frames from the whole clip
 #   joints3d   the same shapes            metres, in place of keypoints where a run takes 3-D joints
 #   frame_size int32[B, 2]                height, width
+
+
+def part(one: Any, record: Any, read: Callable, *, num_clips: int | None, may_lack: bool) -> dict:
+  """What `read` makes of a clip's record for an input; of None, which it may lack, all zero."""
+  if record is None:
+    found = {name: np.zeros(x.shape[1:], x.dtype) for name, x in one.example(num_clips).items()}
+  else:
+    found = read(one, record)
+  return found | {PRESENT: np.bool_(record is not None)} if may_lack else found
 
 
 def fake(

@@ -13,6 +13,7 @@ import grain
 import numpy as np
 from jaxtyping import Integer
 
+from jaxmg.data import batch
 from jaxmg.data.records import Track
 from jaxmg.data.source import Source
 from jaxmg.errors import ConfigError, DataError
@@ -29,6 +30,7 @@ def train_batches(
   process_index: int = 0,
   process_count: int = 1,
   num_threads: int = 2,
+  may_lack: bool = False,
 ) -> grain.DatasetIterator[dict[str, Any]]:
   """Returns an endless iterator over batches of `rows`, shuffled anew in every epoch.
 
@@ -39,7 +41,7 @@ def train_batches(
   each draws first, its cut in time, is the same for all. `batch_size` counts all processes: theirs,
   one behind the other, are the batch of a single process. `get_state()` counts batches: a state
   fits any number of processes, but knows nothing of the source, rows and options that it was made
-  with; `fingerprint` does.
+  with; `fingerprint` does. With `may_lack`, a clip need not be in the track of every input.
 
   Raises:
     DataError: fewer rows than a batch takes; while iterating, a clip that cannot be used.
@@ -53,7 +55,7 @@ def train_batches(
       got=str(len(rows)),
       hint="choose a smaller batch size",
     )
-  tracks = _tracks(source, inputs, rows)
+  tracks = _tracks(source, inputs, rows, may_lack)
   share = _share(batch_size, process_count)
 
   labels = source.labels[rows]
@@ -71,6 +73,7 @@ def train_batches(
       tracks,
       inputs,
       lambda one, record: one.read(record, np.random.default_rng((seed, epoch, row))),
+      may_lack=may_lack,
     )
 
   order = grain.MapDataset.source(drawn.tolist()).seed(seed).shuffle().repeat()
@@ -91,12 +94,15 @@ def test_batches(
   process_index: int = 0,
   process_count: int = 1,
   num_threads: int = 2,
+  may_lack: bool = False,
+  without: Collection[str] = (),
 ) -> grain.IterDataset[dict[str, np.ndarray]]:
   """Returns an iterable over batches of `rows` in their order, each of `num_clips` test clips.
 
   The last batch is filled with copies of the last clip whose mask is False: they are as finite as
   the rest, and whoever writes scores by row writes the same ones again. Processes as in training.
-  Batches before `first_batch` are left out.
+  Batches before `first_batch` are left out. With `may_lack`, a clip need not be in the track of
+  every input, and none is shown the inputs in `without`.
 
   Raises:
     DataError: no rows; while iterating, a clip that cannot be used.
@@ -104,17 +110,54 @@ def test_batches(
   """
   if len(rows) == 0:
     raise DataError(f"{source.directory}: clips to evaluate", expected="at least 1", got="0")
-  tracks = _tracks(source, inputs, rows)
+  tracks = _tracks(source, inputs, rows, may_lack)
   share = _share(batch_size, process_count)
-  padded = np.append(rows, np.repeat(rows[-1], -len(rows) % batch_size))
+  padded = _padded(rows, batch_size)
+  options = {"num_clips": num_clips, "may_lack": may_lack, "without": without}
 
   def load(position: int, row: int) -> dict[str, Any]:
-    clip = _load(source, row, tracks, inputs, lambda one, record: one.read_test(record, num_clips))
+    read = lambda one, record: one.read_test(record, num_clips)  # noqa: E731
+    clip = _load(source, row, tracks, inputs, read, **options)
     return clip | {"mask": np.bool_(position < len(rows))}
 
   clips = grain.MapDataset.source(padded.tolist()).map_with_index(load)
   first = process_index + first_batch * process_count
   return _batches(clips, share, first, process_count, num_threads)
+
+
+def drawn_batches(
+  source: Source,
+  rows: Integer[np.ndarray, " rows"],
+  inputs: Mapping[str, Any],
+  *,
+  views: int,
+  batch_size: int,
+  seed: int = 0,
+  first_batch: int = 0,
+  num_threads: int = 2,
+) -> grain.IterDataset[dict[str, np.ndarray]]:
+  """Returns an iterable that has `views` batches of training clips for each of `test_batches`.
+
+  They are of the same rows, in their order, and say which of the views they are, "view" int32[B].
+  An input draws from (seed, view, row), as in the epoch of this number; what it draws first is the
+  same for whatever else is made of the set. Raises as `test_batches`.
+  """
+  tracks = _tracks(source, inputs, rows)
+  parts = _padded(rows, batch_size).reshape(-1, batch_size)
+  drawn = [(view, row) for part in parts.tolist() for view in range(views) for row in part]
+
+  def load(one: tuple[int, int]) -> dict[str, Any]:
+    view, row = one
+    draw = lambda: np.random.default_rng((seed, view, row))  # noqa: E731 (one for each input)
+    clip = _load(source, row, tracks, inputs, lambda one, record: one.read(record, draw()))
+    return clip | {"view": np.int32(view)}
+
+  clips = grain.MapDataset.source(drawn).map(load)
+  return _batches(clips, batch_size, first_batch * views, 1, num_threads)
+
+
+def _padded(rows, batch_size):
+  return np.append(rows, np.repeat(rows[-1], -len(rows) % batch_size))
 
 
 def fingerprint(
@@ -130,7 +173,10 @@ def fingerprint(
 
 
 def _tracks(
-  source: Source, inputs: Mapping[str, Any], rows: Integer[np.ndarray, " rows"]
+  source: Source,
+  inputs: Mapping[str, Any],
+  rows: Integer[np.ndarray, " rows"],
+  may_lack: bool = False,
 ) -> dict[str, Track]:
   """The tracks that the inputs read, by name; an error for what they or their clips lack."""
   tracks = {}
@@ -140,7 +186,8 @@ def _tracks(
       one.check(track.about)
     except ValueError as error:
       raise ConfigError(f"{source.directory}: {error}") from error
-    if missing := [row for row in rows.tolist() if row not in track]:
+    missing = [row for row in rows.tolist() if row not in track]
+    if missing and not may_lack:
       where = f"{track.folder}: clip {source.ids[missing[0]]!r}"
       raise DataError(where, expected="its data", got="none", hint=f"{len(missing)} such clips")
   return tracks
@@ -169,10 +216,18 @@ def _load(
   tracks: Mapping[str, Track],
   inputs: Mapping[str, Any],
   read: Callable[[Any, Any], Any],
+  *,
+  num_clips: int | None = None,
+  may_lack: bool = False,
+  without: Collection[str] = (),
 ) -> dict[str, Any]:
+  options = {"num_clips": num_clips, "may_lack": may_lack}
   try:
-    records = {name: track[row] for name, track in tracks.items()}
-    parts = {name: read(one, records[one.track]) for name, one in inputs.items()}
+    records = {name: track[row] for name, track in tracks.items() if row in track}
+    given = {name: None if name in without else records.get(x.track) for name, x in inputs.items()}
+    if not any(record is not None for record in given.values()):
+      raise ValueError("expected data of one input at least, got none")
+    parts = {name: batch.part(one, given[name], read, **options) for name, one in inputs.items()}
   except Exception as error:  # whatever it is, it came from this clip, and Grain does not say so
     raise DataError(f"{source.directory}: clip {source.ids[row]!r}: {error}") from error
   return parts | {"label": source.labels[row], "clip": np.int32(row), "mask": np.bool_(True)}

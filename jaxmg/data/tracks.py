@@ -243,4 +243,101 @@ class _Pictures(Sequence):
     return self._record["frames"][start : ends[place]].tobytes()
 
 
-TRACKS = {"pose": Pose, "video": Video}
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """What a network has made of the clips: views of each, all of `num_tokens` tokens of one `width`.
+
+  `encoder` is the fingerprint of the network, or what its user calls it if it is not one of ours;
+  `step` that of its checkpoint, and None then. The first `test_views` of a clip are those that it
+  is tested by; None: all are. With `folds`, each clip of training has the tokens of an encoder
+  that has not seen its subject, of so many groups of subjects. `files` is the digest of the arrays
+  of a folder. Raises ConfigError for what cannot be.
+  """
+
+  num_tokens: int
+  width: int
+  encoder: str
+  step: int | None = None
+  test_views: int | None = None
+  folds: int | None = None
+  files: str | None = None
+
+  def __post_init__(self):
+    for field in ("num_tokens", "width", "test_views", "folds"):
+      least, found = 2 if field == "folds" else 1, getattr(self, field)
+      if found is not None and not least <= found <= 65536:
+        raise ConfigError(field, expected=f"{least} to 65536", got=found)
+
+  def __str__(self) -> str:
+    folds = f", of {self.folds} folds" if self.folds else ""
+    return f"{self.num_tokens} tokens of width {self.width} of {self.encoder}{folds}"
+
+  @property
+  def about(self) -> dict[str, Any]:
+    """What an input is told of the clips before it reads one."""
+    return {name: getattr(self, name) for name in ("num_tokens", "width", "encoder")}
+
+  @staticmethod
+  def read_file(path: pathlib.Path, told: readers.Told | None = None) -> np.ndarray:
+    """The tokens of a .npy, [L, D] or of several views [N, L, D]; all floats are taken."""
+    try:
+      tokens = np.load(path, allow_pickle=False)
+    except Exception as error:  # numpy raises what the damage of a file leads to
+      raise DataError(path, expected="an array of numbers", got=error) from error
+    if not (
+      isinstance(tokens, np.ndarray) and tokens.dtype.kind == "f" and tokens.ndim in (2, 3)
+    ) or (not tokens.size):
+      got = f"{tokens.dtype}{list(tokens.shape)}" if isinstance(tokens, np.ndarray) else "several"
+      raise DataError(path, expected="float[L, D] or float[N, L, D]", got=got)
+    return tokens[None] if tokens.ndim == 2 else tokens
+
+  def features(self) -> dict[str, tfds.features.FeatureConnector]:
+    """What TFDS has to know of the arrays of a record."""
+    tensor = functools.partial(tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES)
+    return {
+      "tokens": tensor(shape=(self.num_tokens, self.width), dtype=np.float16),
+      "times": tfds.features.Tensor(shape=(self.num_tokens,), dtype=np.float32),
+    }
+
+  def records(self, clip: tuple[np.ndarray, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """What is written of a clip's tokens [N, L, D] and times [L]: a record for each view.
+
+    Raises ValueError where they cannot be.
+    """
+    tokens, times = clip
+    if tokens.shape[1:] != (self.num_tokens, self.width):
+      expected = [self.num_tokens, self.width]
+      raise ValueError(f"tokens: expected {expected} a view, got {[*tokens.shape[1:]]}")
+    if len(tokens) < (self.test_views or 1):
+      raise ValueError(f"views: expected at least {self.test_views or 1}, got {len(tokens)}")
+    with np.errstate(over="ignore"):
+      found = tokens.astype(np.float16)
+    if not np.isfinite(found).all():
+      raise ValueError("tokens: expected finite numbers up to 65504 (float16), got others")
+    return [{"tokens": view, "times": times.astype(np.float32)} for view in found]
+
+  def remarks(self, clip: tuple[np.ndarray, np.ndarray]) -> Iterator[str]:
+    """What is to be said once of the clips of which it is so."""
+    yield from ()
+
+  def num_frames(self, clip: tuple[np.ndarray, np.ndarray]) -> int:
+    """How many views there are."""
+    return len(clip[0])
+
+  def content(self, clip: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:
+    """What makes two clips copies of each other; None where there is nothing."""
+    return clip[0] if clip[0].any() else None
+
+  def read(self, records: Sequence[Any]) -> dict[str, Any]:
+    """A clip as the input of tokens reads it.
+
+    views      of N, each read when it is asked for:
+      tokens   float16[L, D]
+      times    float32[L]    when each token is, in [0, 1] of the clip; -1: at no time
+    test_views int           how many of the views, the first ones, are those of tests
+    num_tokens, width, encoder: as the track has them
+    """
+    return self.about | {"views": records, "test_views": self.test_views or len(records)}
+
+
+TRACKS = {"pose": Pose, "tokens": Tokens, "video": Video}

@@ -3,7 +3,7 @@
 An input is a frozen dataclass; its fields are its part of a run's recipe. It is all that is known
 about one kind of model input, and training, evaluation and prediction have it from here:
 
-  track               the track of a prepared set that it reads
+  track               the track of a prepared set that it reads; of tokens, a field
   told                what a raw file is taken to hold where it leaves that open (`readers.Told`)
   check(about)        ValueError: what the records of a track lack
   check_shown(record) ValueError: why nothing is to be said of a record that is to be predicted
@@ -35,6 +35,7 @@ from jaxmg.inputs.heatmaps import Heatmaps as Heatmaps
 from jaxmg.inputs.heatmaps import heatmap_inputs as heatmap_inputs
 from jaxmg.inputs.heatmaps import heatmap_view as heatmap_view
 from jaxmg.inputs.heatmaps import heatmap_views as heatmap_views
+from jaxmg.inputs.tokens import Tokens as Tokens
 from jaxmg.inputs.video import Video as Video
 
-INPUTS = {"graph": Graph, "heatmaps": Heatmaps, "video": Video}
+INPUTS = {"graph": Graph, "heatmaps": Heatmaps, "tokens": Tokens, "video": Video}

@@ -6,8 +6,14 @@ logits, out = model.apply(variables, heatmaps)
 """
 
 from jaxmg.models import agcn as agcn
+from jaxmg.models import fusion as fusion
 from jaxmg.models import layers as layers
 from jaxmg.models import mvit as mvit
 from jaxmg.models import posec3d as posec3d
 
-MODELS = {"agcn": agcn.AGCN, "mvit": mvit.MViT, "posec3d": posec3d.PoseC3D}
+MODELS = {
+  "agcn": agcn.AGCN,
+  "fusion": fusion.Fusion,
+  "mvit": mvit.MViT,
+  "posec3d": posec3d.PoseC3D,
+}

@@ -176,8 +176,10 @@ class AGCN(nn.Module):
   """Joints, bones or motions -> class scores; a `variant` of VARIANTS gives sizes not given.
 
   Called on float[B, T, M, V, C], returns `(logits float32[B, K], out)`, where `out` holds the
-  output of every block, "block1", ... as [B, T', M, V, C], and "features" float32[B, C], their mean
-  before dropout. Time is halved where the width doubles. Persons that are missing are all zero.
+  output of every block, "block1", ... as [B, T', M, V, C], "features" float32[B, C], the mean of
+  the last before dropout, and for a fusion "tokens" float32[B, T', C], its means over persons and
+  joints, with their "times" float32[B, T'] (see `layers.token_times`). Time is halved where the
+  width doubles. Persons that are missing are all zero.
   `parents` is the skeleton's tree: the parent of every joint, the root its own. With an
   `embedding_size` D, a second head learns label embeddings: "embedding" float32[B, D].
 
@@ -200,7 +202,7 @@ class AGCN(nn.Module):
   dtype: Any = jnp.float32
   variant: dataclasses.InitVar[str] = "agcn"
 
-  def __post_init__(self, variant: str):
+  def __post_init__(self, variant: str = "agcn"):
     variants.fill(self, VARIANTS, variant)
     super().__post_init__()
 
@@ -231,8 +233,10 @@ class AGCN(nn.Module):
         x = block(x, edges, train=train)
         by_clip = x.reshape(batch, persons, *x.shape[1:])
         out[block.name] = by_clip.transpose(0, 3, 1, 2, 4)
-    features = by_clip.mean((1, 2, 3), dtype=jnp.promote_types(x.dtype, jnp.float32))
-    out["features"] = features
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    features = out["features"] = by_clip.mean((1, 2, 3), dtype=wide)
+    out["tokens"] = by_clip.mean((1, 2), dtype=wide)
+    out["times"] = layers.token_times(batch, x.shape[2])
     if self.embedding_size:
       out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)
     features = layers.Dropout(self.dropout)(features, train=train, rows=rows)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -338,8 +338,7 @@ class Dropout(nn.Module):
   ) -> Float[Array, "b *c"]:
     if not train or self.rate == 0:
       return x
-    rows = jnp.arange(len(x)) if rows is None else rows
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng("dropout"), rows)
+    keys = row_keys(self, len(x), rows)
     shape = self._drawn(x.shape[1:])
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, shape))(keys)
     return jnp.where(keep, x / (1 - self.rate), 0)
@@ -356,3 +355,23 @@ class StochasticDepth(Dropout):
 
   def _drawn(self, shape):
     return (1,) * len(shape)
+
+
+def row_keys(
+  module: nn.Module, batch: int, rows: Int[Array, " b"] | None
+) -> Key[Array, " {batch}"]:
+  """A key for each row of what a module drops in training, by the row's name: see `Dropout`."""
+  rows = jnp.arange(batch) if rows is None else rows
+  return jax.vmap(jax.random.fold_in, (None, 0))(module.make_rng("dropout"), rows)
+
+
+def token_times(
+  batch: int, moments: int, *, places: int = 1, class_token: bool = False
+) -> Float[Array, "{batch} l"]:
+  """When tokens are, in [0, 1] of a clip: `places` at each of so many moments, evenly spread.
+
+  A class token before them is at no time: -1.
+  """
+  times = jnp.repeat((jnp.arange(moments, dtype=jnp.float32) + 0.5) / moments, places)
+  times = jnp.pad(times, (int(class_token), 0), constant_values=-1)
+  return jnp.broadcast_to(times, (batch, len(times)))

@@ -371,9 +371,10 @@ class MViT(nn.Module):
 
   Called on float[B, T, H, W, C], colours (x / 255 - 0.45) / 0.225 for published weights, or any
   other channels; returns `(logits float32[B, K], out)`, where `out` holds "patches"
-  [B, 1 + t h w, C], the tokens with the class's first, those after every block, "block0", ..., and
-  "features" float32[B, C], the class's token after the last norm, before dropout. With an
-  `embedding_size` D, a second head learns label embeddings: "embedding" float32[B, D].
+  [B, 1 + t h w, C], the tokens with the class's first, those after every block, "block0", ..., all
+  "tokens" float32[B, L, C] after the last norm with their "times" float32[B, L] (see
+  `layers.token_times`), and "features" float32[B, C], the class's token of these, before dropout.
+  With an `embedding_size` D, a second head learns label embeddings: "embedding" float32[B, D].
 
   In training (`train=True`) pass `rngs={"dropout": key}`; `rows` int[B] names the rows, see
   `layers.Dropout`. Block i of n is left out for a clip with a probability of
@@ -397,7 +398,7 @@ class MViT(nn.Module):
   dtype: Any = jnp.float32
   variant: dataclasses.InitVar[str] = "mvitv2-s"
 
-  def __post_init__(self, variant: str):
+  def __post_init__(self, variant: str = "mvitv2-s"):
     variants.fill(self, VARIANTS, variant)
     super().__post_init__()
 
@@ -425,7 +426,12 @@ class MViT(nn.Module):
       x = out[f"block{i}"] = (nn.remat(call) if self.remat else call)(block, x, rows)
       grid = _pooled(grid, block.strides[0])
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    features = out["features"] = Norm(wide, name="norm")(x[:, 0])
+    norm = Norm(wide, name="norm")
+    features = out["features"] = norm(x[:, 0])
+    # Of all tokens, once more: who does not ask for them computes one.
+    out["tokens"] = norm(x)
+    places = grid[1] * grid[2]
+    out["times"] = layers.token_times(len(x), grid[0], places=places, class_token=True)
     if self.embedding_size:
       out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)
     x = layers.Dropout(self.dropout)(features, train=train, rows=rows)

@@ -93,8 +93,10 @@ class PoseC3D(nn.Module):
   """Heatmaps -> class scores; a `variant` of VARIANTS gives the sizes that are not given.
 
   Called on float[B, T, H, W, V], returns `(logits float32[B, K], out)`, where `out` holds every
-  intermediate: "stem", "pool", "stage1" ("stage1/block0", ...) to "stage3", and "features"
-  float32[B, C], the pooled features before dropout. Under jit, what is not used costs nothing.
+  intermediate: "stem", "pool", "stage1" ("stage1/block0", ...) to "stage3", "features"
+  float32[B, C], the pooled features before dropout, and for a fusion "tokens" float32[B, T', C],
+  pooled over rows and columns alone, with their "times" float32[B, T'] (see `layers.token_times`).
+  Under jit, what is not used costs nothing.
   With an `embedding_size` D, a second head of the features learns label embeddings: its output is
   "embedding" float32[B, D].
 
@@ -116,7 +118,7 @@ class PoseC3D(nn.Module):
   dtype: Any = jnp.float32
   variant: dataclasses.InitVar[str] = "slowonly-r50"
 
-  def __post_init__(self, variant: str):
+  def __post_init__(self, variant: str = "slowonly-r50"):
     variants.fill(self, VARIANTS, variant)
     super().__post_init__()
 
@@ -148,7 +150,12 @@ class PoseC3D(nn.Module):
       blocks = stage(x, train=train)
       out |= {f"stage{i + 1}/block{j}": block for j, block in enumerate(blocks)}
       x = out[f"stage{i + 1}"] = blocks[-1]
-    features = out["features"] = x.mean((1, 2, 3), dtype=jnp.promote_types(x.dtype, jnp.float32))
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    features = out["features"] = x.mean((1, 2, 3), dtype=wide)
+    # A token is a moment, as of 2s-AGCN, and not a place in it as well: 24 instead of 1176 of a
+    # clip, of which most would show an empty part of the heatmaps.
+    out["tokens"] = x.mean((2, 3), dtype=wide)
+    out["times"] = layers.token_times(len(x), x.shape[1])
     if self.embedding_size:
       out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)
     x = layers.Dropout(self.dropout)(features, train=train, rows=rows)

@@ -9,8 +9,9 @@ from flax import linen as nn
 def fill(model: nn.Module, variants: Mapping[str, Mapping[str, Any]], variant: str) -> None:
   """Gives the fields of a model that are None the values of a variant.
 
-  For `__post_init__` of a model, before that of Flax. The name is not kept. Raises ValueError
-  for an unknown variant.
+  For `__post_init__` of a model, before that of Flax. The name is not kept: Flax calls
+  `__post_init__` of a model within another once more, without one. Raises ValueError for an unknown
+  variant.
   """
   if variant not in variants:
     raise ValueError(f"variant: expected {' or '.join(variants)}, got {variant}")

@@ -31,7 +31,7 @@ def test_programs_have_different_names_and_every_value_comes():
     *(" train", " evaluate", " predict", "joint", "limb", "recipe_a", "small", "bfloat16"),
     *("synthetic_imigue,recipe_a", "openpose137", "utd_mhad,joint,small", "agcn.py:imigue"),
     *("agcn.py:utd_mhad", "num_persons=2", "paper", "accumulate", "train.ema", "stage=classifier"),
-    *("mvit.py:videos,frames train", "remat"),
+    *("mvit.py:videos,frames train", "remat", "tokens=", "encoders=", "modality_dropout"),
   ):
     assert any(value in name for name in names), value
 
@@ -75,6 +75,7 @@ def test_a_program_that_does_not_compile_is_named_and_the_exit_code_is_1(main, m
     ("nearest", "recipe_a"),
     ("predict", "utd_mhad,joint"),
     ("train", "mvit"),
+    ("predict", "fusion"),
     ("bare", "slowonly"),
   ],
 )

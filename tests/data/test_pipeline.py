@@ -290,3 +290,21 @@ def test_batch_that_processes_cannot_share_is_refused(data):
 def test_skeleton_that_the_source_lacks_is_refused(data):
   with pytest.raises(ConfigError, match=r"expected imigue22.*got 'openpose25'"):
     pipeline.train_batches(data, data.rows("train"), pose("imigue22"), batch_size=2, seed=0)
+
+
+def test_drawn_batches_are_views_of_the_rows_of_the_test_batches(data):
+  rows = data.rows("train")[:6]
+  options = dict(views=2, batch_size=4, seed=3, num_threads=0)
+  found = list(map(flat, pipeline.drawn_batches(data, rows, pose(), **options)))
+  tested = [x["clip"].tolist() for x in evaluate(data, rows)]
+  assert [x["clip"].tolist() for x in found] == [tested[0]] * 2 + [tested[1]] * 2
+  assert [x["view"].tolist() for x in found] == [[0] * 4, [1] * 4] * 2
+  one = pose()["pose"]
+  for x in found:
+    for k, (row, view) in enumerate(zip(x["clip"], x["view"], strict=True)):
+      record = data.track("pose")[int(row)]
+      part = one.read(record, np.random.default_rng((3, int(view), int(row))))
+      np.testing.assert_array_equal(x["keypoints"][k], part["keypoints"])
+  rest = list(map(flat, pipeline.drawn_batches(data, rows, pose(), first_batch=1, **options)))
+  for a, b in zip(found[2:], rest, strict=True):
+    np.testing.assert_array_equal(a["keypoints"], b["keypoints"])

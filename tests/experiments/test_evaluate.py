@@ -19,9 +19,9 @@ def score(run, monkeypatch):
   read = []
   load = pipeline._load
 
-  def counted(source, row, *args):
+  def counted(source, row, *args, **options):
     read.append(row)
-    return load(source, row, *args)
+    return load(source, row, *args, **options)
 
   monkeypatch.setattr(pipeline, "_load", counted)
   monkeypatch.setattr(plots, "views", lambda *args, **options: None)

@@ -81,22 +81,67 @@ def test_a_run_fused_with_itself_gains_exactly_nothing(capsys):
   assert capsys.readouterr().out.splitlines()[-1].count("+0.0 [+0.0, +0.0]") == 4
 
 
-def test_searched_weights_are_those_of_the_folds(capsys):
+def searched(*groups):
+  """The temperatures and the weights of the folds of joint and bone."""
+  kinds = [
+    scores.join([scores.load(f"{run}_{fold}/val/scores.npz") for fold in groups])
+    for run in ("joint", "bone")
+  ]
+  temperatures = [scores.fit_temperature(kind) for kind in kinds]
+  return temperatures, scores.search(list(map(scores.calibrate, kinds, temperatures)))
+
+
+def test_search_finds_temperatures_and_weights_of_the_folds(capsys):
   assert fuse("joint", "bone", "--search=joint_fold,bone_fold", "--out=f.npz") == 0
-  folds = [scores.load(f"{run}_fold/val/scores.npz") for run in ("joint", "bone")]
-  weights = scores.search(folds)
-  expected = scores.fuse(parts(), weights)
+  temperatures, weights = searched("fold")
+  expected = scores.fuse(list(map(scores.calibrate, parts(), temperatures)), weights)
   np.testing.assert_array_equal(scores.load("f.npz").probabilities, expected.probabilities)
-  out = capsys.readouterr().out
-  assert all(f" {weight:.3g} " in out for weight in weights)
+  _, _, titles, *rows = capsys.readouterr().out.splitlines()
+  assert titles.split()[4:7] == ["weight", "temperature", "top-1"]
+  for row, weight, temperature in zip(rows, weights, temperatures, strict=False):
+    assert row.split()[1:3] == [f"{weight:.3g}", f"{temperature:.3g}"]
+
+
+def test_search_takes_the_clips_of_several_folds_together(tmp_path):
+  for seed, run in enumerate(("joint", "bone")):
+    make(tmp_path / f"{run}_other/val/scores.npz", seed + 4, 1, prefix="other", split="val")
+  folds = "--search=joint_fold,bone_fold", "--search=joint_other,bone_other"
+  assert fuse("joint", "bone", *folds, "--out=f.npz") == 0
+  temperatures, weights = searched("fold", "other")
+  assert temperatures != searched("fold")[0]
+  expected = scores.fuse(list(map(scores.calibrate, parts(), temperatures)), weights)
+  np.testing.assert_array_equal(scores.load("f.npz").probabilities, expected.probabilities)
+
+
+def test_temperatures_are_given_beside_weights_or_alone(capsys):
+  calibrated = list(map(scores.calibrate, parts(), (1.3, 0.8)))
+  for argv, weights in ((["--weights=2,1"], [2, 1]), ([], [1, 1])):
+    assert fuse("joint", "bone", "--temperatures=1.3,0.8", *argv, "--out=f.npz") == 0
+    fused, expected = scores.load("f.npz"), scores.fuse(calibrated, weights)
+    np.testing.assert_array_equal(fused.probabilities, expected.probabilities)
+    *_, joint, bone, _, _ = capsys.readouterr().out.splitlines()
+    assert joint.split()[1:3] == [str(weights[0]), "1.3"]
+    assert bone.split()[1:3] == [str(weights[1]), "0.8"]
+  assert fused.run == "0.5 joint at temperature 1.3 + 0.5 bone at temperature 0.8"
+
+
+def test_the_figures_of_single_runs_do_not_depend_on_temperatures(capsys):
+  tables = []
+  for argv in ([], ["--temperatures=5,0.5"]):
+    assert fuse("joint", "bone", *argv) == 0
+    *_, joint, bone, _, _ = capsys.readouterr().out.splitlines()
+    tables.append([re.findall(r"\d+\.\d \[[^]]*\]", row) for row in (joint, bone)])
+  assert tables[0] == tables[1]
 
 
 def test_hidden_labels_are_fused_without_figures(tmp_path, capsys):
   for seed, run in enumerate(("a", "b")):
     make(tmp_path / run / "test/scores.npz", seed, 1, hidden=True)
   assert fuse("a", "b", "--out=fused.npz") == 0
-  assert "their labels are hidden: no metrics" in capsys.readouterr().out
+  assert "their labels are hidden: no metrics\n  1 a\n  1 b\n" in capsys.readouterr().out
   assert (scores.load("fused.npz").labels == -1).all()
+  assert fuse("a", "b", "--temperatures=2,1") == 0
+  assert "\n  1 at temperature 2 a\n  1 at temperature 1 b\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -114,6 +159,30 @@ def test_hidden_labels_are_fused_without_figures(tmp_path, capsys):
       "--weights or --search: expected one of them",
     ),
     (["joint", "bone", "--search=joint_fold"], 2, "--search: expected 2 folds, got 1"),
+    (
+      ["joint", "bone", "--search=joint_fold,bone_fold", "--search=joint_fold"],
+      2,
+      "--search: expected 2 folds, got 1",
+    ),
+    (
+      ["joint", "bone", "--search=joint_fold,bone_fold", "--search=joint_fold,bone_fold"],
+      3,
+      "--search: ids: expected each once, got repeated ones: 60 ('train",
+    ),
+    (
+      ["joint", "bone", "--temperatures=1,1", "--search=joint_fold,bone_fold"],
+      2,
+      "--temperatures or --search: expected one of them",
+    ),
+    (["joint", "bone", "--temperatures=1"], 2, "--temperatures: expected 2 numbers, got 1"),
+    (["joint", "bone", "--temperatures=1,x"], 2, "--temperatures: expected numbers, got 1,x"),
+    (
+      ["joint", "bone", "--temperatures=1,0"],
+      2,
+      "temperature: expected a number from 0.1 to 100, got 0",
+    ),
+    (["joint", "bone", "--temperatures=nan,1"], 2, "expected a number from 0.1 to 100, got nan"),
+    (["joint", "bone", "--temperatures=1,-2"], 2, "expected a number from 0.1 to 100, got -2"),
     (["joint", "none.npz"], 3, "none.npz: expected a score file, got no such file"),
     (["joint", "bone", "--split=val"], 3, "joint/val/scores.npz: expected a score file"),
     (["joint", "text"], 3, "text: expected a score file"),

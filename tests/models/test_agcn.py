@@ -102,6 +102,8 @@ def test_every_intermediate_has_its_shape(variables, x):
     "block2": (4, 2, 5, 16),
     "block3": (4, 2, 5, 16),
     "features": (16,),
+    "tokens": (4, 16),
+    "times": (4,),
   }
 
 

@@ -65,6 +65,8 @@ def test_every_intermediate_has_its_shape(variables, clips):
     "block2": (1 + 2 * 2 * 2, 32),
     "block3": (1 + 2 * 2 * 2, 32),
     "features": (32,),
+    "tokens": (1 + 2 * 2 * 2, 32),
+    "times": (1 + 2 * 2 * 2,),
     "embedding": (6,),
   }
 

@@ -56,6 +56,8 @@ def test_every_intermediate_has_its_shape(variables, heatmaps):
     "stage2": (3, 3, 3, 32),
     "stage2/block0": (3, 3, 3, 32),
     "features": (32,),
+    "tokens": (3, 32),
+    "times": (3,),
   }
 
 
