@@ -137,11 +137,10 @@ def with_encoders(recipe: Recipe, encoders: Mapping[str, Recipe]) -> Recipe:
 
   Views of tests are those of the encoders, and mirrored if all are.
   """
-  models = {name: one.model for name, one in encoders.items()}
   whole = len(encoders) == len(recipe.inputs)  # tokens of other networks have no mirror images
   return dataclasses.replace(
     recipe,
-    model={**recipe.model, "encoders": {**(recipe.model.get("encoders") or {}), **models}},
+    model={**recipe.model, "encoders": {name: one.model for name, one in encoders.items()}},
     inputs={
       name: input_of(encoders[name]) if name in encoders else one
       for name, one in recipe.inputs.items()

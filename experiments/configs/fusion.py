@@ -6,7 +6,7 @@ r"""Cross-Modal Token Fusion of two or more encoders (Martirosyan et al., MiGA 2
 
 DATASET: the name of a prepared set with tracks of tokens (experiments.extract_tokens). ATTENTION:
 joint, where every token looks at all of them, or cross, where it looks at those of the other
-inputs. With --config.encoders=RUN,RUN in the place of tokens the encoders are trained along, or
+inputs. With --config.encoders=RUN,RUN instead of tokens the encoders are trained along, or
 stay as they are (--config.train.trainable). "small" is a network for sets of some hundred clips.
 
 docs/fusion.md says what comes out on UTD-MHAD.
