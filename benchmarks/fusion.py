@@ -1,12 +1,14 @@
 """Fusion on UTD-MHAD, cross-subject: each encoder alone, their scores fused, their tokens fused.
 
   python -m benchmarks.fusion --data=DATA/utd_mhad --runs=RUNS --out=fusion.json
+  python -m benchmarks.fusion --data=... --runs=... --out=3d.json --pose=joint3d --folds=0
 
-Two encoders a seed, MViTv2 `both,small` on depth and 2s-AGCN `joint,small` on the key points of the
-camera, and those of four folds of the training subjects, are trained in RUNS (`depth-0`, `joint-0`,
-...) if they are not there. Then their tokens are added to the set, the fusions are trained, and all
-is evaluated on the test subjects; what is done is not done again. Use a copy of the set: it gets
-twelve tracks.
+Two encoders a seed, MViTv2 `both,small` on depth and 2s-AGCN `,small` on a stream of the skeletons
+(POSES), and those of four folds of the training subjects, are trained in RUNS (`depth-0`,
+`joint-0`, ...) if they are not there. Then their tokens are added to the set, the fusions are
+trained, and all is evaluated on the test subjects; what is done is not done again. Use a copy of
+the set: it gets twelve tracks. With --folds=0 nothing is out of fold: tokens are as trained, and
+scores are fused with equal weights.
 
 What is compared, clip by clip, is the mean over the seeds of what is right; the interval is of
 2,000 bootstrap samples of the test subjects, of whom there are four: it is coarse.
@@ -26,15 +28,12 @@ from jaxmg.data import pipeline
 from jaxmg.data.source import Source
 from jaxmg.training import checkpoints, sharding, step
 
-FOLDS = 4
-ENCODERS = {
-  "depth": ["mvit:utd_mhad,both,small"],
-  "joint": [
-    "agcn:utd_mhad,joint,small",
-    "sampling.points=keypoints",
-    "augment.tilt=0.0",
-    "augment.rotation=10.0",  # in the image
-  ],
+DEPTH = ["mvit:utd_mhad,both,small"]
+KEYPOINTS = ["sampling.points=keypoints", "augment.tilt=0.0", "augment.rotation=10.0"]  # in 2-D
+POSES = {
+  "joint": ["agcn:utd_mhad,joint,small", *KEYPOINTS],
+  "bone_motion": ["agcn:utd_mhad,bone_motion,small", *KEYPOINTS],
+  "joint3d": ["agcn:utd_mhad,joint,small"],
 }
 # Of each fusion its config, whether its tokens are out of fold, and other settings.
 FUSIONS = {
@@ -57,9 +56,13 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--runs", type=pathlib.Path, required=True)
   parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
   parser.add_argument("--views", type=int, default=8)
+  parser.add_argument("--pose", choices=POSES, default="joint")
+  parser.add_argument("--folds", type=int, default=4, help="of the training subjects; 0: none")
   parser.add_argument("--only", nargs="+", choices=FUSIONS, default=list(FUSIONS))
   parser.add_argument("--also", nargs="*", default=[], help="settings of all trainings: KEY=VALUE")
   arguments = parser.parse_args(argv)
+  if not arguments.folds:
+    arguments.only = [name for name in arguments.only if not FUSIONS[name][1]]
   source = Source(arguments.data)
   arguments.data = source.directory
   right: dict[str, list[np.ndarray]] = {}
@@ -77,7 +80,7 @@ def table(right, subjects):
   rng, names = np.random.default_rng(0), np.unique(subjects)
   drawn = rng.integers(len(names), size=(2000, len(names)))
   for name, found in right.items():
-    difference = means[name] - means["scores fused, tempered"]
+    difference = means[name] - means.get("scores fused, tempered", means["scores fused"])
     of_subjects = np.array([difference[subjects == x].mean() for x in names])
     low, high = np.percentile(of_subjects[drawn].mean(-1), [2.5, 97.5])
     yield {
@@ -91,30 +94,32 @@ def table(right, subjects):
 
 def of_seed(arguments, seed: int) -> dict[str, np.ndarray]:
   """By name, which of the test clips are right."""
-  runs = {name: arguments.runs / f"{name}-{seed}" for name in ENCODERS}
-  for name, (config, *settings) in ENCODERS.items():
+  encoders, number = {"depth": DEPTH, arguments.pose: POSES[arguments.pose]}, arguments.folds
+  runs = {name: arguments.runs / f"{name}-{seed}" for name in encoders}
+  for name, (config, *settings) in encoders.items():
     trained(arguments, runs[name], config, [f"train.seed={seed}", *settings])
     extracted(arguments, runs[name])
-    extracted(arguments, runs[name], f"--folds={FOLDS}")
+    if number:
+      extracted(arguments, runs[name], f"--folds={number}")
   files = [evaluated(run) for run in runs.values()]
   found = {f"{name} alone": correct(file) for name, file in zip(runs, files, strict=True)}
   found["either right (oracle)"] = np.maximum(*found.values())
   folds = [
-    [evaluated(run / "folds" / f"{i}-of-{FOLDS}", "val") for run in runs.values()]
-    for i in range(FOLDS)
+    [evaluated(run / "folds" / f"{i}-of-{number}", "val") for run in runs.values()]
+    for i in range(number)
   ]
-  for name, options in {
-    "scores fused": [],
-    "scores fused, tempered": [f"--search={','.join(map(str, fold))}" for fold in folds],
-  }.items():
-    out = arguments.runs / f"{name.replace(' ', '_')}-{seed}.npz"
+  searched = [f"--search={','.join(map(str, fold))}" for fold in folds]
+  for name, options in {"scores fused": [], "scores fused, tempered": searched}.items():
+    if name != "scores fused" and not folds:
+      continue
+    out = arguments.runs / f"{arguments.pose}-{name.replace(' ', '_')}-{seed}.npz"
     command(fuse_scores, [*map(str, files), f"--out={out}", *options], positional="RUN")
     found[name] = correct(out)
   for name in arguments.only:
     attention, out_of_fold, settings = FUSIONS[name]
-    end = f"-folds{FOLDS}" if out_of_fold else ""
+    end = f"-folds{number}" if out_of_fold else ""
     tokens = [f"{run.name}{end}" for run in runs.values()]
-    run = arguments.runs / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+    run = arguments.runs / f"{arguments.pose}-{name.replace(', ', '-').replace(' ', '_')}-{seed}"
     settings = [f"tokens={','.join(tokens)}", f"train.seed={seed}", *settings]
     trained(arguments, run, f"fusion:utd_mhad,{attention},small", settings)
     found[name] = correct(evaluated(run))
