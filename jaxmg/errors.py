@@ -14,7 +14,7 @@ EXTRAS = {
   **dict.fromkeys(("optax", "orbax", "tensorboardX", "tensorflow_datasets", "tqdm"), "train"),
   **dict.fromkeys(("python_calamine", "scipy", "xlsxwriter"), "prepare"),
   "matplotlib": "plots",
-  **dict.fromkeys(("PIL", "av"), "video"),
+  **dict.fromkeys(("PIL", "av", "simplejpeg"), "video"),
 }
 
 

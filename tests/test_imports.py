@@ -26,7 +26,7 @@ ARROWS = {
   "jaxmg.inputs.heatmaps": "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
   "jaxmg.inputs.pose": "jax jaxmg.ranges jaxmg.skeletons",
   "jaxmg.inputs.tokens": "jax jaxmg.ranges",
-  "jaxmg.inputs.video": "jax jaxmg.ranges jaxmg.video jaxmg.skeletons.sampling [PIL]",
+  "jaxmg.inputs.video": "jax jaxmg.ranges jaxmg.video jaxmg.skeletons.sampling [PIL] [simplejpeg]",
   "jaxmg.inputs.published": "jax jaxmg.skeletons.topology",
   "jaxmg.predict": (
     "jax jaxmg.encoders jaxmg.errors jaxmg.recipe jaxmg.data.batch jaxmg.data.embeddings"

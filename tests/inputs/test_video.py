@@ -190,6 +190,18 @@ def test_a_damaged_picture_is_named(change, message):
     video.decode(change(data), SIZE, SIZE, 3)
 
 
+@pytest.mark.parametrize("shape", [SIZE, (*SIZE, 3)])
+def test_a_jpeg_is_what_pillow_reads_and_half_of_it_nothing(shape):
+  smooth = np.linspace(0, 250, np.prod(shape)).reshape(shape).astype(np.uint8)
+  data, channels = picture(smooth, "JPEG"), len(shape) % 2 * 2 + 1
+  pillows = np.asarray(Image.open(io.BytesIO(data))).reshape(*SIZE, channels)
+  np.testing.assert_array_equal(video.decode(data, SIZE, SIZE, channels), pillows)
+  with pytest.raises(ValueError, match="frames: expected a whole picture, got"):
+    video.decode(data[: len(data) // 2], SIZE, SIZE, channels)
+  with pytest.raises(ValueError, match=r"frames: expected .* of \(24, 32\), got"):
+    video.decode(data, SIZE, SIZE, 4 - channels)
+
+
 def batch(channels=3, clips=3, size=SIZE, frames=4):
   rng = np.random.default_rng(2)
   return {
