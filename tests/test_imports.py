@@ -59,6 +59,7 @@ ARROWS = {
   "jaxmg.models.layers": "flax jax",
   "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
+  "jaxmg.models.swinface": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.variants": "flax",
   "jaxmg.pretrained": "",
   "jaxmg.pretrained.agcn": "jaxmg.pretrained.convert",
@@ -66,6 +67,7 @@ ARROWS = {
   "jaxmg.pretrained.names": "jaxmg.errors jaxmg.pretrained.torch_files",
   "jaxmg.pretrained.mvit": "jaxmg.models.mvit jaxmg.pretrained.convert",
   "jaxmg.pretrained.posec3d": "jaxmg.pretrained.convert",
+  "jaxmg.pretrained.swinface": "jaxmg.models.swinface jaxmg.pretrained.convert",
   "jaxmg.pretrained.torch_files": "ml_dtypes jaxmg.errors jaxmg.pickles",
   # The host's side, without jax: grain in the pipeline, tensorflow_datasets where records are.
   "jaxmg.data": "",
