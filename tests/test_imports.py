@@ -20,6 +20,7 @@ ARROWS = {
   ),
   "jaxmg.errors": "",
   "jaxmg.inputs": "jaxmg.inputs",
+  "jaxmg.inputs.faces": "jax jaxmg.ranges jaxmg.video jaxmg.inputs.video",
   "jaxmg.inputs.graph": (
     "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.inputs.published jaxmg.skeletons"
   ),
@@ -95,6 +96,7 @@ ARROWS = {
   "jaxmg.data.readers.arrays": "jaxmg.data.readers jaxmg.errors jaxmg.skeletons.topology",
   "jaxmg.data.readers.clip": "jaxmg.data.readers jaxmg.errors jaxmg.skeletons",
   "jaxmg.data.readers.damage": "jaxmg.data.readers jaxmg.errors",
+  "jaxmg.data.readers.faces": "",
   "jaxmg.data.readers.matlab": "jaxmg.data.guarded jaxmg.data.matlab jaxmg.data.readers",
   "jaxmg.data.readers.ntu": "jaxmg.data.readers jaxmg.errors",
   "jaxmg.data.readers.openpose": (
