@@ -151,6 +151,7 @@ ARROWS = {
   "experiments.configs.fusion": "ml_collections jaxmg.models.fusion .grammar",
   "experiments.configs.grammar": "ml_collections",
   "experiments.configs.mvit": "ml_collections jaxmg.inputs .grammar",
+  "experiments.configs.swinface": "ml_collections .grammar",
   "experiments.configs.posec3d": "ml_collections jaxmg.inputs.heatmaps .grammar",
   "experiments.doctor": (
     "absl jaxmg.errors jaxmg.progress jaxmg.data.readers jaxmg.data.records jaxmg.data.source"
@@ -163,7 +164,7 @@ ARROWS = {
   "experiments.fuse_scores": "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics .launch",
   "experiments.fusion": "jax jaxmg .launch .trainer",
   "experiments.grid": "jaxmg.errors",
-  "experiments.import_weights": "absl jax jaxmg .agcn .launch .mvit .posec3d .weights",
+  "experiments.import_weights": "absl jax jaxmg .agcn .launch .mvit .posec3d .swinface .weights",
   "experiments.launch": "absl jax jaxmg.errors .backend .settings .signals .workdir",
   "experiments.lineage": "jaxmg.errors jaxmg.recipe jaxmg.data.source jaxmg.training.checkpoints",
   "experiments.mvit": "jaxmg .launch .trainer .weights",
@@ -188,6 +189,7 @@ ARROWS = {
   ),
   "experiments.timeline": "absl jaxmg.errors jaxmg.files .overlay [.plots]",
   "experiments.told": "absl jaxmg.data.readers",
+  "experiments.swinface": "jaxmg .launch .trainer .weights",
   "experiments.train": "jaxmg.errors jaxmg.models .launch",
   "experiments.trainer": "jax jaxmg optax .evaluate .lineage .settings .signals",
   "experiments.weights": "jaxmg.errors jaxmg.data.source jaxmg.skeletons.topology",
@@ -199,7 +201,7 @@ ARROWS = {
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.compiled": (
     "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.fusion experiments.mvit"
-    " experiments.posec3d"
+    " experiments.posec3d experiments.swinface"
     " experiments.settings experiments.trainer benchmarks.peers jaxmg.data jaxmg.models"
     " jaxmg.recipe jaxmg.training"
   ),
