@@ -168,13 +168,18 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
   summary = metrics.summary(probabilities, labels, len(recipe.class_names))
   samples = metrics.bootstrap(probabilities, labels)
   intervals = {name: metrics.interval(x) for name, x in samples.items()}
+  subjects = data.subjects[rows]
+  samples = metrics.bootstrap_groups(probabilities, labels, subjects)
+  over_subjects = {name: metrics.interval(x) for name, x in samples.items()}
   workdir.write(
     folder / "metrics.json",
     summary
-    | {"interval": intervals, "split": split, "step": at}
+    | {"interval": intervals, "interval_over_subjects": over_subjects}
+    | {"split": split, "step": at}
     | {name: recipes.to_json(recipe)[name] for name in ("data", "inputs", "views")},
   )
-  print(report(recipe, side, summary, intervals))
+  number = len(np.unique(subjects))
+  print(report(recipe, side, summary, intervals, over_subjects if number > 1 else None, number))
   counts = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(recipe.class_names))
   name = f"{data.name}{' (synthetic)' if data.synthetic else ''}, {side}"
   try:
@@ -306,19 +311,39 @@ def validation(recipe: Recipe, model: nn.Module, data: Source, mesh: Mesh) -> Ca
   return evaluate
 
 
-def report(recipe: Recipe, split: str, summary: dict, intervals: dict) -> str:
-  """The figures, with 95 % of bootstrap samples of the clips, and what they are worth."""
+def report(
+  recipe: Recipe,
+  split: str,
+  summary: dict,
+  intervals: dict,
+  over_subjects: dict | None = None,
+  num_subjects: int = 0,
+) -> str:
+  """The figures, with 95 % of bootstrap samples of the clips, and what they are worth.
+
+  The second ones are of the subjects.
+  """
   synthetic = "SYNTHETIC data: " if recipe.data["synthetic"] else ""
+  titles = metrics.TITLES_OF_TWO if "auc" in summary else metrics.TITLES
+  if len(recipe.class_names) <= 5:  # then it says nothing
+    titles = {name: title for name, title in titles.items() if name != "top5"}
+
+  def between(found, name):
+    return f"[{100 * found[name][0]:.1f}, {100 * found[name][1]:.1f}]" if name in found else ""
+
   figures = (
-    f"{title} {summary[name]:.1%} [{100 * intervals[name][0]:.1f}, {100 * intervals[name][1]:.1f}]"
-    for name, title in metrics.TITLES.items()
-    if name != "top5" or len(recipe.class_names) > 5  # else it says nothing
+    f"{title} {summary[name]:.1%} {between(intervals, name)}".rstrip()
+    for name, title in titles.items()
   )
-  return (
-    f"{synthetic}{recipe.data['name']}, {split}, {summary['num_clips']} clips:\n"
-    f"  {'   '.join(figures)}\n"
-    f"  always answering the most frequent class: {summary['majority_class']:.1%}"
-  )
+  lines = [
+    f"{synthetic}{recipe.data['name']}, {split}, {summary['num_clips']} clips:",
+    f"  {'   '.join(figures)}",
+  ]
+  if over_subjects:
+    found = (f"{title} {between(over_subjects, name)}" for name, title in titles.items())
+    lines.append(f"  over {num_subjects} subjects: {'   '.join(found)}")
+  lines.append(f"  always answering the most frequent class: {summary['majority_class']:.1%}")
+  return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -47,15 +47,19 @@ def run(config, workdir: pathlib.Path) -> None:
   trainer.run(config, workdir, describe=describe, begin=begin)
 
 
-def describe(config, data: Source) -> tuple[dict, dict, Views]:
-  """The model, the inputs and the views of a config's recipe."""
+def describe(
+  config, data: Source, *, model: str = "fusion", windows: int = 0
+) -> tuple[dict, dict, Views]:
+  """The model, the inputs and the views of a config's recipe; `windows` are those of training."""
   if config.tokens and config.encoders:
     where = "--config.tokens or --config.encoders"
     raise errors.ConfigError(where, expected="one of them", got="both")
   found, models, test_clips, views = {}, {}, [], {}
   for name, track in tokens(config, data).items():
     kind = track.kind
-    found[name] = inputs.Tokens(f"tokens-{name}", kind.num_tokens, kind.width, kind.encoder)
+    found[name] = inputs.Tokens(
+      f"tokens-{name}", kind.num_tokens, kind.width, kind.encoder, windows=windows
+    )
     test_clips.append(kind.test_views or int(track.num_frames.min()))
     if kind.step is not None:
       one = encoders.of_track(track)
@@ -84,7 +88,7 @@ def describe(config, data: Source) -> tuple[dict, dict, Views]:
     expected = f"two inputs or more, none called {recipes.PRESENT}"
     raise errors.ConfigError("--config.tokens", expected=expected, got=got, hint=hint)
   model = trainer.model_options(
-    config, "fusion", num_classes=len(data.class_names), encoders=models or None
+    config, model, num_classes=len(data.class_names), encoders=models or None
   )
   # Tokens of mirror images are views among others.
   return model, found, Views(max(test_clips), bool(runs) and all(x.mirror for x in runs.values()))

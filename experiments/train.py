@@ -14,6 +14,8 @@ from jaxmg import errors, models
 
 from . import launch
 
+EXPERIMENTS = {"interfusion": "emotion"}  # of models, where it has another name
+
 
 def run(config, workdir: pathlib.Path) -> None:
   experiment(config).run(config, workdir)
@@ -25,7 +27,7 @@ def experiment(config) -> ModuleType:
   if name not in models.MODELS:
     expected = " or ".join(models.MODELS)
     raise errors.ConfigError("--config.model.name", expected=expected, got=name)
-  return importlib.import_module(f".{name}", __package__)
+  return importlib.import_module(f".{EXPERIMENTS.get(name, name)}", __package__)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ class Tokens:
   A record is a mapping: `views`, each of `tokens` float16[L, D] and `times` float32[L], and
   `test_views`, how many of them, the first ones, are for tests (`jaxmg.data.tracks.Tokens`). A set
   may have tokens of several networks: `track` names ours, and `encoder` is the fingerprint of the
-  network that made them; those of another one are refused. In training, a view is drawn at random.
-  Tokens have no mirror image.
+  network that made them; those of another one are refused. In training, a view is drawn at random;
+  with `windows`, so many of them, spread over all, on an axis of their own: "tokens"
+  float32[B, W, L, D]. Tokens have no mirror image.
   """
 
   # What a network that is not trained any more must go on being shown.
@@ -31,6 +32,7 @@ class Tokens:
   num_tokens: Annotated[int, "[1, 65536]"]
   width: Annotated[int, "[1, 65536]"]
   encoder: str
+  windows: Annotated[int, "[0, 4096]"] = 0
 
   def __post_init__(self):
     ranges.check(self)
@@ -57,9 +59,14 @@ class Tokens:
     return True
 
   def read(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A training clip: one of its views, drawn first, so that several networks show the same."""
-    view = record["views"][int(rng.random() * len(record["views"]))]
-    return {"tokens": view["tokens"], "times": view["times"]}
+    """A training clip: of its views, drawn first, so that several networks show the same."""
+    if not self.windows:
+      view = record["views"][int(rng.random() * len(record["views"]))]
+      return {"tokens": view["tokens"], "times": view["times"]}
+    places = (np.arange(self.windows) + rng.random(self.windows)) / self.windows
+    chosen = (places * len(record["views"])).astype(int).tolist()
+    views = [record["views"][k] for k in chosen]
+    return {"tokens": np.stack([view["tokens"] for view in views]), "times": views[0]["times"]}
 
   def read_test(self, record: Mapping[str, Any], num_clips: int) -> dict[str, np.ndarray]:
     """A test clip: `num_clips` of its test views, evenly spread; of fewer, some several times."""
@@ -73,7 +80,7 @@ class Tokens:
 
   def example(self, num_clips: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of one: of training, or of `num_clips` test clips."""
-    views = () if num_clips is None else (num_clips,)
+    views = (num_clips,) if num_clips else (self.windows,) if self.windows else ()
     return {
       "tokens": jax.ShapeDtypeStruct((1, *views, self.num_tokens, self.width), jnp.float16),
       "times": jax.ShapeDtypeStruct((1, self.num_tokens), jnp.float32),

@@ -15,6 +15,7 @@ from jaxmg.models import swinface as swinface
 MODELS = {
   "agcn": agcn.AGCN,
   "fusion": fusion.Fusion,
+  "interfusion": fusion.InterFusion,
   "mvit": mvit.MViT,
   "posec3d": posec3d.PoseC3D,
   "swinface": swinface.SwinFace,

@@ -1,18 +1,22 @@
-"""Fusion: Cross-Modal Token Fusion of two or more inputs of a clip (Martirosyan et al., MiGA 2025).
+"""Fusion: the tokens of two or more inputs of a clip, together (Martirosyan et al., MiGA 2025).
 
-The paper (arXiv 2512.23291) names the module and shows no equations, and there is no code: this is
-our reading. The tokens of each input are normalised and projected to a common width; the bias of an
-input's projection is the embedding of its modality. A learned table of times, shared by all, is
-added, interpolated at the time of each token. With a class token in front they are one sequence
-for a few pre-norm transformer blocks, and the class token is classified.
+The paper (arXiv 2512.23291) names two modules and shows no equations, and there is no code: both
+are our reading. In both, the tokens of each input are normalised and projected to a common width;
+the bias of an input's projection is the embedding of its modality. A learned table of times, shared
+by all, is added, interpolated at the time of each token.
 
-What a token may look at is the variant: "joint", every token (self-attention, which is both
-directions of cross-attention at once), or "cross", the tokens of the other inputs. The class token
-looks at all, and all may look at it. A stream of 2s-AGCN is an input of its own here, where the
-paper may have put the channels of two streams together.
+`Fusion` is Cross-Modal Token Fusion, for gestures. With a class token in front, all tokens are one
+sequence for a few pre-norm transformer blocks, and the class token is classified. What a token may
+look at is the variant: "joint", every token (self-attention, which is both directions of
+cross-attention at once), or "cross", the tokens of the other inputs. The class token looks at all,
+and all may look at it. A stream of 2s-AGCN is an input of its own here, where the paper may have
+put the channels of two streams together.
 
-Axis letters: B batch, L tokens (of the sequence: the class token's first), D width, N heads, R rows
-of the table of times, K classes.
+`InterFusion` is for emotion. The tokens of each input look at those of the others, once; the means
+of the inputs' tokens, side by side, are classified. A clip may be seen in several windows.
+
+Axis letters: B batch, W windows, L tokens (of the sequence: a class token's first), D width, N
+heads, R rows of the table of times, K classes.
 """
 
 import dataclasses
@@ -36,6 +40,10 @@ VARIANTS = {
   "tiny": dict(width=8, depth=2, heads=2),
 }
 ATTENTION = ("joint", "cross")
+POOLS = ("mean", "attention")
+
+# Of InterFusion, which has no depth.
+INTERFUSION = {name: {k: one[k] for k in ("width", "heads")} for name, one in VARIANTS.items()}
 
 normal = nn.initializers.normal(0.02)
 
@@ -51,7 +59,7 @@ def time_weights(times: Float[Array, "b l"], rows: int) -> Float[Array, "b l r"]
 
 
 class Sequence(nn.Module):
-  """The tokens of all inputs in one sequence of a common width, and who may look at whom.
+  """The tokens of all inputs in one sequence of a common width, which are there, who looks at whom.
 
   In training, with a probability of `modality_dropout`, one of all inputs is drawn, and a clip that
   has it and others loses it: which, and whether, depends on the key and the row's name alone.
@@ -61,6 +69,7 @@ class Sequence(nn.Module):
   attention: str
   time_rows: int
   modality_dropout: float
+  class_token: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -71,14 +80,16 @@ class Sequence(nn.Module):
     *,
     train: bool,
     rows: Int[Array, " b"] | None,
-  ) -> tuple[Float[Array, "b l d"], Bool[Array, "b l l"]]:
+  ) -> tuple[Float[Array, "b l d"], Bool[Array, " b l"], Bool[Array, "b l l"]]:
     there = jnp.stack([present[name] for name in given], -1)  # B, inputs
     if train and self.modality_dropout > 0:
       there &= ~self._lost(there, rows)
     table = self.param("times", normal, (self.time_rows, self.width), jnp.float32)
-    token = self.param("class_token", normal, (self.width,), jnp.float32).astype(self.dtype)
-    sequence = [jnp.broadcast_to(token, (len(there), 1, self.width))]
-    seen, owner = [jnp.ones((len(there), 1), bool)], [-1]
+    sequence, seen, owner = [], [], []
+    if self.class_token:
+      token = self.param("class_token", normal, (self.width,), jnp.float32).astype(self.dtype)
+      sequence = [jnp.broadcast_to(token, (len(there), 1, self.width))]
+      seen, owner = [jnp.ones((len(there), 1), bool)], [-1]
     for i, (name, one) in enumerate(given.items()):
       # What is missing is nothing, whatever is in its place: no NaN of it, and no gradient to it.
       tokens = jnp.where(there[:, i, None, None], one["tokens"], 0)
@@ -90,7 +101,8 @@ class Sequence(nn.Module):
       owner += [i] * x.shape[1]
     owner = np.array(owner)
     allowed = (owner[:, None] != owner) | (owner[:, None] < 0) | (self.attention == "joint")
-    return jnp.concatenate(sequence, 1), jnp.concatenate(seen, 1)[:, None] & allowed
+    seen = jnp.concatenate(seen, 1)
+    return jnp.concatenate(sequence, 1), seen, seen[:, None] & allowed
 
   def _lost(self, there, rows):
     def draw(key):
@@ -100,6 +112,20 @@ class Sequence(nn.Module):
 
     drawn = jax.vmap(draw)(layers.row_keys(self, len(there), rows))
     return drawn & (there.sum(-1, keepdims=True) > 1)
+
+
+def attend(
+  qkv: Float[Array, "b l d3"], may_look: Bool[Array, "b l l"], heads: int
+) -> tuple[Float[Array, "b l d"], Float[Array, "b n l l"]]:
+  """Attention of queries, keys and values, side by side; and its shares, none where none may be."""
+  q, k, v = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, heads, -1), 2, 0)
+  wide, may_look = jnp.promote_types(qkv.dtype, jnp.float32), may_look[:, None]
+  scores = jnp.einsum("blnd,bmnd->bnlm", q, k, preferred_element_type=wide)
+  # Not -inf: a token that may look at nothing would have a gradient of NaN.
+  scores = jnp.where(may_look, scores * q.shape[-1] ** -0.5, jnp.finfo(wide).min)
+  shares = jnp.where(may_look, nn.softmax(scores), 0)
+  y = jnp.einsum("bnlm,bmnd->blnd", shares.astype(v.dtype), v)
+  return y.reshape(*y.shape[:2], -1), shares
 
 
 class Block(nn.Module):
@@ -119,15 +145,9 @@ class Block(nn.Module):
     rows: Int[Array, " b"] | None,
   ) -> tuple[Float[Array, "b l d"], Float[Array, "b n l l"]]:
     width, drop = x.shape[-1], layers.Dropout(self.dropout)
-    wide = jnp.promote_types(self.dtype, jnp.float32)
     y = nn.LayerNorm(dtype=self.dtype, name="norm1")(x)
     y = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(y)
-    q, k, v = jnp.moveaxis(y.reshape(*y.shape[:2], 3, self.heads, -1), 2, 0)
-    scores = jnp.einsum("blnd,bmnd->bnlm", q, k, preferred_element_type=wide)
-    # No row is all -inf: the class token may be looked at by all.
-    scores = jnp.where(may_look[:, None], scores * q.shape[-1] ** -0.5, -jnp.inf)
-    shares = nn.softmax(scores)
-    y = jnp.einsum("bnlm,bmnd->blnd", shares.astype(v.dtype), v).reshape(x.shape)
+    y, shares = attend(y, may_look, self.heads)
     y = nn.Dense(width, dtype=self.dtype, name="project")(y)
     x += drop(y, train=train, rows=rows)
     y = nn.LayerNorm(dtype=self.dtype, name="norm2")(x)
@@ -194,26 +214,7 @@ class Fusion(nn.Module):
     train: bool = False,
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-    encoders, names = self.encoders or {}, sorted(x.keys() - {"present"})
-    if len(names) < 2 or encoders.keys() - names:
-      expected = f"two or more, {' and '.join(sorted(encoders))} among them" if encoders else "two"
-      raise ValueError(f"inputs: expected {expected}, got {' and '.join(names)}")
-    given, out = {}, {}
-    for name in names:
-      given[name] = x[name]
-      if name in encoders:
-        logits, theirs = encoders[name](x[name], train=train, rows=rows)
-        given[name] = theirs
-        out |= {f"{name}/{key}": value for key, value in theirs.items()} | {
-          f"{name}/logits": logits
-        }
-      shapes.check(f"{name}: tokens", given[name]["tokens"], "float", "B", "L", "D")
-      batch, length, _ = given[name]["tokens"].shape
-      shapes.check(f"{name}: times", given[name]["times"], "float", batch, length)
-    everywhere = dict.fromkeys(names, jnp.ones(batch, bool))
-    present = everywhere | dict(x.get("present", {}))
-    if present.keys() != everywhere.keys():
-      raise ValueError(f"present: expected {' and '.join(names)}, got {' and '.join(present)}")
+    given, present, out = take(self.encoders, x, train=train, rows=rows)
     sequence = Sequence(
       width=self.width,
       attention=self.attention,
@@ -222,7 +223,7 @@ class Fusion(nn.Module):
       dtype=self.dtype,
       name="sequence",
     )
-    x, may_look = sequence(given, present, train=train, rows=rows)
+    x, _, may_look = sequence(given, present, train=train, rows=rows)
     for i in range(self.depth):
       block = Block(self.heads, self.dropout, self.dtype, name=f"block{i}")
       x, out[f"attention{i}"] = block(x, may_look, train=train, rows=rows)
@@ -234,11 +235,157 @@ class Fusion(nn.Module):
 
   def folded(self, variables: Mapping[str, Any]) -> dict[str, Any]:
     """What inference needs of the variables: that of each encoder."""
-    variables = {kind: dict(tree) for kind, tree in variables.items()}
-    for name, encoder in (self.encoders or {}).items():
-      if hasattr(encoder, "folded"):
-        place = f"encoders_{name}"
-        theirs = {kind: tree.pop(place) for kind, tree in variables.items() if place in tree}
-        for kind, tree in encoder.folded(theirs).items():
-          variables[kind][place] = tree
-    return variables
+    return folded(self.encoders, variables)
+
+
+class InterFusion(nn.Module):
+  """Inputs of a clip, or of W windows of it, by name -> class scores; for `variant` see `Fusion`.
+
+  Inputs, `encoders` and "present" are as of `Fusion`. Where tokens are float[B, W, L, D], with
+  times float[B, L] of a window, those of all inputs must be, of the same W. What a window says is
+  a probability for each class; those of the windows are averaged, by `pool="attention"` with
+  weights that the network learns: a window's "gate" float32[B], or [B, W], of which the softmax
+  over all windows of a clip is the weight. The class scores are the logarithms of this mean.
+
+  Returns `(logits float32[B, K], out)`, where `out` holds "attention0" float32[B W, N, L, L], as of
+  `Fusion` but without a class token; "features" float32[B, D], of several windows their mean; by
+  attention "gate"; and what the encoders have. Training is as of `Fusion`.
+  """
+
+  HEAD = r"head/.*"
+  LABEL_HEAD = r"embedding/.*"
+
+  num_classes: int
+  encoders: Mapping[str, nn.Module] | None = None
+  pool: str = "mean"  # of POOLS
+  width: int | None = None
+  heads: int | None = None
+  time_rows: int = 16  # of the table of times
+  dropout: float = 0.1
+  modality_dropout: float = 0.0
+  embedding_size: int = 0
+  dtype: Any = jnp.float32
+  variant: dataclasses.InitVar[str] = "base"
+
+  def __post_init__(self, variant: str = "base"):
+    variants.fill(self, INTERFUSION, variant)
+    if self.pool not in POOLS:
+      raise ValueError(f"pool: expected {' or '.join(POOLS)}, got {self.pool}")
+    if not self.heads or self.width % self.heads:
+      raise ValueError(f"width: expected a multiple of {self.heads} heads, got {self.width}")
+    if self.encoders is not None:
+      self.encoders = core.FrozenDict(self.encoders)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Mapping[str, Any],
+    *,
+    train: bool = False,
+    rows: Int[Array, " b"] | None = None,
+  ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+    x, windows = _as_clips(x)
+    if rows is not None and windows:
+      rows = (rows[:, None] * windows + jnp.arange(windows)).ravel()
+    given, present, out = take(self.encoders, x, train=train, rows=rows)
+    sequence = Sequence(
+      width=self.width,
+      attention="cross",
+      time_rows=self.time_rows,
+      modality_dropout=self.modality_dropout,
+      class_token=False,
+      dtype=self.dtype,
+      name="sequence",
+    )
+    x, seen, may_look = sequence(given, present, train=train, rows=rows)
+    drop, wide = layers.Dropout(self.dropout), jnp.promote_types(x.dtype, jnp.float32)
+    y = nn.Dense(3 * self.width, dtype=self.dtype, name="qkv")(x)
+    y, out["attention0"] = attend(y, may_look, self.heads)
+    y = nn.Dense(self.width, dtype=self.dtype, name="project")(y)
+    x = nn.LayerNorm(dtype=wide, name="norm")(x + drop(y, train=train, rows=rows))
+    x = jnp.where(seen[..., None], x, 0).astype(self.dtype)  # what is missing is nothing
+    ends = np.cumsum([one["tokens"].shape[1] for one in given.values()])
+    x = jnp.concatenate([part.mean(1) for part in jnp.split(x, ends[:-1], 1)], -1)
+    x = nn.Dense(self.width, dtype=self.dtype, name="expand")(x)
+    x = drop(nn.gelu(x, approximate=False), train=train, rows=rows).astype(wide)
+    features = x.reshape(-1, windows or 1, self.width)
+    out["features"] = features.mean(1)
+    logits = nn.Dense(self.num_classes, kernel_init=normal, name="head")(features)
+    gate = jnp.zeros(features.shape[:2])
+    if self.pool == "attention":
+      y = nn.tanh(nn.Dense(self.width, name="gate1")(features))
+      gate = nn.Dense(1, kernel_init=normal, name="gate2")(y)[..., 0]
+      out["gate"] = gate if windows else gate[:, 0]
+    if self.embedding_size:
+      out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(out["features"])
+    if not windows:
+      return logits[:, 0], out
+    logs = nn.log_softmax(gate)[..., None] + nn.log_softmax(logits)
+    return nn.logsumexp(logs, 1), out
+
+  def folded(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """What inference needs of the variables: that of each encoder."""
+    return folded(self.encoders, variables)
+
+
+def _as_clips(x: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+  """Inputs whose windows are clips of their own, and how many of a clip there are; 0: no axis."""
+  tokens = {
+    name: one["tokens"] for name, one in x.items() if name != "present" and isinstance(one, Mapping)
+  }
+  found = {one.shape[1] if one.ndim == 4 else 0 for one in tokens.values()}
+  if found <= {0}:
+    return dict(x), 0
+  if len(found) > 1 or tokens.keys() != x.keys() - {"present"}:
+    raise ValueError(f"windows: expected as many of each input, got {sorted(found)}")
+  (windows,) = found
+  repeat = lambda y: jnp.repeat(y, windows, 0)  # noqa: E731
+  clips = {
+    name: {"tokens": one.reshape(-1, *one.shape[2:]), "times": repeat(x[name]["times"])}
+    for name, one in tokens.items()
+  }
+  return clips | {"present": {k: repeat(y) for k, y in x.get("present", {}).items()}}, windows
+
+
+def take(
+  encoders: Mapping[str, nn.Module] | None,
+  x: Mapping[str, Any],
+  *,
+  train: bool,
+  rows: Int[Array, " b"] | None,
+) -> tuple[dict[str, Mapping[str, Array]], dict[str, Bool[Array, " b"]], dict[str, Array]]:
+  """The tokens of each input, in the order of names, and who has it; and the encoders' `out`."""
+  encoders, names = encoders or {}, sorted(x.keys() - {"present"})
+  if len(names) < 2 or encoders.keys() - names:
+    expected = f"two or more, {' and '.join(sorted(encoders))} among them" if encoders else "two"
+    raise ValueError(f"inputs: expected {expected}, got {' and '.join(names)}")
+  given, out = {}, {}
+  for name in names:
+    given[name] = x[name]
+    if name in encoders:
+      logits, theirs = encoders[name](x[name], train=train, rows=rows)
+      given[name] = theirs
+      out |= {f"{name}/{key}": value for key, value in theirs.items()} | {f"{name}/logits": logits}
+    shapes.check(f"{name}: tokens", given[name]["tokens"], "float", "B", "L", "D")
+    batch, length, _ = given[name]["tokens"].shape
+    shapes.check(f"{name}: times", given[name]["times"], "float", batch, length)
+  everywhere = dict.fromkeys(names, jnp.ones(batch, bool))
+  present = everywhere | dict(x.get("present", {}))
+  if present.keys() != everywhere.keys():
+    raise ValueError(f"present: expected {' and '.join(names)}, got {' and '.join(present)}")
+  return given, present, out
+
+
+def folded(
+  encoders: Mapping[str, nn.Module] | None, variables: Mapping[str, Any]
+) -> dict[str, Any]:
+  """What inference needs of a fusion's variables: that of each encoder."""
+  variables = {kind: dict(tree) for kind, tree in variables.items()}
+  for name, encoder in (encoders or {}).items():
+    if hasattr(encoder, "folded"):
+      place = f"encoders_{name}"
+      theirs = {kind: tree.pop(place) for kind, tree in variables.items() if place in tree}
+      for kind, tree in encoder.folded(theirs).items():
+        variables[kind][place] = tree
+  return variables

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int64
 
-KINDS = ("uniform", "interpolate", "linspace", "linear", "repeat")
+KINDS = ("uniform", "interpolate", "linspace", "linear", "repeat", "window")
 STYLES = ("mmaction2", "pyskl")
 
 
@@ -105,10 +105,14 @@ def sample(
   First a random part of the clip is cut out, whose share of the frames is between the two of
   `crop`. `kind` is "uniform", "interpolate" or "linear", the functions of these names; "linspace":
   as "interpolate", but a clip shorter than T holds frames in place of blending two, and gives the
-  nearest to `np.linspace(0, length - 1, T)` (the earlier of two equally near); or "repeat": the
-  first T frames, from the beginning again after the last, as 2s-AGCN pads its clips.
+  nearest to `np.linspace(0, length - 1, T)` (the earlier of two equally near); "repeat": the
+  first T frames, from the beginning again after the last, as 2s-AGCN pads its clips; or "window": T
+  frames in a row, at their own speed, which begin at random whatever `crop` is; of a shorter clip
+  as "linear".
   """
   _check(len(pose), num_frames)
+  if kind == "window":
+    return _window(pose, num_frames, rng.random())
   if tuple(crop) != (1.0, 1.0):
     length = max(1, round(rng.uniform(*crop) * len(pose)))
     start = rng.integers(len(pose) - length + 1)
@@ -132,9 +136,13 @@ def sample_test(
 
   "uniform" gives `test_clips`, in their `style`; "interpolate" and "linspace" N evenly phased
   choices from the segments, which are all the same for a clip of T frames or fewer; "linear" and
-  "repeat" the whole clip, and, of more than one, N windows of nine tenths of it, evenly spaced.
+  "repeat" the whole clip, and, of more than one, N windows of nine tenths of it, evenly spaced;
+  "window" N windows from the beginning to the end.
   """
   _check(len(pose), num_frames, num_clips)
+  if kind == "window":
+    starts = np.linspace(0, 1, num_clips) if num_clips > 1 else (0.5,)
+    return np.stack([_window(pose, num_frames, start) for start in starts])
   if _known(kind) == "uniform":
     return pose[test_clips(len(pose), num_frames, num_clips, style=style)]
   if kind in ("interpolate", "linspace"):
@@ -162,6 +170,14 @@ def _whole(pose: np.ndarray, kind: str, num_frames: int) -> np.ndarray:
   if kind == "linear":
     return linear(pose, num_frames)
   return pose[np.arange(num_frames) % len(pose)]
+
+
+def _window(pose: np.ndarray, num_frames: int, start: float) -> np.ndarray:
+  spare = len(pose) - num_frames
+  if spare < 0:
+    return linear(pose, num_frames)
+  first = round(start * spare)
+  return pose[first : first + num_frames]
 
 
 def _segments(length: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:

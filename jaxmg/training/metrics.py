@@ -7,6 +7,7 @@ _MOST = 1 << 22  # numbers of bootstrap samples in memory at a time: clips, or c
 
 # The figures of `summary` that people compare, as they write them.
 TITLES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean-class", "macro_f1": "macro-F1"}
+TITLES_OF_TWO = {name: TITLES[name] for name in ("top1", "mean_class", "macro_f1")} | {"auc": "AUC"}
 
 
 def top_k(probabilities: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], k: int) -> float:
@@ -43,6 +44,8 @@ def summary(
 ) -> dict[str, float]:
   """Returns top1, top5, mean_class, macro_f1 and majority_class, all in [0, 1], and num_clips.
 
+  Of two classes `auc`, too, if both have clips; mean_class is then the balanced accuracy.
+
   Raises:
     ValueError: no clips, a label or a number of columns that does not fit, or a NaN.
   """
@@ -55,7 +58,7 @@ def summary(
     "macro_f1": macro_f1(confusion),
     "majority_class": majority_class_rate(labels),
     "num_clips": len(labels),
-  }
+  } | _auc_of_two(probabilities, labels, np.ones((1, len(labels))), lambda x: float(x[0]))
 
 
 def bootstrap(
@@ -94,9 +97,73 @@ def bootstrap(
   return dict(zip(names, map(np.concatenate, zip(*blocks, strict=True)), strict=True))
 
 
+def bootstrap_groups(
+  probabilities: Float[np.ndarray, "n k"],
+  labels: Int[np.ndarray, " n"],
+  groups: np.ndarray,
+  *,
+  num_samples: int = 2000,
+  seed: int = 0,
+) -> dict[str, Float[np.ndarray, " samples"]]:
+  """As `bootstrap`, of as many groups [N] as there are, drawn with replacement, with all clips.
+
+  With subjects as groups, the spread is that of other persons. Of two classes there is `auc`, too:
+  NaN in a sample of one class.
+
+  Raises:
+    ValueError: as `summary`.
+  """
+  num_classes = probabilities.shape[1]
+  _check(probabilities, labels, num_classes)
+  _, group = np.unique(groups, return_inverse=True)
+  count, rng = group.max() + 1, np.random.default_rng(seed)
+  # How often each group is drawn.
+  drawn = rng.multinomial(count, np.full(count, 1 / count), size=num_samples)
+  hits = np.stack([_among_top(probabilities, labels, k) for k in (1, 5)])
+  cells = (group * num_classes + labels) * num_classes + probabilities.argmax(axis=-1)
+  of_groups = np.bincount(cells, minlength=count * num_classes**2).reshape(count, -1)
+  totals = drawn @ np.bincount(group)
+  top1, top5 = (drawn @ np.bincount(group, weights=x) / totals for x in hits)
+  found = {"top1": top1, "top5": top5, "mean_class": [], "macro_f1": []}
+  block = max(1, _MOST // max(len(labels), num_classes**2))
+  for start in range(0, num_samples, block):
+    confusion = drawn[start : start + block] @ of_groups
+    confusion = confusion.reshape(-1, num_classes, num_classes)
+    found["mean_class"].append(mean_class_accuracy(confusion))
+    found["macro_f1"].append(macro_f1(confusion))
+  found = {name: x if isinstance(x, np.ndarray) else np.concatenate(x) for name, x in found.items()}
+  return found | _auc_of_two(probabilities, labels, drawn[:, group], lambda x: x)
+
+
+def auc(
+  scores: Float[np.ndarray, " n"],
+  labels: Int[np.ndarray, " n"],
+  weights: Float[np.ndarray, "s n"] | Int[np.ndarray, "s n"],
+) -> Float[np.ndarray, " s"]:
+  """The area under the ROC curve: how often a clip of class 1 scores above one of class 0.
+
+  Equal scores count half. Of each row of `weights`, how much each clip counts; NaN where a class
+  has none.
+  """
+  order = np.argsort(scores, kind="stable")
+  equal = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # where runs of equals begin
+  weights = np.float64(weights[:, order])
+  positive = np.add.reduceat(weights * (labels[order] == 1), equal, axis=1)
+  negative = np.add.reduceat(weights * (labels[order] == 0), equal, axis=1)
+  above = negative.cumsum(1) - negative / 2
+  with np.errstate(invalid="ignore"):
+    return (positive * above).sum(1) / (positive.sum(1) * negative.sum(1))
+
+
+def _auc_of_two(probabilities, labels, weights, make):
+  if probabilities.shape[1] != 2 or len(np.unique(labels)) < 2:
+    return {}
+  return {"auc": make(auc(probabilities[:, 1], labels, weights))}
+
+
 def interval(samples: Float[np.ndarray, " samples"], *, level: float = 0.95) -> tuple[float, float]:
   """The middle share `level` of bootstrap samples (the percentile interval)."""
-  low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+  low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
   return float(low), float(high)
 
 

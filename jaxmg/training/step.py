@@ -200,8 +200,8 @@ def make_predict_step(
 
   `views(batch)` gives the views of the clips as arrays [R, B, ...], and `preprocess(view)` renders
   one of them. The probabilities of the R views are averaged, or what else of the model's `out` is
-  named as `output`; with `average=False` all are kept, [B, R, ...]. Only one view is rendered at a
-  time.
+  named as `output`; with weights, the softmax over the views of its "gate" [B], where `out` has
+  one. With `average=False` all are kept, [B, R, ...]. Only one view is rendered at a time.
   """
 
   def predict_step(params, batch_stats, batch):
@@ -209,11 +209,16 @@ def make_predict_step(
       variables = {"params": params, "batch_stats": batch_stats}
       logits, out = model.apply(variables, preprocess(view))
       if output == "probabilities":
-        return jax.nn.softmax(logits.astype(jnp.float32))
-      return out[output]
+        out = out | {output: jax.nn.softmax(logits.astype(jnp.float32))}
+      return {name: out[name] for name in (output, "gate") if name in out}
 
     found = jax.lax.map(output_of, views(batch))  # R B ...
-    return found.mean(axis=0) if average else found.swapaxes(0, 1)
+    if not average:
+      return found[output].swapaxes(0, 1)
+    if "gate" not in found or output == "gate":
+      return found[output].mean(axis=0)
+    weights = jax.nn.softmax(found["gate"], axis=0)
+    return jnp.einsum("rb,rb...->b...", weights, found[output])
 
   return predict_step
 
