@@ -239,6 +239,9 @@ ARROWS = {
   "datasets.smg.smg_dataset_builder": (
     "jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.tracks"
   ),
+  "datasets.synthetic_emotion.generate": (
+    "synthetic_imigue.generate jaxmg.errors jaxmg.files jaxmg.progress [PIL] [av]"
+  ),
   "datasets.synthetic_imigue.generate": (
     "xlsxwriter jaxmg.errors jaxmg.files jaxmg.skeletons.topology"
   ),
