@@ -233,6 +233,10 @@ ARROWS = {
     "jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.readers jaxmg.data.recordings"
     " jaxmg.data.tracks"
   ),
+  "datasets.imigue_emotion.imigue_emotion_dataset_builder": (
+    "imigue.imigue_dataset_builder jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.readers"
+    " jaxmg.data.recordings jaxmg.data.tracks"
+  ),
   "datasets.pyskl_pickle.pyskl_pickle_dataset_builder": (
     "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers jaxmg.data.tracks"
   ),
@@ -241,6 +245,9 @@ ARROWS = {
   ),
   "datasets.synthetic_emotion.generate": (
     "synthetic_imigue.generate jaxmg.errors jaxmg.files jaxmg.progress [PIL] [av]"
+  ),
+  "datasets.synthetic_emotion.synthetic_emotion_dataset_builder": (
+    "imigue_emotion.imigue_emotion_dataset_builder synthetic_emotion.generate jaxmg.data.tracks"
   ),
   "datasets.synthetic_imigue.generate": (
     "xlsxwriter jaxmg.errors jaxmg.files jaxmg.skeletons.topology"
@@ -318,7 +325,7 @@ def test_whatever_more_than_the_library_needs_is_said_to_be_missing_by_its_extra
   for module, row in ARROWS.items():
     if module.partition(".")[0] in ("jaxmg", "experiments", "datasets"):
       needed |= {name.strip("[]").partition(".")[0] for name in row.split()}
-  ours = {"", "jaxmg", "imigue", "synthetic_imigue"}
+  ours = {"", "jaxmg", "imigue", "imigue_emotion", "synthetic_emotion", "synthetic_imigue"}
   assert needed - ours - {"jax", "flax", "ml_dtypes"} == errors.EXTRAS.keys()
 
 

@@ -175,8 +175,11 @@ class Video:
       "frame_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
     }
 
-  def records(self, clip: readers.Frames) -> list[dict[str, np.ndarray]]:
-    """What is written of a clip, a record for 256 frames; ValueError for one that does not fit."""
+  def records(self, clip: readers.Frames) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what is written of a clip, a record for 256 frames.
+
+    Raises ValueError for one that does not fit.
+    """
     timed = not np.isnan(clip.times).any()
     for field, right, expected, got in (
       ("frames", len(clip) > 0, "at least 1", 0),
@@ -185,19 +188,15 @@ class Video:
     ):
       if not right:
         raise ValueError(f"{field}: expected {expected}, got {got}")
-    found = []
     for first in range(0, len(clip), _FRAMES):
       pictures = clip[first : first + _FRAMES]
       times = clip.times if first == 0 else clip.times[:0]
-      found.append(
-        {
-          "frames": np.frombuffer(b"".join(pictures), np.uint8),
-          "ends": np.cumsum([len(picture) for picture in pictures], dtype=np.int64),
-          "times": np.asarray(times, np.float64),
-          "frame_size": np.array(clip.frame_size, np.int32),
-        }
-      )
-    return found
+      yield {
+        "frames": np.frombuffer(b"".join(pictures), np.uint8),
+        "ends": np.cumsum([len(picture) for picture in pictures], dtype=np.int64),
+        "times": np.asarray(times, np.float64),
+        "frame_size": np.array(clip.frame_size, np.int32),
+      }
 
   def remarks(self, clip: readers.Frames) -> Iterator[str]:
     """What is to be said once of the clips of which it is so."""
@@ -206,9 +205,9 @@ class Video:
   def num_frames(self, clip: readers.Frames) -> int:
     return len(clip)
 
-  def content(self, clip: readers.Frames) -> np.ndarray:
-    """What makes two clips copies of each other."""
-    return np.frombuffer(b"".join(clip), np.uint8)
+  def content(self, clip: readers.Frames) -> list[np.ndarray]:
+    """What makes two clips copies of each other, in parts."""
+    return [np.frombuffer(picture, np.uint8) for picture in clip]
 
   def read(self, records: Sequence[Any]) -> dict[str, Any]:
     """A clip as the inputs of videos read it.
