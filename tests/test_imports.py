@@ -36,6 +36,7 @@ ARROWS = {
     "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.inputs jaxmg.models jaxmg.data.batch"
     " jaxmg.training.step"
   ),
+  "jaxmg.faces": "jax jaxmg.shapes jaxmg.skeletons.topology",
   "jaxmg.fields": "jaxmg.skeletons.topology",
   "jaxmg.files": "jaxmg.errors jaxmg.progress",
   "jaxmg.pickles": "jaxmg.errors",
