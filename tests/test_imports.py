@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # is below it; what stands in brackets is imported inside functions only.
 ARROWS = {
   "jaxmg": "jaxmg.inputs jaxmg.models jaxmg.skeletons",
+  "jaxmg.detection": "jax jaxmg.models.mtcnn",
   "jaxmg.encoders": (
     "jax jaxmg.errors jaxmg.fields jaxmg.inputs jaxmg.recipe jaxmg.training.checkpoints"
   ),
@@ -37,6 +38,7 @@ ARROWS = {
     "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.inputs jaxmg.models jaxmg.data.batch"
     " jaxmg.training.step"
   ),
+  "jaxmg.faces": "jax jaxmg.shapes jaxmg.skeletons.topology",
   "jaxmg.fields": "jaxmg.skeletons.topology",
   "jaxmg.files": "jaxmg.errors jaxmg.progress",
   "jaxmg.pickles": "jaxmg.errors",
@@ -58,6 +60,7 @@ ARROWS = {
   "jaxmg.models.agcn": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.fusion": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.layers": "flax jax",
+  "jaxmg.models.mtcnn": "flax jax jaxmg.shapes",
   "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.swinface": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
@@ -66,6 +69,9 @@ ARROWS = {
   "jaxmg.pretrained.agcn": "jaxmg.pretrained.convert",
   "jaxmg.pretrained.convert": "flax jax jaxmg.errors",
   "jaxmg.pretrained.names": "jaxmg.errors jaxmg.pretrained.torch_files",
+  "jaxmg.pretrained.mtcnn": (
+    "jaxmg.errors jaxmg.models.mtcnn jaxmg.pretrained.convert jaxmg.pretrained.torch_files"
+  ),
   "jaxmg.pretrained.mvit": "jaxmg.models.mvit jaxmg.pretrained.convert",
   "jaxmg.pretrained.posec3d": "jaxmg.pretrained.convert",
   "jaxmg.pretrained.swinface": "jaxmg.models.swinface jaxmg.pretrained.convert",
@@ -239,11 +245,21 @@ ARROWS = {
     "jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.readers jaxmg.data.recordings"
     " jaxmg.data.tracks"
   ),
+  "datasets.imigue_emotion.imigue_emotion_dataset_builder": (
+    "imigue.imigue_dataset_builder jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.readers"
+    " jaxmg.data.recordings jaxmg.data.tracks"
+  ),
   "datasets.pyskl_pickle.pyskl_pickle_dataset_builder": (
     "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers jaxmg.data.tracks"
   ),
   "datasets.smg.smg_dataset_builder": (
     "jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.tracks"
+  ),
+  "datasets.synthetic_emotion.generate": (
+    "synthetic_imigue.generate jaxmg.errors jaxmg.files jaxmg.progress [PIL] [av]"
+  ),
+  "datasets.synthetic_emotion.synthetic_emotion_dataset_builder": (
+    "imigue_emotion.imigue_emotion_dataset_builder synthetic_emotion.generate jaxmg.data.tracks"
   ),
   "datasets.synthetic_imigue.generate": (
     "xlsxwriter jaxmg.errors jaxmg.files jaxmg.skeletons.topology"
@@ -321,7 +337,7 @@ def test_whatever_more_than_the_library_needs_is_said_to_be_missing_by_its_extra
   for module, row in ARROWS.items():
     if module.partition(".")[0] in ("jaxmg", "experiments", "datasets"):
       needed |= {name.strip("[]").partition(".")[0] for name in row.split()}
-  ours = {"", "jaxmg", "imigue", "synthetic_imigue"}
+  ours = {"", "jaxmg", "imigue", "imigue_emotion", "synthetic_emotion", "synthetic_imigue"}
   assert needed - ours - {"jax", "flax", "ml_dtypes"} == errors.EXTRAS.keys()
 
 

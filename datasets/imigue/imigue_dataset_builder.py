@@ -58,22 +58,29 @@ CLASSES = (
 )
 
 # The layouts that a video's files hold, the largest first.
-LAYOUTS = {"openpose137": r"(\d+)_(?:2|openpose)\.xlsx", "imigue35": r"(\d+)_light_hand\.csv"}
+LAYOUTS = {
+  "openpose137": r"(\d+)_(?:2|openpose)\.(?:xlsx|csv)",
+  "imigue35": r"(\d+)_light_hand\.csv",
+}
 FPS = 25  # of which labels count the frames
-_SUFFIX = f"(?i:{'|'.join(map(re.escape, readers.VIDEOS))})"
+SUFFIX = f"(?i:{'|'.join(map(re.escape, readers.VIDEOS))})"
 
 _cross_subject = prepared.by_subject(train=[str(subject) for subject in TRAIN_SUBJECTS])
 
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-  """A line of a label file: class in [0, 32) or -1, first and last frame."""
+  """A line of a label file: class in [0, 32) or -1, first and last frame.
+
+  `outcome` is what the table of all videos says of the match: Win or Lose.
+  """
 
   label: int
   start: int
   end: int
   video: int | None = None
   subject: int | None = None
+  outcome: str | None = None
 
 
 class Builder(prepared.Builder):
@@ -87,19 +94,20 @@ class Builder(prepared.Builder):
   subject_file = pathlib.Path(__file__).with_name("imigue_video_to_subject.json")
 
   what = "skeleton"  # a video's file of it
+  frame_size = (720, 1280)
 
   def __init__(self, *, raw, layout=None, **kwargs):
     paths = sorted(files.walk(raw))
     self.find(raw, paths, layout)
-    self.label_files = _by_video(paths, r"(\d+)_label\.csv")
+    self.label_files = by_video(paths, r"(\d+)_label\.csv")
     self.label_tables = [path for path in paths if re.fullmatch(r"labels_\d+\.csv", path.name)]
     super().__init__(raw=raw, layout=layout, **kwargs)
 
   def find(self, raw, paths, layout):
     """Chooses the track, and the file of each video."""
-    found = {name: _by_video(paths, pattern) for name, pattern in LAYOUTS.items()}
+    found = {name: by_video(paths, pattern) for name, pattern in LAYOUTS.items()}
     chosen = _choose_layout(raw, found, layout)
-    self.track = tracks.Pose(chosen, frame_size=(720, 1280), fps=FPS)
+    self.track = tracks.Pose(chosen, frame_size=self.frame_size, fps=FPS)
     self.files = found[chosen]
 
   def recordings(self):
@@ -162,19 +170,17 @@ class Video(Builder):
   what = "video"
 
   def find(self, raw, paths, layout):
-    whole = _by_video(paths, rf"(\d+){_SUFFIX}")
+    whole = by_video(paths, rf"(\d+){SUFFIX}")
     parts = collections.defaultdict(dict)
     for path in paths:
-      if match := re.fullmatch(rf"(\d+)_(\d+){_SUFFIX}", path.name):
+      if match := re.fullmatch(rf"(\d+)_(\d+){SUFFIX}", path.name):
         parts[int(match[1])].setdefault(int(match[2]), path)
     if not whole and not parts:
       raise DataError(raw, expected="videos, 0001.mp4 ... or 0001_0.mp4 ...", got="none")
     self.files = dict(sorted((parts | whole).items()))
     used = {*whole.values(), *(path for clips in parts.values() for path in clips.values())}
     self.others = [
-      path
-      for path in paths
-      if re.fullmatch(rf"\d+(_\d+)?{_SUFFIX}", path.name) and path not in used
+      path for path in paths if re.fullmatch(rf"\d+(_\d+)?{SUFFIX}", path.name) and path not in used
     ]
     self.twice = len(whole.keys() & parts.keys())
 
@@ -254,7 +260,7 @@ def read_labels(path: str | pathlib.Path) -> list[Label]:
   return [_label(f"{path}:{number}", columns, row) for number, row in rows]
 
 
-def _by_video(paths, pattern):
+def by_video(paths, pattern):
   """The first file of each video: MiGA's validation folder repeats training videos."""
   found = {}
   for path in paths:
@@ -292,4 +298,5 @@ def _label(where: str, columns: list[str], row: list[str]) -> Label:
   label = 31 if label == 99 else max(label - 1, -1)
   if not 0 <= start <= end:
     raise DataError(f"{where}: frames", expected="0 <= start <= end", got=f"{start} to {end}")
-  return Label(label, start, end, numbers.get("video_id"), numbers.get("subject_id"))
+  of_all = numbers.get("video_id"), numbers.get("subject_id"), fields.get("win_or_lose")
+  return Label(label, start, end, *of_all)

@@ -292,7 +292,7 @@ def _face() -> np.ndarray:
 
 _OUTWARD = np.array([-1, 1])  # of the two sides, in the picture
 _MOUTH = -18
-_FACE = _face()
+FACE = _face()
 # From thumb to little finger: the angle from the hand's direction, the joints' distances from the
 # wrist.
 _FINGER_ANGLES = np.radians([-58, -20, -3, 14, 32])
@@ -302,8 +302,11 @@ _HIPS_AND_LEGS = np.array([(0, 0), (-32, 0), (-48, 45), (-44, 150), (32, 0), (48
 _FEET = np.array([(52, 164), (58, 160), (41, 156), (-52, 164), (-58, 160), (-41, 156)])
 
 
-def points(subject: Subject, motion: Motion) -> np.ndarray:
-  """Where the 137 points of OpenPose are, in pixels: float64[T, 137, 2]."""
+def points(subject: Subject, motion: Motion, face: np.ndarray = FACE) -> np.ndarray:
+  """Where the 137 points of OpenPose are, in pixels: float64[T, 137, 2].
+
+  `face` are its points as `FACE`, or those of each frame, [T, 75, 3].
+  """
   m = motion
   num_frames = len(m["pitch"])
   torso = np.stack([m["torso_x"], m["torso_y"]], -1)
@@ -322,7 +325,7 @@ def points(subject: Subject, motion: Motion) -> np.ndarray:
   fingers = np.stack([np.cos(angles) * _OUTWARD[:, None], np.sin(angles)], -1)[..., None, :]
   fingers = (fingers * reach[..., None]).reshape(num_frames, 2, 20, 2) + hands[:, :, None]
 
-  face = np.tile(_FACE, (num_frames, 1, 1))
+  face = np.broadcast_to(face, (num_frames, *FACE.shape)).copy()
   face[:, 17:27, 1] -= m["brow"][:, None]
   face[:, 48:68, 1] = _MOUTH + (face[:, 48:68, 1] - _MOUTH) * (1 - m["mouth"][:, None])
   x, y, z = np.moveaxis(face * subject.head, -1, 0)
@@ -350,7 +353,12 @@ def _turn(a: np.ndarray, b: np.ndarray, degrees: np.ndarray) -> tuple[np.ndarray
 
 
 def detect(
-  subject: Subject, xy: np.ndarray, rng: np.random.Generator, *, lost_hands: float = LOST_HANDS
+  subject: Subject,
+  xy: np.ndarray,
+  rng: np.random.Generator,
+  *,
+  lost_hands: float = LOST_HANDS,
+  size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> np.ndarray:
   """What a detector finds: float64[T, 137, 3], x, y, score; all zero where it finds nothing."""
   num_frames = len(xy)
@@ -379,7 +387,7 @@ def detect(
   ):
     for start in np.flatnonzero(rng.random(num_frames) < rate):
       found[start : start + rng.geometric(1 / frames), part] = 0
-  outside = (xy < 0) | (xy >= (WIDTH, HEIGHT))
+  outside = (xy < 0) | (xy >= size)
   found[outside.any(-1)] = 0
   return found
 

@@ -174,17 +174,16 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     values = (example.id, example.subject, recording, int(label))
     return dict(zip(COLUMNS, values, strict=True))
 
-  def records(self, example: Example) -> list[dict[str, np.ndarray]]:
-    """What is written of a clip; DataError for one that does not fit the track."""
-    where = f"{self.name}: clip {example.id!r}"
+  def records(self, example: Example) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what is written of a clip; DataError for one that does not fit the track."""
     try:
-      found = self.track.records(example.clip)
+      for record in self.track.records(example.clip):
+        for name, value in record.items():
+          if not isinstance(value, np.ndarray):
+            raise ValueError(f"{name}: expected an array, got {type(value).__name__}")
+        yield record
     except ValueError as error:
-      raise DataError(f"{where}: {error}") from error
-    for name, value in (pair for record in found for pair in record.items()):
-      if not isinstance(value, np.ndarray):
-        raise DataError(f"{where}: {name}", expected="an array", got=type(value).__name__)
-    return found
+      raise DataError(f"{self.name}: clip {example.id!r}: {error}") from error
 
 
 def _fits(texts: Any, names: Collection[str]) -> bool:

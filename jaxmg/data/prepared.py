@@ -252,10 +252,8 @@ def _fill(
   for count, (one, recording) in enumerate(readings, first + 1):
     made.notes += one.notes
     for example in _cut(made, one, recording):
-      clip, found = made.columns(example), made.records(example)
+      clip = made.columns(example)
       where = f"{made.name}: clip {example.id!r}"
-      if not found:
-        raise DataError(where, expected="at least one record", got="none")
       if example.id in of:
         got = f"one of recording {of[example.id]} and one of {clip['recording']}"
         raise DataError(where, expected="an id of its own", got=got)
@@ -263,10 +261,13 @@ def _fill(
         got = "none" if example.id not in wanted else repr(wanted[example.id])
         raise DataError(where, expected=f"it in {there.directory}, as {clip}", got=got)
       of[example.id] = clip["recording"]
-      for record in found:
+      clip["digests"] = []
+      for record in made.records(example):  # one at a time: a clip may be an hour
         writer.write({"id": example.id, **record})
+        clip["digests"].append(records.digest(record))
+      if not clip["digests"]:
+        raise DataError(where, expected="at least one record", got="none")
       clip["num_frames"] = made.track.num_frames(example.clip)
-      clip["digests"] = [records.digest(record) for record in found]
       content = made.track.content(example.clip)
       clip["content"] = "" if content is None else records.digest({"": content})
       if content is None:

@@ -135,12 +135,17 @@ def features(kind: Any) -> tfds.features.FeaturesDict:
   return tfds.features.FeaturesDict({"id": tfds.features.Text(), **kind.features()})
 
 
-def digest(record: Mapping[str, np.ndarray]) -> str:
-  """A short hash of all arrays of a record."""
+def digest(record: Mapping[str, np.ndarray | list[np.ndarray]]) -> str:
+  """A short hash of all arrays of a record; a list is one array in parts, which are not joined."""
   found = hashlib.sha256()
   for name, array in sorted(record.items()):
-    found.update(f"{name} {array.dtype}{array.shape}".encode())
-    found.update(np.ascontiguousarray(array).data)
+    parts = array if isinstance(array, list) else [array]
+    shape = parts[0].shape
+    if len(parts) > 1:
+      shape = (sum(map(len, parts)), *shape[1:])
+    found.update(f"{name} {parts[0].dtype}{shape}".encode())
+    for part in parts:
+      found.update(np.ascontiguousarray(part).data)
   return found.hexdigest()[:16]
 
 

@@ -169,8 +169,11 @@ class Video:
     """What TFDS has to know of the arrays of a record."""
     return _PICTURES | {"frame_size": tfds.features.Tensor(shape=(2,), dtype=np.int32)}
 
-  def records(self, clip: readers.Frames) -> list[dict[str, np.ndarray]]:
-    """What is written of a clip, a record for 256 frames; ValueError for one that does not fit."""
+  def records(self, clip: readers.Frames) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what is written of a clip, a record for 256 frames.
+
+    Raises ValueError for one that does not fit.
+    """
     timed = not np.isnan(clip.times).any()
     for field, right, expected, got in (
       ("frames", len(clip) > 0, "at least 1", 0),
@@ -180,7 +183,7 @@ class Video:
       if not right:
         raise ValueError(f"{field}: expected {expected}, got {got}")
     size = {"frame_size": np.array(clip.frame_size, np.int32)}
-    return [record | size for record in _in_records(clip, clip.times)]
+    yield from (record | size for record in _in_records(clip, clip.times))
 
   def remarks(self, clip: readers.Frames) -> Iterator[str]:
     """What is to be said once of the clips of which it is so."""
@@ -189,9 +192,9 @@ class Video:
   def num_frames(self, clip: readers.Frames) -> int:
     return len(clip)
 
-  def content(self, clip: readers.Frames) -> np.ndarray:
-    """What makes two clips copies of each other."""
-    return np.frombuffer(b"".join(clip), np.uint8)
+  def content(self, clip: readers.Frames) -> list[np.ndarray]:
+    """What makes two clips copies of each other, in parts."""
+    return [np.frombuffer(picture, np.uint8) for picture in clip]
 
   def read(self, records: Sequence[Any]) -> dict[str, Any]:
     """A clip as the inputs of videos read it.
@@ -270,7 +273,7 @@ class Faces:
 
   def read_file(self, path: pathlib.Path, told: readers.Told | None = None) -> readers.FaceCrops:
     """No file holds faces: they are found in the frames of a video."""
-    raise DataError(path, expected="nothing to read faces from", got="a file")
+    raise DataError(path, expected="a builder that finds faces itself", got="a file")
 
   def features(self) -> dict[str, tfds.features.FeatureConnector]:
     """What TFDS has to know of the arrays of a record."""

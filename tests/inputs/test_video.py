@@ -24,11 +24,8 @@ def numbered(count, times=None):
   values = np.arange(count)
   images = np.zeros((count, *SIZE), np.uint8)
   images[:, :, :16], images[:, :, 16:] = (digit[:, None, None] for digit in divmod(values, 250))
-  return tracks.Video(SIZE, channels=1).read(
-    tracks.Video(SIZE, channels=1, timed=times is not None).records(
-      readers.without_loss(images, times)
-    )
-  )
+  kind = tracks.Video(SIZE, channels=1, timed=times is not None)
+  return tracks.Video(SIZE, channels=1).read([*kind.records(readers.without_loss(images, times))])
 
 
 def drawn(part):
@@ -124,7 +121,7 @@ def test_frames_without_times_are_sampled_uniformly_or_refused():
 def test_only_the_records_that_are_needed_are_read():
   kind = tracks.Video((5, 7), channels=1)
   images = RNG.integers(0, 256, (600, 5, 7), np.uint8)
-  written = kind.records(readers.without_loss(images, np.arange(600) / 25))
+  written = [*kind.records(readers.without_loss(images, np.arange(600) / 25))]
   assert [len(record["ends"]) for record in written] == [256, 256, 88]
   read = []
 
