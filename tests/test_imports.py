@@ -154,6 +154,7 @@ ARROWS = {
   "experiments.configs.ablations.recipe_a": "ml_collections .grammar",
   "experiments.configs.ablations.sampling": "ml_collections .grammar",
   "experiments.configs.agcn": "ml_collections jaxmg.inputs .grammar",
+  "experiments.configs.emotion": "ml_collections jaxmg.models.fusion .grammar",
   "experiments.configs.fusion": "ml_collections jaxmg.models.fusion .grammar",
   "experiments.configs.grammar": "ml_collections",
   "experiments.configs.mvit": "ml_collections jaxmg.inputs .grammar",
@@ -168,6 +169,7 @@ ARROWS = {
     "absl jax jaxmg .launch .lineage .settings .signals .train .trainer .workdir"
   ),
   "experiments.fuse_scores": "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics .launch",
+  "experiments.emotion": "jaxmg .fusion .launch .trainer",
   "experiments.fusion": "jax jaxmg .launch .trainer",
   "experiments.grid": "jaxmg.errors",
   "experiments.import_weights": "absl jax jaxmg .agcn .launch .mvit .posec3d .swinface .weights",

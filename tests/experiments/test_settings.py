@@ -37,12 +37,15 @@ def test_every_shipped_config_makes_a_recipe(name, waves, spots, looks, monkeypa
 
 def test_every_file_of_configs_is_one_of_these():
   names = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.py")}
-  names.remove("fusion.py")  # of tokens: tests/experiments/test_fusion.py
+  names -= {
+    "emotion.py",
+    "fusion.py",
+  }  # of tokens: tests/experiments/test_fusion.py, test_emotion.py
   ablations = {f"ablations/{name}.py" for name in ("long_tail", "recipe_a", "sampling")}
   assert names == {f"{name}.py" for name in EXPERIMENTS} | {"grammar.py"} | ablations
 
 
-@pytest.mark.parametrize("name", [*EXPERIMENTS, "fusion"])
+@pytest.mark.parametrize("name", [*EXPERIMENTS, "emotion", "fusion"])
 def test_options_of_a_config_come_in_any_order(name):
   stream = settings.load(name)["STREAMS"][0]
   base = f"imigue,{stream}"
@@ -72,7 +75,7 @@ def test_a_config_that_is_not_there_is_named_with_those_that_are():
     settings.read_config("recipe_a:imigue", [])
   assert str(caught.value) == (
     "--config=recipe_a:imigue: expected a file, or ablations/long_tail or ablations/recipe_a or "
-    "ablations/sampling or agcn or fusion or mvit or posec3d or swinface, got recipe_a"
+    "ablations/sampling or agcn or emotion or fusion or mvit or posec3d or swinface, got recipe_a"
   )
 
 

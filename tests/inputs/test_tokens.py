@@ -57,6 +57,23 @@ def test_test_views_are_evenly_spread(test_views, num_clips, expected):
   np.testing.assert_array_equal(view["times"], [[-1, 0.25, 0.75]])
 
 
+def test_windows_are_spread_over_all_views_and_the_same_of_every_network():
+  several = dataclasses.replace(ONE, windows=5)
+  other = record(dataclasses.replace(KIND, encoder="def"))
+  drawn = set()
+  for row in range(50):
+    part = several.read(record(), np.random.default_rng((0, row)))
+    again = several.read(other, np.random.default_rng((0, row)))
+    np.testing.assert_array_equal(part["tokens"], again["tokens"])
+    chosen = part["tokens"][:, 0, 0]
+    assert (chosen // 2 == np.arange(5)).all()  # of ten views, one of each two
+    drawn |= {*chosen.tolist()}
+    for name, like in several.example().items():
+      assert (part[name].shape, part[name].dtype) == (like.shape[1:], like.dtype)
+  assert drawn == set(range(10))
+  assert several.example(4)["tokens"].shape == (1, 4, 3, 2)
+
+
 def test_tokens_are_not_mirrored():
   part = {name: jnp.zeros(x.shape, x.dtype) for name, x in ONE.example().items()}
   keys = jax.random.split(jax.random.key(0), 1)

@@ -109,6 +109,87 @@ def test_what_is_missing_counts_for_nothing(variables, x, attention):
   assert (out["attention1"][0, :, 0] > 0).all()
 
 
+def windows(x, count=4):
+  """The windows of a clip: tokens that differ, and times that do not."""
+  scales = 1 + jnp.arange(count)[:, None, None] / 2
+  return {
+    name: {"tokens": one["tokens"][:, None] * scales, "times": one["times"]}
+    for name, one in x.items()
+  }
+
+
+def inter(**options):
+  return models.MODELS["interfusion"](5, variant="tiny", **options)
+
+
+def test_interfusion_has_its_number_of_parameters():
+  def tokens(length, width):
+    times = jax.ShapeDtypeStruct((1, length), jnp.float32)
+    return {"tokens": jax.ShapeDtypeStruct((1, length, width), jnp.float32), "times": times}
+
+  x = {"video": tokens(393, 768), "faces": tokens(8, 512)}
+  expected = {"base": 730_370, "small": 110_786, "tiny": 13_402}
+  for variant in fusion.VARIANTS:
+    params = jax.eval_shape(fusion.InterFusion(2, variant=variant).init, jax.random.key(0), x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected[variant]
+
+
+@pytest.mark.parametrize("pool", fusion.POOLS)
+def test_a_clip_of_windows_is_their_weighted_mean(x, pool):
+  model, x = inter(pool=pool), windows(x)
+  variables = filled(jax.eval_shape(model.init, jax.random.key(0), x))
+  variables = jax.tree.map(lambda leaf: 0.3 * leaf, variables)
+  logits, out = jax.jit(model.apply)(variables, x)
+  alone = [
+    {name: {"tokens": one["tokens"][:, w], "times": one["times"]} for name, one in x.items()}
+    for w in range(4)
+  ]
+  found = [jax.jit(model.apply)(variables, one) for one in alone]
+  shares = np.full((4, 3), 0.25)
+  if pool == "attention":
+    gates = np.stack([out["gate"] for _, out in found])
+    np.testing.assert_allclose(out["gate"].T, gates, rtol=1e-5, atol=1e-5)
+    shares = np.asarray(jax.nn.softmax(gates, 0))
+    assert np.ptp(shares) > 0.01
+  expected = (shares[..., None] * [jax.nn.softmax(one) for one, _ in found]).sum(0)
+  np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
+  np.testing.assert_allclose(
+    out["features"], np.mean([out["features"] for _, out in found], 0), 1e-4
+  )
+  looks = np.asarray(out["attention0"])
+  owner = np.array([0] * 4 + [1] * 9)
+  np.testing.assert_array_equal(looks > 0, np.broadcast_to(owner[:, None] != owner, looks.shape))
+
+
+def test_what_interfusion_lacks_counts_for_nothing(x):
+  model = inter(pool="attention", modality_dropout=0.5)
+  variables = filled(jax.eval_shape(model.init, jax.random.key(0), x))
+  present = {"present": {"video": jnp.array([True, False, True])}}
+  broken = {"tokens": x["video"]["tokens"].at[1].set(jnp.nan), "times": x["video"]["times"]}
+  whole, (lacks, out), (other, _) = (
+    jax.jit(model.apply)(variables, one)
+    for one in (x, x | present, x | present | {"video": broken})
+  )
+  np.testing.assert_array_equal(lacks, other)
+  np.testing.assert_allclose(lacks[::2], whole[0][::2], atol=1e-5)
+  assert np.abs(lacks[1] - whole[0][1]).max() > 1e-3
+  assert (out["attention0"][1, ..., 4:] == 0).all()
+
+  def loss(variables, x):
+    options = {"train": True, "rows": jnp.arange(3), "rngs": {"dropout": jax.random.key(1)}}
+    return model.apply(variables, x, **options)[0].sum()
+
+  gradient = jax.jit(jax.grad(loss))(variables, windows(x | {"video": broken}) | present)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_windows_of_all_inputs_are_as_many(x):
+  with pytest.raises(ValueError, match=r"windows: expected as many of each input, got \[0, 4\]"):
+    jax.eval_shape(inter().init, jax.random.key(0), x | {"video": windows(x)["video"]})
+  with pytest.raises(ValueError, match="pool: expected mean or attention, got max"):
+    inter(pool="max")
+
+
 @jax.jit
 def seen(there, rows):
   """Which of several inputs of one token the class token may look at, in training."""

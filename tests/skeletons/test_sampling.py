@@ -86,7 +86,8 @@ def test_sample_depends_on_its_generator_alone(kind, length):
   other = sampling.sample(keypoints, kind=kind, num_frames=48, rng=np.random.default_rng((1, 2, 4)))
   # Bringing a short clip to T frames leaves nothing to chance, nor do "linear" and "repeat".
   by_segments = kind in ("interpolate", "linspace") and length >= 48
-  assert (once != other).any() == (kind == "uniform" or by_segments)
+  by_start = kind == "window" and length > 48
+  assert (once != other).any() == (kind == "uniform" or by_segments or by_start)
 
 
 @pytest.mark.parametrize("kind", sampling.KINDS)
@@ -101,6 +102,22 @@ def test_crop_takes_a_random_part_of_the_clip(kind):
   assert max(spans) < 60
   assert min(starts) < 5
   assert max(starts) > 40
+
+
+def test_a_window_is_of_frames_in_a_row_from_anywhere_in_the_clip():
+  frames = np.arange(1, 101, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones((1, 1, 3), np.float32)
+  starts = []
+  for seed in range(200):
+    rng = np.random.default_rng(seed)
+    window = sampling.sample(frames, kind="window", num_frames=20, rng=rng)[..., 0, 0, 0]
+    np.testing.assert_array_equal(np.diff(window), 1)
+    starts.append(window[0])
+  assert min(starts) < 4
+  assert max(starts) > 78
+  clips = sampling.sample_test(frames, kind="window", num_frames=20, num_clips=3)[..., 0, 0, 0]
+  np.testing.assert_array_equal(clips[:, 0], [1, 41, 81])
+  short = sampling.sample_test(frames[:3], kind="window", num_frames=5, num_clips=1)
+  np.testing.assert_array_equal(short[0, :, 0, 0, 0], [1, 1.5, 2, 2.5, 3])
 
 
 def test_linear_keeps_a_uniform_motion_uniform():
@@ -263,7 +280,7 @@ def test_test_clips_of_interpolation_are_evenly_phased():
     (lambda rng: sampling.interpolate(moving_points(0), 4), "length .* at least 1, got 0"),
     (
       lambda rng: sampling.sample(moving_points(5), kind="bent", num_frames=4, rng=rng),
-      "expected uniform or interpolate or linspace or linear or repeat, got 'bent'",
+      "expected uniform or interpolate or linspace or linear or repeat or window, got 'bent'",
     ),
   ],
 )

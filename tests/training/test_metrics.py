@@ -111,6 +111,34 @@ def test_bootstrap_is_paired_and_repeats_itself():
   assert one["top1"].std() > 2 * difference.std()
 
 
+def test_auc_is_how_often_a_clip_of_class_1_scores_above_one_of_class_0():
+  rng = np.random.default_rng(0)
+  scores, labels = rng.integers(0, 8, 40) / 8, rng.integers(0, 2, 40)
+  weights = rng.integers(0, 3, (5, 40))
+  for row, found in zip(weights, metrics.auc(scores, labels, weights), strict=True):
+    above = np.sign(scores[labels == 1][:, None] - scores[labels == 0]) / 2 + 0.5
+    both = row[labels == 1][:, None] * row[labels == 0]
+    np.testing.assert_allclose(found, (above * both).sum() / both.sum())
+  found = metrics.summary(np.stack([1 - scores, scores], 1), labels, 2)
+  np.testing.assert_allclose(found["auc"], (np.sign(above * 2 - 1) / 2 + 0.5).mean())
+  assert "auc" not in metrics.summary(np.stack([1 - scores, scores], 1), np.ones(40, int), 2)
+
+
+def test_groups_are_drawn_with_all_of_their_clips():
+  rng = np.random.default_rng(1)
+  labels, groups = rng.integers(0, 2, 60), rng.integers(0, 7, 60)
+  right = rng.random(60) < 0.7
+  probabilities = np.where((labels == 1) == right, 0.8, 0.2)
+  probabilities = np.stack([1 - probabilities, probabilities], 1)
+  samples = metrics.bootstrap_groups(probabilities, labels, groups, num_samples=50)
+  drawn = np.random.default_rng(0).multinomial(7, np.full(7, 1 / 7), size=50)
+  for k in (0, 49):
+    clips = np.repeat(np.arange(60), drawn[k][groups])
+    expected = metrics.summary(probabilities[clips], labels[clips], 2)
+    for name, found in samples.items():
+      np.testing.assert_allclose(found[k], expected[name], err_msg=name)
+
+
 def test_interval_holds_the_middle_of_the_samples():
   assert metrics.interval(np.arange(101.0)) == pytest.approx((2.5, 97.5))
   assert metrics.interval(np.arange(101.0), level=0.5) == pytest.approx((25, 75))
