@@ -111,9 +111,11 @@ def test_what_is_missing_counts_for_nothing(variables, x, attention):
 
 def windows(x, count=4):
   """The windows of a clip: tokens that differ, and times that do not."""
-  scales = 1 + jnp.arange(count)[:, None, None] / 2
   return {
-    name: {"tokens": one["tokens"][:, None] * scales, "times": one["times"]}
+    name: {
+      "tokens": jnp.stack([jnp.roll(one["tokens"], k, -1) for k in range(count)], 1),
+      "times": one["times"],
+    }
     for name, one in x.items()
   }
 
