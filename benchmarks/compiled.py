@@ -28,7 +28,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from benchmarks import hlo, peers, timing
-from experiments import agcn, fusion, mvit, posec3d, settings, trainer
+from experiments import agcn, fusion, mvit, posec3d, settings, swinface, trainer
 from jaxmg import models
 from jaxmg import recipe as recipes
 from jaxmg.data import readers, source, tracks
@@ -36,7 +36,7 @@ from jaxmg.recipe import Recipe
 from jaxmg.training import parameters, sharding, step
 
 CONFIGS = "experiments/configs/"
-MODELS = {"posec3d": posec3d, "agcn": agcn, "mvit": mvit, "fusion": fusion}
+MODELS = {"posec3d": posec3d, "agcn": agcn, "mvit": mvit, "fusion": fusion, "swinface": swinface}
 
 
 class Program(NamedTuple):
@@ -107,6 +107,10 @@ PROGRAMS = (
   Program("mvit.py:videos,frames", "train", (BFLOAT16, BATCH_8, "model.remat=True")),
   Program("mvit.py:videos,frames", "evaluate"),
   Program("mvit.py:videos,frames,small", "train"),
+  Program("swinface.py:clips,faces", "train", (BFLOAT16, BATCH_8)),
+  Program("swinface.py:clips,faces", "evaluate"),
+  Program("swinface.py:clips,faces,small", "train"),
+  Program("swinface.py:clips,faces,small", "evaluate"),
   Program("fusion.py:clips,joint", "train", (TOKENS,)),
   Program("fusion.py:clips,cross", "train", (TOKENS, BFLOAT16, "model.modality_dropout=0.5")),
   Program("fusion.py:clips,joint", "evaluate", (TOKENS,)),
@@ -122,6 +126,7 @@ TINY = {
   "agcn": {"sampling.num_frames": 17},
   "mvit": {"sampling.num_frames": 4, "inputs.size": 32},
   "fusion": {},
+  "swinface": {"sampling.num_frames": 2, "inputs.size": 56},
 }
 
 # What XLA has to know of an NVIDIA H200.
@@ -223,6 +228,7 @@ class Clips:
   kinds: ClassVar = {
     "pose": tracks.Pose("kinect25", frame_size=(720, 1280), joints3d=True),
     "video": tracks.Video((256, 456)),
+    "faces": tracks.Faces(),
     "tokens-video": tracks.Tokens(393, 768, "video", test_views=5),
     "tokens-pose": tracks.Tokens(16, 256, "pose", test_views=5),
   }
@@ -296,7 +302,7 @@ def described(program: Program, size: str, mesh: Mesh, data: Clips) -> tuple:
   if size == "tiny":
     config.update_from_flattened_dict(TINY[model_name])
     config.train.batch_size = 4 * mesh.size
-    if config.model.variant in ("slowonly-r50", "agcn", "mvitv2-s", "base"):
+    if config.model.variant in ("slowonly-r50", "agcn", "mvitv2-s", "base", "swin-t"):
       config.model.variant = "tiny"
   table = trainer.label_embeddings(config, data)
   with tempfile.TemporaryDirectory() as folder:

@@ -126,8 +126,9 @@ def _video(path: pathlib.Path, video: readers.VideoFile) -> Found:
 
 def _prepared(data: source.Source) -> Found:
   posed = "pose" in data.track_names
-  # Of tokens, the numbers of frames are not those of clips.
-  track = data.track(min(data.track_names, key=lambda x: (x != "pose", x.startswith("tokens-"))))
+  # Of tokens and faces, the numbers of frames are not those of clips.
+  last = lambda x: (x != "pose", x.startswith("tokens-"), x == "faces")  # noqa: E731
+  track = data.track(min(data.track_names, key=last))
 
   def rows():
     for name in data.track_names:

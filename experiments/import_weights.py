@@ -1,11 +1,11 @@
-"""Makes a run directory of weights that PyTorch trained: PoseC3D, 2s-AGCN or MViTv2.
+"""Makes a run directory of weights that PyTorch trained: PoseC3D, 2s-AGCN, MViTv2, SwinFace.
 
   python -m experiments.import_weights --model=posec3d --stream=joint --source=FILE --out=DIR
 
-They are those of PYSKL or mmaction2, of 2s-AGCN's authors, and of torchvision or SlowFast. FILE is
-.pth, .pt or .safetensors; nothing in it is run. DIR is what `evaluate` and `predict` take,
-and `--config.init_from=DIR` of a training. Its test settings are those of the papers. Sizes are
-read from the weights; what they do not tell is said here:
+They are those of PYSKL or mmaction2, of 2s-AGCN's authors, of torchvision or SlowFast, and of
+SwinFace's authors. FILE is .pth, .pt or .safetensors; nothing in it is run. DIR is what `evaluate`
+and `predict` take, and `--config.init_from=DIR` of a training. Its test settings are those of the
+papers. Sizes are read from the weights; what they do not tell is said here:
 
   --stream=joint     what the network was trained on: limb, bone, ...
   --preparation=ntu  of 2s-AGCN: how its authors prepared NTU RGB+D ("ntu") or Kinetics ("kinetics")
@@ -18,7 +18,8 @@ read from the weights; what they do not tell is said here:
 For another task, `--drop_head` makes the classifier new, for the classes of --data or
 --class_names. For other joints, `--stem_from=NAME --skeleton=NEW` takes PoseC3D's first kernels by
 name: a joint (or limb) that NAME has keeps its kernel, any other gets the mean of all. For other
-clips, MViTv2's tables of positions are resized by `--num_frames=N` and `--size=PIXELS`.
+clips, MViTv2's tables of positions are resized by `--num_frames=N` and `--size=PIXELS`; SwinFace
+sees N faces of a clip.
 """
 
 import collections
@@ -41,16 +42,18 @@ from jaxmg.pretrained import agcn as pretrained_agcn
 from jaxmg.pretrained import convert, names, torch_files
 from jaxmg.pretrained import mvit as pretrained_mvit
 from jaxmg.pretrained import posec3d as pretrained_posec3d
+from jaxmg.pretrained import swinface as pretrained_swinface
 from jaxmg.recipe import Recipe
 from jaxmg.training import checkpoints, parameters
 
-from . import agcn, launch, mvit, posec3d
+from . import agcn, launch, mvit, posec3d, swinface
 from .weights import Weights
 
 MODELS = {
   "posec3d": (posec3d, pretrained_posec3d),
   "agcn": (agcn, pretrained_agcn),
   "mvit": (mvit, pretrained_mvit),
+  "swinface": (swinface, pretrained_swinface),
 }
 
 
@@ -66,7 +69,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_enum(
     "preparation", None, agcn.PREPARATIONS, "agcn: how its input was prepared.", **options
   )
-  flags.DEFINE_integer("num_frames", None, "mvit: of a clip, if others.", 1, 1024, **options)
+  flags.DEFINE_integer("num_frames", None, "mvit, swinface: of a clip.", 1, 1024, **options)
   flags.DEFINE_integer("size", None, "mvit: pixels of a side, if others.", 8, 1024, **options)
   flags.DEFINE_string("copy", None, "The copy of the weights to take.", **options)
   flags.DEFINE_boolean("drop_head", False, "Make the classifier new.", **options)
@@ -91,7 +94,7 @@ def run(values: flags.FlagValues) -> None:
   shapes = our_shapes(tensors, table.RULES)
   try:
     found = experiment.describe_weights(values, shapes, data)
-    class_names = find_classes(values, shapes, data)
+    class_names = find_classes(values, shapes, found, data)
   except LookupError as error:
     raise errors.CheckpointError(
       values.source,
@@ -132,10 +135,13 @@ def our_shapes(
   return shapes
 
 
-def find_classes(values, shapes, data: Source | None) -> list[str]:
-  head = models.MODELS[values.model].HEAD
-  biases = [path for path in shapes if re.fullmatch(f"params/{head}", path) and "bias" in path]
-  bias = shapes[biases[0]] if biases else None
+def find_classes(values, shapes, found: Weights, data: Source | None) -> list[str]:
+  if found.class_names:
+    bias = [len(found.class_names)]
+  else:
+    head = models.MODELS[values.model].HEAD
+    biases = [path for path in shapes if re.fullmatch(f"params/{head}", path) and "bias" in path]
+    bias = shapes[biases[0]] if biases else None
   if data is not None and values.class_names:
     raise errors.ConfigError("--class_names", expected="no --data beside it", got=values.data)
   if data is not None:
@@ -154,7 +160,7 @@ def find_classes(values, shapes, data: Source | None) -> list[str]:
   elif values.drop_head or bias is None:
     raise errors.ConfigError("the new head's classes: expected --data or --class_names, got none")
   else:
-    return [f"class {k}" for k in range(bias[0])]
+    return [*found.class_names] or [f"class {k}" for k in range(bias[0])]
   if not values.drop_head and bias is not None and bias[0] != len(names):
     raise errors.CheckpointError(
       f"{values.source}: classes",

@@ -25,6 +25,7 @@ class Weights(NamedTuple):
   mirror: bool
   example: tuple[int, ...]  # the shape of what the network of the file is given
   fit: Callable[[dict], dict] = lambda variables: variables  # to what ours is given
+  class_names: tuple[str, ...] = ()  # if the weights are always of the same
   notes: tuple[str, ...] = ()  # lines to print
 
 

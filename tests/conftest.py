@@ -204,6 +204,44 @@ def spots(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def looks(tmp_path_factory):
+  """A folder with a data set of faces, 18 clips of training and 6 of test; do not write into it."""
+  import io
+
+  import numpy as np
+  from PIL import Image
+
+  from jaxmg.data import prepared, readers, tracks
+
+  class Looks(prepared.Builder):
+    """Faces that are bright above or below, seen in a part of the recording alone."""
+
+    track, track_name = tracks.Faces(28), "faces"
+    class_names = ("above", "below")
+    protocols = {"xsub": prepared.by_subject(train=("a", "b", "c"))}  # noqa: RUF012
+    synthetic = True
+
+    def clips(self, recording, known):
+      rng = np.random.default_rng(0)
+      for i, subject in enumerate(6 * "a" + 6 * "b" + 6 * "c" + 6 * "d"):
+        pictures = []
+        for _ in range(6):
+          image = rng.integers(60, 120, (28, 28, 3), np.uint8)
+          image[14 * (i % 2) : 14 + 14 * (i % 2)] += 90
+          into = io.BytesIO()
+          Image.fromarray(image).save(into, "JPEG", quality=95)
+          pictures.append(into.getvalue())
+        rest = np.zeros((6, 5, 2), np.float32), np.ones(6, np.float32)
+        times = np.arange(6) / 10 + 0.2
+        clip = readers.FaceCrops(tuple(pictures), times, np.array([0.0, 1.0]), *rest, size=28)
+        yield prepared.Example(f"clip{i}", i % 2, subject, clip)
+
+  folder = tmp_path_factory.mktemp("looks")
+  prepared.write(Looks, raw=folder, data_dir=folder / "data")
+  return folder / "data"
+
+
+@pytest.fixture(scope="session")
 def video_training(spots):
   """The command line that trains an MViTv2 of one block on `spots`: as `training`."""
   from jaxmg.models import mvit

@@ -21,6 +21,7 @@ ARROWS = {
   ),
   "jaxmg.errors": "",
   "jaxmg.inputs": "jaxmg.inputs",
+  "jaxmg.inputs.faces": "jax jaxmg.ranges jaxmg.video jaxmg.inputs.video",
   "jaxmg.inputs.graph": (
     "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.inputs.published jaxmg.skeletons"
   ),
@@ -62,6 +63,7 @@ ARROWS = {
   "jaxmg.models.mtcnn": "flax jax jaxmg.shapes",
   "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
+  "jaxmg.models.swinface": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.variants": "flax",
   "jaxmg.pretrained": "",
   "jaxmg.pretrained.agcn": "jaxmg.pretrained.convert",
@@ -72,6 +74,7 @@ ARROWS = {
   ),
   "jaxmg.pretrained.mvit": "jaxmg.models.mvit jaxmg.pretrained.convert",
   "jaxmg.pretrained.posec3d": "jaxmg.pretrained.convert",
+  "jaxmg.pretrained.swinface": "jaxmg.models.swinface jaxmg.pretrained.convert",
   "jaxmg.pretrained.torch_files": "ml_dtypes jaxmg.errors jaxmg.pickles",
   # The host's side, without jax: grain in the pipeline, tensorflow_datasets where records are.
   "jaxmg.data": "",
@@ -99,6 +102,7 @@ ARROWS = {
   "jaxmg.data.readers.arrays": "jaxmg.data.readers jaxmg.errors jaxmg.skeletons.topology",
   "jaxmg.data.readers.clip": "jaxmg.data.readers jaxmg.errors jaxmg.skeletons",
   "jaxmg.data.readers.damage": "jaxmg.data.readers jaxmg.errors",
+  "jaxmg.data.readers.faces": "",
   "jaxmg.data.readers.matlab": "jaxmg.data.guarded jaxmg.data.matlab jaxmg.data.readers",
   "jaxmg.data.readers.ntu": "jaxmg.data.readers jaxmg.errors",
   "jaxmg.data.readers.openpose": (
@@ -153,6 +157,7 @@ ARROWS = {
   "experiments.configs.fusion": "ml_collections jaxmg.models.fusion .grammar",
   "experiments.configs.grammar": "ml_collections",
   "experiments.configs.mvit": "ml_collections jaxmg.inputs .grammar",
+  "experiments.configs.swinface": "ml_collections .grammar",
   "experiments.configs.posec3d": "ml_collections jaxmg.inputs.heatmaps .grammar",
   "experiments.doctor": (
     "absl jaxmg.errors jaxmg.progress jaxmg.data.readers jaxmg.data.records jaxmg.data.source"
@@ -165,7 +170,7 @@ ARROWS = {
   "experiments.fuse_scores": "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics .launch",
   "experiments.fusion": "jax jaxmg .launch .trainer",
   "experiments.grid": "jaxmg.errors",
-  "experiments.import_weights": "absl jax jaxmg .agcn .launch .mvit .posec3d .weights",
+  "experiments.import_weights": "absl jax jaxmg .agcn .launch .mvit .posec3d .swinface .weights",
   "experiments.launch": "absl jax jaxmg.errors .backend .settings .signals .workdir",
   "experiments.lineage": "jaxmg.errors jaxmg.recipe jaxmg.data.source jaxmg.training.checkpoints",
   "experiments.mvit": "jaxmg .launch .trainer .weights",
@@ -190,6 +195,7 @@ ARROWS = {
   ),
   "experiments.timeline": "absl jaxmg.errors jaxmg.files .overlay [.plots]",
   "experiments.told": "absl jaxmg.data.readers",
+  "experiments.swinface": "jaxmg .launch .trainer .weights",
   "experiments.train": "jaxmg.errors jaxmg.models .launch",
   "experiments.trainer": "jax jaxmg optax .evaluate .lineage .settings .signals",
   "experiments.weights": "jaxmg.errors jaxmg.data.source jaxmg.skeletons.topology",
@@ -201,7 +207,7 @@ ARROWS = {
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.compiled": (
     "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.fusion experiments.mvit"
-    " experiments.posec3d"
+    " experiments.posec3d experiments.swinface"
     " experiments.settings experiments.trainer benchmarks.peers jaxmg.data jaxmg.models"
     " jaxmg.recipe jaxmg.training"
   ),

@@ -19,7 +19,7 @@ from jaxmg.data import readers
 from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
 
-_FRAMES = 256  # in a record of a video: all of a record is read for any of them
+_FRAMES = 256  # pictures in a record: all of a record is read for any of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,13 +167,7 @@ class Video:
 
   def features(self) -> dict[str, tfds.features.FeatureConnector]:
     """What TFDS has to know of the arrays of a record."""
-    tensor = functools.partial(tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES)
-    return {
-      "frames": tensor(shape=(None,), dtype=np.uint8),  # pictures, one behind the other
-      "ends": tensor(shape=(None,), dtype=np.int64),  # of each, in bytes
-      "times": tensor(shape=(None,), dtype=np.float64),  # of all frames, in a clip's first record
-      "frame_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
-    }
+    return _PICTURES | {"frame_size": tfds.features.Tensor(shape=(2,), dtype=np.int32)}
 
   def records(self, clip: readers.Frames) -> list[dict[str, np.ndarray]]:
     """What is written of a clip, a record for 256 frames; ValueError for one that does not fit."""
@@ -185,19 +179,8 @@ class Video:
     ):
       if not right:
         raise ValueError(f"{field}: expected {expected}, got {got}")
-    found = []
-    for first in range(0, len(clip), _FRAMES):
-      pictures = clip[first : first + _FRAMES]
-      times = clip.times if first == 0 else clip.times[:0]
-      found.append(
-        {
-          "frames": np.frombuffer(b"".join(pictures), np.uint8),
-          "ends": np.cumsum([len(picture) for picture in pictures], dtype=np.int64),
-          "times": np.asarray(times, np.float64),
-          "frame_size": np.array(clip.frame_size, np.int32),
-        }
-      )
-    return found
+    size = {"frame_size": np.array(clip.frame_size, np.int32)}
+    return [record | size for record in _in_records(clip, clip.times)]
 
   def remarks(self, clip: readers.Frames) -> Iterator[str]:
     """What is to be said once of the clips of which it is so."""
@@ -222,6 +205,26 @@ class Video:
     return {"frames": frames, "times": first["times"], "frame_size": first["frame_size"]}
 
 
+_tensor = functools.partial(tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES)
+# What a record has of pictures.
+_PICTURES = {
+  "frames": _tensor(shape=(None,), dtype=np.uint8),  # one behind the other
+  "ends": _tensor(shape=(None,), dtype=np.int64),  # of each, in bytes
+  "times": _tensor(shape=(None,), dtype=np.float64),  # of all of a clip, in its first record
+}
+
+
+def _in_records(pictures: Sequence[bytes], times: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+  """Pictures and their times, 256 to a record; `_Pictures` reads them."""
+  for first in range(0, len(pictures), _FRAMES):
+    part = pictures[first : first + _FRAMES]
+    yield {
+      "frames": np.frombuffer(b"".join(part), np.uint8),
+      "ends": np.cumsum([len(picture) for picture in part], dtype=np.int64),
+      "times": np.asarray(times if first == 0 else times[:0], np.float64),
+    }
+
+
 class _Pictures(Sequence):
   """The pictures of a clip, of whose records only those are read that are needed."""
 
@@ -241,6 +244,94 @@ class _Pictures(Sequence):
     ends = self._record["ends"]
     start = ends[place - 1] if place else 0
     return self._record["frames"][start : ends[place]].tobytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+  """Aligned faces, each a JPEG by itself, of the frames of a recording in which one was found.
+
+  They are squares of `size` pixels. A clip without any is left out by its builder: the track lacks
+  it. Raises ConfigError for what cannot be.
+  """
+
+  size: int = 112
+
+  def __post_init__(self):
+    if self.size < 1:
+      raise ConfigError("size", expected="pixels above 0", got=self.size)
+
+  def __str__(self) -> str:
+    return f"faces of {self.size} x {self.size}"
+
+  @property
+  def about(self) -> dict[str, Any]:
+    """What an input is told of the clips before it reads one."""
+    return {"size": self.size}
+
+  def read_file(self, path: pathlib.Path, told: readers.Told | None = None) -> readers.FaceCrops:
+    """No file holds faces: they are found in the frames of a video."""
+    raise DataError(path, expected="nothing to read faces from", got="a file")
+
+  def features(self) -> dict[str, tfds.features.FeatureConnector]:
+    """What TFDS has to know of the arrays of a record."""
+    return _PICTURES | {
+      "span": _tensor(shape=(2,), dtype=np.float64),  # without BYTES it would be rounded to float32
+      # Of all faces of a clip, in its first record, as the times.
+      "landmarks": _tensor(shape=(None, 5, 2), dtype=np.float32),
+      "scores": _tensor(shape=(None,), dtype=np.float32),
+    }
+
+  def records(self, clip: readers.FaceCrops) -> list[dict[str, np.ndarray]]:
+    """What is written of a clip, a record for 256 faces; ValueError for one that does not fit."""
+    number, times = len(clip), np.asarray(clip.times, np.float64)
+    span = np.asarray(clip.span, np.float64)
+    rest = {name: np.asarray(getattr(clip, name), np.float32) for name in ("landmarks", "scores")}
+    for field, right, expected, got in (
+      ("faces", number > 0, "at least 1", 0),
+      ("size", clip.size == self.size, self.size, clip.size),
+      ("times", times.shape == (number,), [number], [*times.shape]),
+      ("times", np.isfinite(times).all(), "seconds", "NaN or infinity"),
+      ("times", (np.diff(times) > 0).all(), "one after the other", "another order"),
+      ("span", span.shape == (2,), "begin and end", [*span.shape]),
+      ("landmarks", rest["landmarks"].shape == (number, 5, 2), [number, 5, 2], "another shape"),
+      ("scores", rest["scores"].shape == (number,), [number], [*rest["scores"].shape]),
+    ):
+      if not right:
+        raise ValueError(f"{field}: expected {expected}, got {got}")
+    if not span[0] <= times[0] <= times[-1] <= span[1]:
+      expected, got = f"from {span[0]:.3g} to {span[1]:.3g} s", f"{times[0]:.3g} to {times[-1]:.3g}"
+      raise ValueError(f"times: expected {expected}, got {got}")
+    found = []
+    for record in _in_records(clip.pictures, times):
+      found.append(record | {"span": span} | rest)
+      rest = {name: x[:0] for name, x in rest.items()}
+    return found
+
+  def remarks(self, clip: readers.FaceCrops) -> Iterator[str]:
+    """What is to be said once of the clips of which it is so."""
+    yield from clip.notes
+
+  def num_frames(self, clip: readers.FaceCrops) -> int:
+    """How many faces there are."""
+    return len(clip)
+
+  def content(self, clip: readers.FaceCrops) -> np.ndarray:
+    """What makes two clips copies of each other."""
+    return np.frombuffer(b"".join(clip.pictures), np.uint8)
+
+  def read(self, records: Sequence[Any]) -> dict[str, Any]:
+    """A clip as the input of faces reads it.
+
+    frames    n pictures as bytes, JPEG, each read when it is asked for
+    times     float64[n]        when each is seen, in seconds of the recording
+    span      float64[2]        when the clip begins and ends in it
+    landmarks float32[n, 5, 2]  x, y in pixels of the source
+    scores    float32[n]        of the detector
+    size      int               pixels of a side
+    """
+    first = records[0]
+    rest = {name: first[name] for name in ("times", "span", "landmarks", "scores")}
+    return {"frames": _Pictures(records, first), "size": self.size} | rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,4 +431,4 @@ class Tokens:
     return self.about | {"views": records, "test_views": self.test_views or len(records)}
 
 
-TRACKS = {"pose": Pose, "tokens": Tokens, "video": Video}
+TRACKS = {"faces": Faces, "pose": Pose, "tokens": Tokens, "video": Video}

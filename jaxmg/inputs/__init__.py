@@ -25,6 +25,7 @@ the host.
 """
 
 from jaxmg.inputs import published as published
+from jaxmg.inputs.faces import Faces as Faces
 from jaxmg.inputs.graph import PREPARATIONS as PREPARATIONS
 from jaxmg.inputs.graph import STREAMS as STREAMS
 from jaxmg.inputs.graph import Graph as Graph
@@ -38,4 +39,10 @@ from jaxmg.inputs.heatmaps import heatmap_views as heatmap_views
 from jaxmg.inputs.tokens import Tokens as Tokens
 from jaxmg.inputs.video import Video as Video
 
-INPUTS = {"graph": Graph, "heatmaps": Heatmaps, "tokens": Tokens, "video": Video}
+INPUTS = {
+  "faces": Faces,
+  "graph": Graph,
+  "heatmaps": Heatmaps,
+  "tokens": Tokens,
+  "video": Video,
+}

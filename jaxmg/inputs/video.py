@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import jax
@@ -105,10 +105,7 @@ class Video:
 
   def sampled(self, record: Mapping[str, Any], num_clips: int) -> Int64[np.ndarray, "n t"]:
     """Which frames of the recording `read_test` takes."""
-    starts = np.linspace(0, 1, num_clips) if num_clips > 1 else (0.5,)
-    phases = (np.arange(num_clips) + 0.5) / num_clips
-    drawn = zip(starts, phases, strict=True)
-    return np.stack([self._drawn(record["times"], *one) for one in drawn])
+    return np.stack([self._drawn(record["times"], *one) for one in starts_of_tests(num_clips)])
 
   def _drawn(self, times, start: float, phase, share: float = 1.0) -> Int64[np.ndarray, " t"]:
     """The frames of a clip.
@@ -132,9 +129,7 @@ class Video:
     shown = tuple(max(1, round(side * scale)) for side in size)
     pictures = np.empty((len(chosen), height, width, self.channels), np.uint8)
     rows, columns = shown
-    for k in np.unique(chosen).tolist():  # in the order of time: a file is decoded once
-      picture = decode(record["frames"][k], size, shown, self.channels)
-      pictures[chosen == k, :rows, :columns] = picture
+    fill(pictures[:, :rows, :columns], record["frames"], chosen, size)
     pictures[:, rows:, :columns] = pictures[:, rows - 1 : rows, :columns]
     pictures[:, :, columns:] = pictures[:, :, columns - 1 : columns]
     return {"frames": pictures, "frame_size": np.int32(shown)}
@@ -156,7 +151,7 @@ class Video:
     def change(key, pictures, frame_size, mirrored):
       crop_key, mirror_key, color_key, erase_key = jax.random.split(key, 4)
       box = video.random_box(crop_key, frame_size, area=self.crop_area)
-      x = video.crop(_unit(pictures), box, size=self.size)
+      x = video.crop(unit(pictures), box, size=self.size)
       if mirrored is True:
         mirrored = jax.random.bernoulli(mirror_key)
       if mirrored is not False:
@@ -173,11 +168,10 @@ class Video:
 
   def views(self, part: dict[str, Array], mirror: bool) -> dict[str, Array]:
     """All views of test clips, still as pictures: N clips, and their mirror images after them."""
-    pictures = jnp.moveaxis(part["frames"], 1, 0)
-    mirrored = np.repeat([False, True][: 1 + mirror], len(pictures))
-    pictures = jnp.concatenate([pictures] * (1 + mirror))
-    sizes = jnp.broadcast_to(part["frame_size"], (len(pictures), *part["frame_size"].shape))
-    return {"frames": pictures, "frame_size": sizes, "mirrored": jnp.asarray(mirrored)}
+    views = clips_and_mirrored(part["frames"], mirror)
+    number = len(views["frames"])
+    sizes = jnp.broadcast_to(part["frame_size"], (number, *part["frame_size"].shape))
+    return views | {"frame_size": sizes}
 
   def ones(self, view: dict[str, Array]) -> Float[Array, "b t h w"]:
     """A mask of the pixels that are shown, not mirrored; what it hides is grey, or still."""
@@ -190,7 +184,7 @@ class Video:
 
     def middle(pictures, frame_size):
       box = video.centred_box(frame_size, self.test_crop)
-      return self._streamed(video.crop(_unit(pictures), box, size=self.size))
+      return self._streamed(video.crop(unit(pictures), box, size=self.size))
 
     x = jax.vmap(middle)(view["frames"], view["frame_size"])
     x = x if mask is None else x * mask[..., None]
@@ -215,8 +209,34 @@ class Video:
     return video.grey(x[..., : self.channels] * self.std + mean)[..., 0]
 
 
-def _unit(pictures: UInt8[Array, "*b"]) -> Float[Array, "*b"]:
+def starts_of_tests(num_clips: int) -> Iterator[tuple[float, float]]:
+  """Where each test clip starts in what there is to spare, in [0, 1], and its phase in a part."""
+  starts = np.linspace(0, 1, num_clips) if num_clips > 1 else (0.5,)
+  return zip(starts, (np.arange(num_clips) + 0.5) / num_clips, strict=True)
+
+
+def clips_and_mirrored(pictures: UInt8[Array, "b n *c"], mirror: bool) -> dict[str, Array]:
+  """N clips as views, and after them, to be mirrored, the same once more."""
+  pictures = jnp.moveaxis(pictures, 1, 0)
+  mirrored = np.repeat([False, True][: 1 + mirror], len(pictures))
+  pictures = jnp.concatenate([pictures] * (1 + mirror))
+  return {"frames": pictures, "mirrored": jnp.asarray(mirrored)}
+
+
+def unit(pictures: UInt8[Array, "*b"]) -> Float[Array, "*b"]:
+  """Bytes -> values in [0, 1]."""
   return pictures.astype(jnp.float32) / 255
+
+
+def fill(
+  pictures: UInt8[np.ndarray, "n h w c"],
+  frames: Sequence[bytes],
+  chosen: Int64[np.ndarray, " n"],
+  size: tuple[int, int],
+) -> None:
+  """Decodes the frames that are chosen into `pictures`, each once; they have this size."""
+  for k in np.unique(chosen).tolist():  # in the order of time: a file is decoded once
+    pictures[chosen == k] = decode(frames[k], size, pictures.shape[1:3], pictures.shape[3])
 
 
 def decode(

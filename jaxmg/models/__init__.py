@@ -10,10 +10,12 @@ from jaxmg.models import fusion as fusion
 from jaxmg.models import layers as layers
 from jaxmg.models import mvit as mvit
 from jaxmg.models import posec3d as posec3d
+from jaxmg.models import swinface as swinface
 
 MODELS = {
   "agcn": agcn.AGCN,
   "fusion": fusion.Fusion,
   "mvit": mvit.MViT,
   "posec3d": posec3d.PoseC3D,
+  "swinface": swinface.SwinFace,
 }

@@ -38,37 +38,6 @@ POOLING = "shifts"
 ATTENTION = "folded"
 
 normal = nn.initializers.normal(0.02)
-# Of products. The original has 0.02 there too, from which a narrow network hardly learns.
-by_inputs = nn.initializers.lecun_normal()
-
-
-class Dense(nn.Module):
-  """A product with a kernel, and a bias."""
-
-  features: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-    kernel = self.param("kernel", by_inputs, (x.shape[-1], self.features), jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-    x = layers.dot(x.astype(self.dtype), kernel.astype(self.dtype))
-    return x + bias.astype(self.dtype)
-
-
-class Norm(nn.Module):
-  """Layer normalisation of the last axis, in float32 at least."""
-
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-    scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    wide -= wide.mean(-1, keepdims=True)
-    inverse = jax.lax.rsqrt((wide**2).mean(-1, keepdims=True) + 1e-6)
-    return (wide * inverse * scale + bias).astype(self.dtype)
 
 
 class Patches(nn.Module):
@@ -223,7 +192,7 @@ class Pool(nn.Module):
   def __call__(self, x: Float[Array, "b l n d"], grid: tuple[int, ...]) -> Float[Array, "b l2 n d"]:
     kernel = self.param("kernel", normal, (3, 3, 3, x.shape[-1]), jnp.float32)
     pool = functools.partial(_depthwise, kernel=kernel.astype(self.dtype), stride=self.stride)
-    return Norm(self.dtype, name="norm")(_on_grid(pool, x, grid))
+    return layers.Norm(self.dtype, name="norm")(_on_grid(pool, x, grid))
 
 
 def interpolation(rows: int, new_rows: int) -> Float[np.ndarray, "new_rows rows"]:
@@ -256,7 +225,7 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "b l c"], grid: tuple[int, ...]) -> Float[Array, "b l2 d"]:
-    x = Dense(3 * self.features, self.dtype, name="qkv")(x)
+    x = layers.Dense(3 * self.features, self.dtype, name="qkv")(x)
     x = x.reshape(*x.shape[:2], 3, self.heads, -1)
     stride, kv_stride = self.strides
     q = Pool(stride, self.dtype, name="pool_q")(x[:, :, 0], grid)
@@ -274,7 +243,7 @@ class Attention(nn.Module):
     y = _attend(q, k, v, bias)
     y += jnp.where(jnp.arange(y.shape[1])[:, None, None] > 0, q, 0)
     y = y.reshape(*y.shape[:2], -1)
-    return Dense(self.features, self.dtype, name="project")(y)
+    return layers.Dense(self.features, self.dtype, name="project")(y)
 
   def _table(self, name, rows, channels):
     if self.has_variable("params", name):  # made for the clips of training
@@ -352,17 +321,17 @@ class Block(nn.Module):
     rows: Int[Array, " b"] | None,
   ) -> Float[Array, "b l2 d"]:
     drop = functools.partial(layers.StochasticDepth, self.stochastic_depth)
-    y = Norm(self.dtype, name="norm1")(x)
+    y = layers.Norm(self.dtype, name="norm1")(x)
     if x.shape[-1] != self.features:
-      x = Dense(self.features, self.dtype, name="project")(y)
+      x = layers.Dense(self.features, self.dtype, name="project")(y)
     stride, _ = self.strides
     if stride > 1:
       x = _on_grid(functools.partial(_max_pool, stride=stride), x, grid)
     attention = Attention(self.heads, self.features, self.strides, self.dtype, name="attention")
     x += drop(name="drop1")(attention(y, grid), train=train, rows=rows)
-    y = Norm(self.dtype, name="norm2")(x)
-    y = Dense(4 * self.features, self.dtype, name="expand")(y)
-    y = Dense(self.features, self.dtype, name="contract")(nn.gelu(y, approximate=False))
+    y = layers.Norm(self.dtype, name="norm2")(x)
+    y = layers.Dense(4 * self.features, self.dtype, name="expand")(y)
+    y = layers.Dense(self.features, self.dtype, name="contract")(nn.gelu(y, approximate=False))
     return x + drop(name="drop2")(y, train=train, rows=rows)
 
 
@@ -426,7 +395,7 @@ class MViT(nn.Module):
       x = out[f"block{i}"] = (nn.remat(call) if self.remat else call)(block, x, rows)
       grid = _pooled(grid, block.strides[0])
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    norm = Norm(wide, name="norm")
+    norm = layers.Norm(wide, name="norm")
     features = out["features"] = norm(x[:, 0])
     # Of all tokens, once more: who does not ask for them computes one.
     out["tokens"] = norm(x)

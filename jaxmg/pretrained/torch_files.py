@@ -26,6 +26,8 @@ from jaxmg import errors, pickles
 # Where training tools put the state dict, and a copy of it, which is an average of the weights, or
 # the last weights where the average is the state dict proper (mmengine).
 _NESTED = ("state_dict", "model_state", "model_state_dict", "model")
+# Where SwinFace's authors put those of its parts.
+_PARTS = ("backbone", "fam", "tss", "om")
 COPIES = ("ema", "ema_model", "model_ema", "ema_state_dict", "state_dict_ema")
 _MAX_DIRECTORY = 1 << 22
 _MAX_HEADER = 10_000_000
@@ -37,7 +39,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads the state dict of a checkpoint: name -> array, as PyTorch laid it out.
 
   It is the file's outermost dictionary, or the one under "state_dict", "model_state",
-  "model_state_dict" or "model". A copy of the weights beside it, of tensors alone under one of
+  "model_state_dict" or "model"; of SwinFace it is those under "state_dict_backbone" and so on, the
+  names behind "backbone" and a dot. A copy of the weights beside it, of tensors alone under one of
   `COPIES`, is read too, its names behind that key and a dot; all else (optimizer, configs) is left
   unread. Arrays are read-only and may share memory; bfloat16 is that of `ml_dtypes`.
 
@@ -215,8 +218,14 @@ def _state_dict(tree: Any, read_storage: Callable[[_Storage], bytes]) -> dict[st
       and all(isinstance(tensor, _Tensor) for tensor in tree[key].values())
       for name, tensor in tree[key].items()
     }
-    if nested or copies:
-      tree = (tree[nested[0]] if nested else {}) | copies
+    parts = {
+      f"{part}.{name}": tensor
+      for part in _PARTS
+      if isinstance(tree.get(f"state_dict_{part}"), dict)
+      for name, tensor in tree[f"state_dict_{part}"].items()
+    }
+    if nested or copies or parts:
+      tree = (tree[nested[0]] if nested else {}) | parts | copies
   if not isinstance(tree, dict) or not tree:
     raise ValueError("no dictionary of tensors")
   storages: dict[str, np.ndarray] = {}

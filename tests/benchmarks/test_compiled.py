@@ -32,6 +32,7 @@ def test_programs_have_different_names_and_every_value_comes():
     *("synthetic_imigue,recipe_a", "openpose137", "utd_mhad,joint,small", "agcn.py:imigue"),
     *("agcn.py:utd_mhad", "num_persons=2", "paper", "accumulate", "train.ema", "stage=classifier"),
     *("mvit.py:videos,frames train", "remat", "tokens=", "encoders=", "modality_dropout"),
+    *("swinface.py:clips,faces train", "faces,small evaluate"),
   ):
     assert any(value in name for name in names), value
 
@@ -75,6 +76,7 @@ def test_a_program_that_does_not_compile_is_named_and_the_exit_code_is_1(main, m
     ("nearest", "recipe_a"),
     ("predict", "utd_mhad,joint"),
     ("train", "mvit"),
+    ("train", "swinface"),
     ("predict", "fusion"),
     ("bare", "slowonly"),
   ],

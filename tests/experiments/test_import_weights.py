@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import re
 import struct
 
 import jax
@@ -14,13 +15,16 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
 
 from experiments import agcn, evaluate, import_weights, launch, predict, trainer
 from jaxmg import models, recipe, scores, skeletons
 from jaxmg.data import prepared, readers, tracks
+from jaxmg.data import source as prepared_source
 from jaxmg.predict import Predictor
 from jaxmg.pretrained import convert
 from jaxmg.pretrained import mvit as pretrained_mvit
+from jaxmg.pretrained import swinface as pretrained_swinface
 from jaxmg.training import checkpoints, step
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -216,6 +220,76 @@ def test_weights_of_mvit_are_what_the_tables_make_of_them(tmp_path, spots, capsy
   assert "--stream: expected --model=posec3d or agcn, got mvit" in capsys.readouterr().err
 
 
+def face_weights():
+  """A state dict of the names of the golden, of two stages of one block: faces of 28 x 28."""
+  sizes = dict(width=8, depths=(1, 1), heads=(1, 2), token_width=16)
+  model = models.MODELS["swinface"](7, branches=True, classify="expression", **sizes)
+  faces = jax.ShapeDtypeStruct((1, 1, 28, 28, 3), jnp.float32)
+  wanted = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), faces), sep="/")
+  back = {  # theirs of our axes
+    pretrained_swinface.conv: lambda shape: (*shape[:2:-1], 3, 3),
+    pretrained_swinface.patches: lambda shape: (*shape[:1:-1], 2, 2),
+    pretrained_swinface.positions: lambda shape: (169, shape[-1]),
+    convert.linear: lambda shape: shape[::-1],
+    convert.same: lambda shape: shape,
+  }
+  rng, tensors = np.random.default_rng(0), {}
+  for name in json.loads((GOLDEN / "swinface.json").read_text())["state_dict"]:
+    for rule in pretrained_swinface.RULES:
+      match = re.fullmatch(rule.pattern, name)
+      if match and (path := match.expand(rule.target)) in wanted:
+        shape = back[rule.layout](wanted[path].shape)
+        tensors[name] = rng.uniform(0.1 - len(shape) / 10, 0.5, shape).astype(np.float32)
+        tensors[name] += 0.5 * path.endswith("/var")
+  return model, tensors | {"backbone.head.bias": np.ones(3, np.float32)}
+
+
+def import_faces(source, out, *arguments):
+  argv = ["--model=swinface", f"--source={source}", f"--out={out}", *arguments]
+  return launch.command(import_weights.run, import_weights.define, argv)
+
+
+def test_weights_of_swinface_tell_seven_expressions(tmp_path, looks, capsys):
+  model, tensors = face_weights()
+  source, out = save(tmp_path / "weights", tensors), tmp_path / "run"
+  assert import_faces(source, out) == 0
+  printed = capsys.readouterr().out
+  assert "swinface, width 8, depths [1, 1]; 8 faces over 2.13 s, 28 x 28; 7 classes" in printed
+  assert "values of mean 0.5 and deviation 0.5" in printed
+  found, variables = recipe.load(out), weights(out)
+  assert found.class_names == models.swinface.EXPRESSIONS
+  assert found.build_model() == model
+  one = found.inputs["faces"]
+  record = prepared_source.Source(looks / "looks").track("faces")[0]
+  batch = {"faces": jax.tree.map(lambda x: x[None], one.read_test(record, 1))}
+  found = dataclasses.replace(found, num_clips=1)
+  predict = jax.jit(found.predict_step(model))
+  probabilities = predict(variables["params"], variables["batch_stats"], batch)
+  faces = (batch["faces"]["frames"][0, :1] / 255 - 0.5).astype("f4") / 0.5
+  _, out = jax.jit(model.apply)(variables, faces)
+  expected = jax.nn.softmax(out["expression"].mean(1))
+  np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+def test_weights_of_swinface_go_on_with_other_classes(tmp_path, looks, capsys):
+  _, tensors = face_weights()
+  source = save(tmp_path / "weights", tensors)
+  options = ["--drop_head", f"--data={looks}/looks", "--num_frames=2"]
+  assert import_faces(source, tmp_path / "new", *options) == 0
+  found, variables = recipe.load(tmp_path / "new"), weights(tmp_path / "new")
+  assert (found.class_names, found.inputs["faces"].num_frames) == (("above", "below"), 2)
+  assert found.model["classify"] == "tokens"
+  assert variables["params"]["head"]["kernel"].shape == (16, 2)
+  kept = variables["params"]["branch_expression"]["expression"]["bias"]
+  np.testing.assert_array_equal(kept, tensors["om.output_fcs.3.bias"])
+  capsys.readouterr()
+  assert import_faces(source, tmp_path / "no", f"--data={looks}/looks") == 4
+  assert "classes: expected 2 as in" in capsys.readouterr().err
+  other = save(tmp_path / "other", tiny("posec3d_slowonly_r50"))
+  assert import_faces(other, tmp_path / "no") == 4
+  assert "expected the weights of swinface, got backbone" in capsys.readouterr().err
+
+
 def test_a_new_head_is_said_and_all_else_is_kept(source, tmp_path, capsys):
   (tmp_path / "names.txt").write_text("nod\n\n shake \nwave\n", "utf-8-sig")
   arguments = ["--drop_head", f"--class_names={tmp_path / 'names.txt'}"]
@@ -385,7 +459,7 @@ def test_weights_of_2s_agcn_predict(recording, tmp_path, capsys):
     (["--out=."], 2, "--out: expected a new directory"),
     (["--stream=bone"], 2, "--stream: expected joint or limb, got bone (weights do not tell)"),
     (["--preparation=ntu"], 2, "--preparation: expected --model=agcn, got posec3d"),
-    (["--num_frames=8"], 2, "--num_frames: expected --model=mvit, got posec3d"),
+    (["--num_frames=8"], 2, "--num_frames: expected --model=mvit or swinface, got posec3d"),
     (["--copy=ema"], 4, "copy of the weights: expected none, got ema"),
     (["--source=aagcn", "--model=agcn"], 4, "PYSKL or mmaction2, which is not covered"),
     (["--source=c3d"], 4, "got those of C3D, as PYSKL's C3D-light, which is not covered"),

@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 from jax.interpreters import partial_eval
 
-from experiments import agcn, launch, mvit, posec3d, settings, trainer
+from experiments import agcn, launch, mvit, posec3d, settings, swinface, trainer
 from jaxmg import models, recipe
 from jaxmg.data import pipeline, records, source
 from jaxmg.models import layers
@@ -74,10 +74,19 @@ OWN_VALUES = {
     "model.variant": "mvitv2-s",
     "optimizer.layer_decay": 0.5,
   },
+  "swinface": {
+    "sampling.kind": "uniform",
+    "model.stochastic_depth": 0.3,
+    "model.variant": "swin-t",
+    "optimizer.layer_decay": 0.5,
+  },
 }
 # `spots` forbids to mirror: tests/inputs/test_video.py, and the others here.
-OWN_ELSEWHERE = {"mvit": {"sampling.mirror"}}
-# What the trainer makes of these is seen with two experiments; of mvit's, with those of its own.
+OWN_ELSEWHERE = {
+  "mvit": {"sampling.mirror"},
+  "swinface": {"model.classify"},  # tests/models/test_swinface.py
+}
+# What the trainer makes of these is seen with two experiments; of the others, with their own.
 TRAINERS = ("data.", "semantic.", "optimizer.", "schedule.", "train.")
 BESIDE = {
   "inputs.preparation": [
@@ -94,6 +103,7 @@ BASE = {
   "posec3d": ["inputs.size=12", "sampling.test_size=12", "augment.bone_scale=(0.9,1.1)"],
   "agcn": ["sampling.kind=uniform", "augment.rotation=5.0"],
   "mvit": ["sampling.seconds=0.4", "inputs.size=12"],
+  "swinface": ["sampling.seconds=0.4", "inputs.size=12"],
 }
 POSES = ["data.name=nods", "skeleton=coco17"]
 COMMON = [
@@ -105,8 +115,10 @@ CONFIGS = {
   "posec3d": "imigue,joint,small",
   "agcn": "imigue,joint",
   "mvit": "spots,frames,small",
+  "swinface": "looks,faces,small",
 }
-EXPERIMENTS = {"posec3d": posec3d, "agcn": agcn, "mvit": mvit}
+EXPERIMENTS = {"posec3d": posec3d, "agcn": agcn, "mvit": mvit, "swinface": swinface}
+ON_POSES = ("posec3d", "agcn")
 
 
 def traceable(model):
@@ -132,7 +144,7 @@ def traceable(model):
 
 
 @pytest.fixture
-def effects(nods, spots, tmp_path, monkeypatch):
+def effects(nods, spots, looks, tmp_path, monkeypatch):
   """What a config makes of a run, by name: hashes of all that its training depends on.
 
   They are functions, what is soon said first: two runs are compared up to the first difference.
@@ -173,7 +185,7 @@ def effects(nods, spots, tmp_path, monkeypatch):
 
   def effects(name, *settings, batches=1):
     workdir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
-    where = spots if name == "mvit" else nods
+    where = {"mvit": spots, "swinface": looks}.get(name, nods)
     arguments = [f"--config.{setting}" for setting in (f"data.dir={where}", *settings)]
     config = f"--config={launch.__file__[:-9]}configs/{name}.py:{CONFIGS[name]}"
     assert launch.main(EXPERIMENTS[name].run, [config, f"--workdir={workdir}", *arguments]) == 0
@@ -230,14 +242,14 @@ def test_every_setting_reaches_the_step(name, effects, tmp_path, monkeypatch):
   values = VALUES | {"semantic.table": tmp_path / "table.npy"} | OWN_VALUES[name]
   monkeypatch.setattr(f"{__name__}.VALUES", values)
   path = f"{launch.__file__[:-9]}configs/{name}.py:{CONFIGS[name]}"
-  base = [*(() if name == "mvit" else POSES), *COMMON, *BASE[name]]
+  base = [*(POSES if name in ON_POSES else ()), *COMMON, *BASE[name]]
   config = settings.read_config(path, [f"--config.{setting}" for setting in base])
   plain = functools.cache(lambda *beside: effects(name, *merged(base, beside)))
   assert same(effects(name, *base), plain())
   common = settings.flatten(settings.read_config(f"agcn:{CONFIGS['agcn']}", []).to_dict())
   dead = []
   for leaf, value in settings.flatten(config.to_dict()).items():
-    seen = name == "mvit" and leaf.startswith(TRAINERS) and leaf in common
+    seen = name not in ON_POSES and leaf.startswith(TRAINERS) and leaf in common
     if seen or leaf in {*ELSEWHERE, *OWN_ELSEWHERE.get(name, ())}:
       continue
     beside = BESIDE.get(leaf, [])
@@ -247,7 +259,7 @@ def test_every_setting_reaches_the_step(name, effects, tmp_path, monkeypatch):
   assert dead == []
 
 
-@pytest.mark.parametrize("name", ["posec3d", "agcn"])
+@pytest.mark.parametrize("name", ON_POSES)
 def test_a_set_that_forbids_mirroring_is_not_mirrored(name, waves):
   path = f"{launch.__file__[:-9]}configs/{name}.py:utd_mhad,joint"
   config = settings.read_config(path, ["--config.sampling.mirror=True"])

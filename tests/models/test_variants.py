@@ -2,7 +2,7 @@ import pytest
 
 from jaxmg import models
 
-OTHERS = {"posec3d": (5,), "agcn": (5, (0, 0, 1)), "mvit": (5,), "fusion": (5,)}
+OTHERS = {"posec3d": (5,), "agcn": (5, (0, 0, 1)), "mvit": (5,), "fusion": (5,), "swinface": (5,)}
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -21,6 +21,7 @@ def test_a_variant_gives_the_sizes_that_are_not_given(name):
 def test_the_variant_of_its_name_is_the_published_network_and_the_default():
   assert models.MODELS["posec3d"](5) == models.MODELS["posec3d"](5, variant="slowonly-r50")
   assert models.MODELS["mvit"](5) == models.MODELS["mvit"](5, variant="mvitv2-s")
+  assert models.MODELS["swinface"](5) == models.MODELS["swinface"](5, variant="swin-t")
   assert models.MODELS["fusion"](5) == models.MODELS["fusion"](5, variant="base")
   assert models.MODELS["agcn"](5, (0, 0)) == models.MODELS["agcn"](5, (0, 0), variant="agcn")
 

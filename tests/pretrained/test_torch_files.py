@@ -93,6 +93,16 @@ def test_a_copy_of_the_weights_is_read_under_its_key_if_it_is_of_tensors_alone(f
   assert list(torch_files.read(tmp_path / "alone")) == ["state_dict_ema.w"]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_the_state_dicts_of_swinfaces_parts_are_one(form, tmp_path):
+  make, view = (archive, b"") if form == "zip" else (legacy, b"N")
+  one, other = tree(w=tensor(view=view)), tree(w=tensor(view=view, shape=(3, 2), strides=(2, 1)))
+  parts = {"epoch": plain(3), "state_dict_om": one, "state_dict_fam": other}
+  (tmp_path / "parts").write_bytes(make(tree(**parts, state_optimizer=one)))
+  found = torch_files.read(tmp_path / "parts")
+  assert {name: array.shape for name, array in found.items()} == {"om.w": (2, 3), "fam.w": (3, 2)}
+
+
 def safetensors(header, content=b""):
   if not isinstance(header, bytes):
     header = json.dumps(header).encode()

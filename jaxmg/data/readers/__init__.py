@@ -38,6 +38,7 @@ from jaxmg.data.readers.clip import (
   frame_size,
   layout_of,
 )
+from jaxmg.data.readers.faces import FaceCrops
 from jaxmg.data.readers.video import Frames, VideoFile, without_loss
 from jaxmg.errors import EXTRAS, ConfigError, DataError
 
@@ -45,6 +46,7 @@ __all__ = [
   "READERS",
   "VIDEOS",
   "Clip",
+  "FaceCrops",
   "Frames",
   "Guess",
   "Layout",
