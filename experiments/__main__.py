@@ -20,6 +20,7 @@ COMMANDS = {
   "train": "experiments.train",
   "evaluate": "experiments.evaluate",
   "predict": "experiments.predict",
+  "faces": "experiments.faces",
   "extract_tokens": "experiments.extract_tokens",
   "fuse_scores": "experiments.fuse_scores",
   "submit": "experiments.submit",

@@ -163,6 +163,21 @@ def timeline(
   _save(figure, path, dpi=200)
 
 
+def curves(path: pathlib.Path, times: np.ndarray, values: dict[str, np.ndarray]):
+  """A panel for each of several curves with values in [0, 1] over seconds; NaN: a gap."""
+  pyplot = _pyplot()
+  size = (10, 0.6 + 0.9 * len(values))
+  figure, panels = pyplot.subplots(
+    len(values), figsize=size, sharex=True, squeeze=False, layout="constrained"
+  )
+  for axes, (name, one) in zip(panels[:, 0], values.items(), strict=True):
+    axes.plot(times, one, ".-", markersize=3, linewidth=1)
+    axes.set_ylim(-0.05, 1.05)
+    axes.set_ylabel(name, fontsize=8)
+  axes.set_xlabel("second")
+  _save(figure, path, dpi=130)
+
+
 def joints(
   path: pathlib.Path, values: np.ndarray, *, frames: np.ndarray, joints: tuple[str, ...], title: str
 ):

@@ -18,7 +18,8 @@ from jaxtyping import Float, Int, UInt8
 
 from jaxmg.models import mtcnn
 
-LEAST_SIZE = 20.0  # of a face's box, in pixels
+# Of a face's box, in pixels, or as a share of the short side of the picture where that is more.
+LEAST_SIZE, LEAST_SHARE = 20.0, 1 / 12
 _STEP = 0.709  # from size to size
 _THRESHOLDS = {"pnet": 0.6, "rnet": 0.7, "onet": 0.7}
 _WITHIN, _AMONG = 0.5, 0.7  # shared parts of boxes of one size of the picture, and of all
@@ -42,10 +43,11 @@ class Found(NamedTuple):
 class Detector:
   """Called on uint8[N, H, W, 3], returns `Found` of each picture.
 
-  `variables` are those of the networks by their names (`jaxmg.pretrained.mtcnn.read`).
+  `variables` are those of the networks by their names (`jaxmg.pretrained.mtcnn.read`). Faces are
+  found whose box has `least_size` pixels; by default 20, or a twelfth of a larger picture's side.
   """
 
-  def __init__(self, variables: Mapping[str, Any], *, least_size: float = LEAST_SIZE):
+  def __init__(self, variables: Mapping[str, Any], *, least_size: float | None = None):
     self._variables = {name: jax.device_put(one) for name, one in variables.items()}
     self._least_size = least_size
 
@@ -77,7 +79,8 @@ class Detector:
   def _scan(self, pictures) -> list[np.ndarray]:
     """The squares of each picture in which P-Net sees a face."""
     count, height, width = pictures.shape[:3]
-    scales, scale = [], mtcnn.SIZES["pnet"] / self._least_size
+    least = self._least_size or max(LEAST_SIZE, LEAST_SHARE * min(height, width))
+    scales, scale = [], mtcnn.SIZES["pnet"] / least
     while min(height, width) * scale >= mtcnn.SIZES["pnet"]:
       scales.append(scale)
       scale *= _STEP

@@ -85,6 +85,9 @@ ARROWS = {
   ),
   "jaxmg.data.decoding": "[av] [PIL]",
   "jaxmg.data.embeddings": "jaxmg.errors jaxmg.data.readers",
+  "jaxmg.data.face_crops": (
+    "jax jaxmg.errors jaxmg.faces jaxmg.data.readers jaxmg.skeletons.topology [PIL]"
+  ),
   "jaxmg.data.guarded": "jaxmg.errors jaxmg.data.guarded_child",
   "jaxmg.data.guarded_child": "",
   "jaxmg.data.linking": "[scipy]",
@@ -167,6 +170,11 @@ ARROWS = {
   "experiments.evaluate": "absl flax jax jaxmg .launch .lineage .plots .signals .workdir",
   "experiments.extract_tokens": (
     "absl jax jaxmg .launch .lineage .settings .signals .train .trainer .workdir"
+  ),
+  "experiments.faces": (
+    "absl jax jaxmg.detection jaxmg.encoders jaxmg.errors jaxmg.faces jaxmg.files jaxmg.progress"
+    " jaxmg.data.face_crops jaxmg.data.readers jaxmg.models.swinface jaxmg.pretrained.mtcnn"
+    " .launch .told [.plots] [PIL]"
   ),
   "experiments.fuse_scores": "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics .launch",
   "experiments.emotion": "jaxmg .fusion .launch .trainer",

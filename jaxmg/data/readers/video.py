@@ -88,11 +88,10 @@ class VideoFile(Sequence):
     self._path = path.absolute()
     found = guarded.call(decoding.describe, self._path, memory=_MEMORY, seconds=600)
     height, width = self.source_size = tuple(map(int, found["size"]))
-    scale = min(1, SHORT_SIDE / min(height, width))
     self.times = found["times"]
     self.num_frames = len(self.times)
     self.fps = _rate(self.times)
-    self.frame_size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    self.frame_size = _kept(self.source_size, SHORT_SIDE)
     lost, short = int(found["lost"]), float(found["short"])
     self._lost = (f"{lost} of its last frames are not in the file",) * (lost > 0)
     if not lost and short > _SHORT:
@@ -135,6 +134,12 @@ class VideoFile(Sequence):
     part._offset = self._offset + first
     part._coming, part._first, part._held = None, 0, []
     return part
+
+  def larger(self, short_side: int) -> "VideoFile":
+    """The same video, whose pictures are kept up to this size, with a decoder of its own."""
+    video = self.part(0, self.num_frames - 1)
+    video.frame_size = _kept(self.source_size, short_side)
+    return video
 
   def cut(self, first: int, last: int) -> Frames:
     """The frames from `first` to `last`, both counted from 0, and both in the part."""
@@ -206,6 +211,11 @@ def _record(video: Frames | VideoFile) -> dict[str, Any]:
     "channels": video.channels,
     "timed": not np.isnan(video.times).any(),
   }
+
+
+def _kept(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+  scale = min(1, short_side / min(size))
+  return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _rate(times: np.ndarray) -> float | None:
