@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--manual_dir", required=True, help="the raw files: a folder, or one file")
   parser.add_argument("--data_dir", required=True, help="where prepared data sets are kept")
   parser.add_argument(
-    "--track", help="which data of the clips, where there are several: pose, video"
+    "--track", help="which data of the clips, where there are several: pose, video, faces"
   )
   parser.add_argument("--layout", help="of the joints: one of ours, or a JSON file of your own")
   parser.add_argument("--name", help="of the prepared set, where the usual one will not do")

@@ -256,8 +256,8 @@ ARROWS = {
     " jaxmg.data.tracks"
   ),
   "datasets.imigue_emotion.imigue_emotion_dataset_builder": (
-    "imigue.imigue_dataset_builder jaxmg.errors jaxmg.files jaxmg.data.prepared jaxmg.data.readers"
-    " jaxmg.data.recordings jaxmg.data.tracks"
+    "jax imigue.imigue_dataset_builder jaxmg.errors jaxmg.faces jaxmg.files jaxmg.data.prepared"
+    " jaxmg.data.readers jaxmg.data.recordings jaxmg.data.tracks [PIL]"
   ),
   "datasets.pyskl_pickle.pyskl_pickle_dataset_builder": (
     "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers jaxmg.data.tracks"

@@ -1,16 +1,23 @@
 """iMiGUE's interviews: was the match won or lost? A clip is a whole video (README.md)."""
 
 import collections
+import io
 
+import jax
+import numpy as np
 from imigue import imigue_dataset_builder as imigue
 
-from jaxmg import files
+from jaxmg import faces, files
 from jaxmg.data import prepared, readers, recordings, tracks
 from jaxmg.errors import DataError
 
 LISTS = {"train": "emotion_train.txt", "test": "emotion_test.txt"}
 OUTCOMES = ("Lose", "Win")
 RATE = 12  # frames a second that are kept, at least, of a video of more
+FACES = 5  # a second
+QUALITY = 95  # of a face's JPEG
+_AT_ONCE = 16  # pictures that are aligned
+_align = jax.jit(faces.align)
 
 
 class Builder(imigue.Builder):
@@ -101,14 +108,96 @@ class Video(Builder):
   def clips(self, recording, known):
     known, path, _ = known
     video = readers.read(path)
-    step = max(1, int((video.fps or imigue.FPS) / RATE))
+    video = video.every(_step(video))
     try:
-      pictures = tuple(video[k] for k in range(0, video.num_frames, step))
+      frames = video.cut(0, video.num_frames - 1)
     except DataError as error:
       raise DataError(f"{path}: {error}") from error
-    times = video.times[::step]
-    frames = readers.Frames(pictures, times, video.frame_size, notes=video.notes)
     yield from super().clips(frames, known)
+
+
+class Faces(Video):
+  """The faces in these videos, where their key points are."""
+
+  name = Builder.name
+  track = tracks.Faces()
+  track_name = "faces"
+
+  def find(self, raw, paths, layout):
+    imigue.Builder.find(self, raw, paths, layout)
+    self.pose, self.points = self.track, self.files
+    self.track = Faces.track
+    super().find(raw, paths, layout)
+
+  def of_video(self, path, known):
+    if points := self.points.get(known[0]):
+      files = path, points
+      yield None, (known, files, [*map(recordings.stamp, files)])
+    else:
+      self.notes.append(f"video {known[0]:04d} has no skeleton file, and is left out")
+
+  def clips(self, recording, known):
+    known, (path, points), _ = known
+    video, pose = readers.read(path), self.pose.read_file(points)
+    try:
+      crops = self.crops(f"video {known[0]:04d}", video, pose)
+    except DataError as error:
+      raise DataError(f"{path}: {error}") from error
+    if crops is not None:
+      yield from Builder.clips(self, crops, known)
+
+  def crops(self, name, video, pose):
+    """The faces of a video, in all its pixels; None where there is none."""
+    from PIL import Image
+
+    counts = pose.num_frames, video.num_frames
+    if counts[0] != counts[1]:
+      self.notes.append(f"{name} has {counts[0]} frames of key points, and {counts[1]} of its own")
+    keypoints = pose.keypoints[: min(counts)]
+    layout = self.pose.layout
+    followed = faces.from_keypoints(keypoints, layout, video.times[: min(counts)])
+    # The faces of every part of a second; the ends are those of the track of videos.
+    step = max(1, round((video.fps or imigue.FPS) / FACES))
+    scores = followed.scores[::step]
+    chosen = np.flatnonzero(scores > 0)
+    if not len(chosen):
+      self.notes.append(f"{name} shows no face, and is left out")
+      return None
+    thin, kept = video.every(step, short_side=min(video.source_size)), video.times[:: _step(video)]
+    end = kept[-1] + (np.median(np.diff(kept)) if len(kept) > 1 else 0)
+    # Pixels are counted from their middles.
+    larger = np.divide(thin.frame_size, pose.frame_size or self.pose.frame_size)[::-1]
+    landmarks = np.float32((followed.landmarks[::step] + 0.5) * larger - 0.5)[chosen]
+    pictures = []
+    for k in range(0, len(chosen), _AT_ONCE):
+      some = chosen[k : k + _AT_ONCE]
+      frames = [np.asarray(Image.open(io.BytesIO(thin[i]))) for i in some.tolist()]
+      # Always as many, so that one program is compiled for a size of videos.
+      missing = _AT_ONCE - len(some)
+      shown = np.stack([*frames, *frames[:1] * missing])
+      marks = np.concatenate([landmarks[k : k + len(some)], *[landmarks[k : k + 1]] * missing])
+      pictures += map(_jpeg, np.asarray(_align(shown, marks))[: len(some)])
+    return readers.FaceCrops(
+      tuple(pictures),
+      thin.times[chosen],
+      np.array([kept[0], end]),
+      landmarks,
+      scores[chosen],
+      notes=video.notes,
+    )
+
+
+def _step(video):
+  """Of how many frames one is kept."""
+  return max(1, int((video.fps or imigue.FPS) / RATE))
+
+
+def _jpeg(face):
+  from PIL import Image
+
+  into = io.BytesIO()
+  Image.fromarray(face).save(into, "JPEG", quality=QUALITY)
+  return into.getvalue()
 
 
 def read_lists(paths):

@@ -33,3 +33,9 @@ class Video(Builder, emotion.Video):
 
   name = Builder.name
   track = tracks.Video(SIZE)
+
+
+class Faces(Builder, emotion.Faces):
+  """Their faces."""
+
+  name = Builder.name

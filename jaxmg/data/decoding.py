@@ -68,12 +68,14 @@ def describe(path: str) -> dict[str, np.ndarray]:
   return {name: np.array(value) for name, value in found.items()} | {"times": times}
 
 
-def pictures(path: str, height: int, width: int, first: int) -> Iterator[dict[str, np.ndarray]]:
-  """Yields the frames from number `first` on as upright JPEGs of one size, some at a time.
+def pictures(
+  path: str, height: int, width: int, first: int, step: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields each `step`-th frame from number `first` on as upright JPEGs of a size, some at a time.
 
   data    uint8[bytes]  one behind the other
   lengths int64[n]      the bytes of each
-  missing int64         how many of them could not be decoded, and are copies of the one before
+  missing int64         how many frames could not be decoded: those of them are copies of one before
 
   Raises ValueError where what is decoded is not what the file promises.
   """
@@ -82,22 +84,29 @@ def pictures(path: str, height: int, width: int, first: int) -> Iterator[dict[st
   place = None if None in stamps else {stamp: k for k, stamp in enumerate(sorted(stamps))}
   few = max(2, int(_FEW * len(stamps)))
   chunk, held, missing, at = [], None, 0, 0  # `at`: the number that comes next
+
+  def wanted(start, stop):
+    """How many of these numbers are asked for."""
+    return len(range(first + max(0, -(-(start - first) // step)) * step, stop, step))
+
   with _opened(path) as (container, stream):
     for frame in _decoded(container, stream):
       number = at if place is None else place.get(frame.pts, -1)
       if not at <= number < len(stamps):
         raise ValueError(f"frame {at}: expected the next one in time, got another")
       missing += _copies(number - at, missing, few, at)
-      if number >= first - few:  # as one of these may be copied
+      gap, here = wanted(at, number), wanted(number, number + 1)
+      picture = held
+      # One of those before the first may be copied.
+      if here or (number >= first - few and (held is None or number < first)):
         picture = _jpeg(frame, height, width, number)
-        chunk += [held or picture] * (number - max(at, first)) + [picture] * (number >= first)
-        held = picture
-      at = number + 1
+      chunk += [held or picture] * gap + [picture] * here
+      held, at = picture, number + 1
       if len(chunk) >= _CHUNK:
         yield _joined(chunk, missing)
         chunk = []
   missing += _copies(len(stamps) - at, missing, few, at)
-  yield _joined(chunk + [held] * (len(stamps) - max(at, first)), missing)
+  yield _joined(chunk + [held] * wanted(at, len(stamps)), missing)
 
 
 def _copies(gap: int, missing: int, few: int, at: int) -> int:

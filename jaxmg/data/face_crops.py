@@ -107,7 +107,7 @@ def find(
   if np.isnan(video.times).any():
     raise DataError("the video", expected="when each frame is shown", got="no times")
   if isinstance(video, readers.VideoFile):
-    video = video.larger(SHORT_SIDE)
+    video = video.every(1, short_side=SHORT_SIDE)
   frames, notes = sampled(video.times, rate), []
   if keypoints is not None:
     followed = _by_keypoints(video, keypoints)

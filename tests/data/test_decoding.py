@@ -14,10 +14,10 @@ B_FRAMES = {"bf": "2", "b_strategy": "0"}
 VARIABLE = np.cumsum(np.random.default_rng(0).integers(20, 50, 30)).tolist()  # ms, 29 a second
 
 
-def decode(path, first=0):
+def decode(path, first=0, step=1):
   """What `describe` says, the pictures, and how many are copies."""
   found = decoding.describe(str(path))
-  chunks = [*decoding.pictures(str(path), *map(int, found["size"]), first)]
+  chunks = [*decoding.pictures(str(path), *map(int, found["size"]), first, step)]
   images = []
   for chunk in chunks:
     ends = np.cumsum(chunk["lengths"])
@@ -262,3 +262,10 @@ def test_a_video_without_duration_is_read(videos, tmp_path):
   found, images, _ = decode(path)
   assert [videos.number(image) for image in images] == [*range(20)]
   np.testing.assert_allclose(found["times"], np.arange(20) / 25)
+
+
+@pytest.mark.parametrize("first", [0, 4, 29])
+def test_of_some_frames_each_comes_at_its_step(videos, tmp_path, first):
+  path = videos.write(tmp_path / "a.mp4", 30, options=B_FRAMES)
+  _, images, _ = decode(path, first, step=3)
+  assert [videos.number(image) for image in images] == [*range(first, 30, 3)]

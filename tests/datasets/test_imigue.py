@@ -306,7 +306,8 @@ def test_labels_of_all_videos_have_a_header(imigue, tmp_path):
   text = "video_id,class,start_frame,end_frame,win_or_lose,subject_id\n1,31,10,35,Win,42\n"
   path = tmp_path / "labels.csv"
   path.write_text(text)
-  assert imigue.read_labels(path) == [imigue.Label(30, 10, 35, video=1, subject=42)]
+  (label,) = imigue.read_labels(path)
+  assert label == imigue.Label(30, 10, 35, video=1, subject=42, outcome="Win")
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,56 @@ def write_as_imigue(prepare, raw, **changes):
   return source.Source(prepared.write(builder, raw=raw, data_dir=raw.parent / "data"))
 
 
+@pytest.fixture(scope="module")
+def found(prepare, data, made):
+  """The set of `data`, with faces."""
+  builder = prepare.load("synthetic_emotion", "faces")
+  raw = data.directory.parents[2] / "raw"
+  folder = prepared.write(builder, raw=raw, data_dir=data.directory.parents[1])
+  return source.Source(folder)
+
+
+def test_faces_are_aligned_five_times_a_second(found):
+  record = found.track("faces")[0]
+  np.testing.assert_allclose(np.diff(record["times"]), 0.2, atol=1e-9)
+  assert 12 <= len(record["frames"]) <= 15
+  face = Image.open(io.BytesIO(record["frames"][0]))
+  assert face.size == (112, 112)
+  assert (record["scores"] > 0.3).all()
+  # Where the template has the mouth, there are lips; skin is brown to pink, and not red.
+  red, green, blue = np.asarray(face, float)[86:96, 44:68].mean((0, 1))
+  assert red > 1.5 * max(green, blue)
+
+
+def test_faces_and_video_have_windows_of_the_same_moments(found):
+  faces, video = (found.track(name)[0] for name in ("faces", "video"))
+  times = video["times"]
+  np.testing.assert_allclose(faces["span"], [times[0], times[-1] + 0.08])
+  assert faces["landmarks"].max() < 208
+
+
+def test_key_points_of_other_pixels_are_scaled_to_the_video(prepare, raw, found):
+  table = raw / "mg_skeleton_only" / "0001" / "0001_openpose.csv"
+  keypoints = np.loadtxt(table, delimiter=",").reshape(-1, 137, 3) * (5, 5, 1)
+  np.savetxt(table, keypoints.reshape(len(keypoints), -1), delimiter=",", fmt="%.6g")
+  for path in raw.rglob("000[234]*"):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+  builder = prepare.load("synthetic_emotion", "faces")
+  changes = {"name": "x", "frame_size": (800, 1040)}
+  builder = type("Faces", (builder,), changes)
+  data = source.Source(prepared.write(builder, raw=raw, data_dir=raw.parent / "data"))
+  there, here = (one.track("faces")[0]["landmarks"] for one in (found, data))
+  np.testing.assert_allclose(here, there, atol=0.5)
+
+
+def test_a_video_that_shows_no_face_is_noted_and_left_out(prepare, raw):
+  table = raw / "mg_skeleton_only" / "0002" / "0002_openpose.csv"
+  table.write_text("\n".join([",".join(["0"] * 411)] * 75))
+  faces = write(prepare, raw, "faces").track("faces")
+  assert faces.rows.tolist() == [0, 1, 2]
+  assert "video 0002 shows no face, and is left out" in faces.notes
+
+
 def test_imigue_itself_says_what_is_published(prepare, raw):
   data = write_as_imigue(prepare, raw)
   assert [*data.protocols] == ["emotion", "xsub"]

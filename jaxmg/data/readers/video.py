@@ -98,7 +98,7 @@ class VideoFile(Sequence):
       self._lost = (f"ends {short:.2f} s before the time that its header says",)
     self.notes = self._lost
     self.guess = _guess(self, (height, width), found)
-    self._offset = 0  # of frame 0, in the file
+    self._offset, self._step = 0, 1  # of frame 0, in the file; to the next one
     self._coming: Iterator | None = None
     self._first, self._held = 0, []  # the number of the first that is held, and all that are
 
@@ -131,24 +131,31 @@ class VideoFile(Sequence):
     part.fps = _rate(part.times) or self.fps  # a single frame has none
     if part.num_frames < self.num_frames:
       part.guess = f"{self.guess}, of which {first} to {last}"
-    part._offset = self._offset + first
+    part._offset = self._offset + first * self._step
     part._coming, part._first, part._held = None, 0, []
     return part
 
-  def larger(self, short_side: int) -> "VideoFile":
-    """The same video, whose pictures are kept up to this size, with a decoder of its own."""
-    video = self.part(0, self.num_frames - 1)
-    video.frame_size = _kept(self.source_size, short_side)
-    return video
+  def every(self, step: int, *, short_side: int = SHORT_SIDE) -> "VideoFile":
+    """The video of each `step`-th frame from the first on, with a decoder of its own.
+
+    `short_side` is of what is kept, in pixels.
+    """
+    part = self.part(0, self.num_frames - 1)
+    part.times = self.times[::step]
+    part.num_frames = len(part.times)
+    part.fps = _rate(part.times) or self.fps
+    part.frame_size = _kept(self.source_size, short_side)
+    part._step = self._step * step
+    return part
 
   def cut(self, first: int, last: int) -> Frames:
     """The frames from `first` to `last`, both counted from 0, and both in the part."""
     check_part(first, last, self.num_frames)
     end = self._first + len(self._held)
     if first < self._first or (self._coming is None and last >= end):
-      start = self._offset + first
+      frames = self._offset + first * self._step, self._step
       self._coming = guarded.stream(
-        decoding.pictures, self._path, *self.frame_size, start, memory=_MEMORY, seconds=120
+        decoding.pictures, self._path, *self.frame_size, *frames, memory=_MEMORY, seconds=120
       )
       self._first, self._held = first, []
     self._forget(first)
@@ -214,8 +221,9 @@ def _record(video: Frames | VideoFile) -> dict[str, Any]:
 
 
 def _kept(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+  height, width = size
   scale = min(1, short_side / min(size))
-  return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+  return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _rate(times: np.ndarray) -> float | None:

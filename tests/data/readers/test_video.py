@@ -27,7 +27,7 @@ def streams(monkeypatch):
     if isinstance(result, dict):
       result = (result,)
     else:
-      begun.append(arguments[-1])
+      begun.append(arguments[3])  # the first frame
     yield from result
 
   monkeypatch.setattr(guarded, "stream", stream)
@@ -81,6 +81,20 @@ def test_a_record_and_its_parts(path, videos):
   assert part.times.tolist() == [142 / 25, 143 / 25]
   with pytest.raises(DataError, match="frames: expected a first and a last one from 0 to 1, got"):
     part.cut(1, 2)
+
+
+def test_every_third_frame_has_its_time_and_may_be_larger(videos, tmp_path):
+  path = videos.write(tmp_path / "a.mp4", 20, size=(320, 512))
+  video = readers.read(path)
+  some = video.every(3, short_side=300)
+  assert (some.num_frames, some.frame_size) == (7, (300, 480))
+  frames = some.cut(1, 6)
+  assert numbers(frames, videos) == [3, 6, 9, 12, 15, 18]
+  np.testing.assert_allclose(frames.times, np.arange(3, 20, 3) / 25)
+  part = some.part(2, 5).every(2)
+  assert numbers(part.cut(0, 1), videos) == [6, 12]
+  assert part.frame_size == (256, 410)
+  assert numbers(video.cut(0, 1), videos) == [0, 1]
 
 
 def test_large_pictures_become_smaller_and_odd_ones_are_told(videos, tmp_path):
