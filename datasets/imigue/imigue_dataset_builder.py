@@ -21,6 +21,9 @@ TRAIN_SUBJECTS = (
 )  # fmt: skip
 ABSENT_VIDEOS = ("0218", "0319", "0347", "0348")  # from the MiGA challenge, for their bad skeletons
 
+# Of videos, a number on each line, by their emotion protocol (datasets/imigue_emotion).
+LISTS = {"train": "emotion_train.txt", "test": "emotion_test.txt"}
+
 # name, short name, group
 CLASSES = (
   ("Turtle neck", "turtle neck", "head"),
@@ -94,6 +97,7 @@ class Builder(prepared.Builder):
   subject_file = pathlib.Path(__file__).with_name("imigue_video_to_subject.json")
 
   what = "skeleton"  # a video's file of it
+  of_emotion = False  # or the protocol of the lists comes first
   frame_size = (720, 1280)
 
   def __init__(self, *, raw, layout=None, **kwargs):
@@ -101,6 +105,10 @@ class Builder(prepared.Builder):
     self.find(raw, paths, layout)
     self.label_files = by_video(paths, r"(\d+)_label\.csv")
     self.label_tables = [path for path in paths if re.fullmatch(r"labels_\d+\.csv", path.name)]
+    self.lists, self.split_of = read_lists(raw, paths)
+    if self.split_of:
+      listed = {"emotion": lambda clip: self.split_of.get(int(clip["recording"]))}
+      self.protocols = listed | self.protocols if self.of_emotion else self.protocols | listed
     super().__init__(raw=raw, layout=layout, **kwargs)
 
   def find(self, raw, paths, layout):
@@ -300,3 +308,31 @@ def _label(where: str, columns: list[str], row: list[str]) -> Label:
     raise DataError(f"{where}: frames", expected="0 <= start <= end", got=f"{start} to {end}")
   of_all = numbers.get("video_id"), numbers.get("subject_id"), fields.get("win_or_lose")
   return Label(label, start, end, *of_all)
+
+
+def read_lists(raw: str | pathlib.Path, paths: list[pathlib.Path]) -> tuple[dict, dict[int, str]]:
+  """The files of LISTS, and the split of each video in them; nothing where there are none.
+
+  Raises DataError, which names the line.
+  """
+  found = {path.name: path for path in sorted(paths) if path.name in LISTS.values()}
+  if len(found) == 1:
+    (missing,) = {*LISTS.values()} - found.keys()
+    raise DataError(raw, expected=missing, got=f"{next(iter(found))} alone")
+  files_of, split_of = {split: found.get(name) for split, name in LISTS.items()}, {}
+  for split, path in files_of.items() if found else ():
+    try:
+      lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except ValueError as error:
+      raise DataError(f"{path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+      if not (text := line.strip()):
+        continue
+      if not (text.isascii() and text.isdigit()):
+        raise DataError(f"{path}:{number}", expected="a video, as 0001", got=repr(text))
+      video = int(text)
+      if video in split_of:
+        expected = "each video once in the two lists"
+        raise DataError(f"{path}:{number}", expected=expected, got=f"{text} again")
+      split_of[video] = split
+  return files_of, split_of

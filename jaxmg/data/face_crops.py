@@ -30,6 +30,10 @@ _TOGETHER = 4  # pictures
 Detector = Callable[[np.ndarray], Sequence[Any]]  # uint8[N, H, W, 3] -> `detection.Found` of each
 
 
+class NoFace(DataError):
+  """Nobody's face is to be seen."""
+
+
 @dataclasses.dataclass(eq=False)
 class Found:
   """A face in N frames of a video.
@@ -79,7 +83,7 @@ class Found:
         pictures.append(into.getvalue())
         rows.append(k)
     if not rows:
-      raise DataError("faces", expected="at least one", got=f"none ({'; '.join(self.notes)})")
+      raise NoFace("faces", expected="at least one", got=f"none ({'; '.join(self.notes)})")
     parts = (self.landmarks[rows], self.scores[rows], size, tuple(self.notes))
     return readers.FaceCrops(tuple(pictures), self.times[rows], self.span, *parts)
 
@@ -118,7 +122,7 @@ def find(
   landmarks, scores, others = followed
   if not scores.any():
     why = f"none in {len(frames)} frames" + "".join(f" ({note})" for note in notes)
-    raise DataError("the video", expected="a face", got=why)
+    raise NoFace("the video", expected="a face", got=why)
   if others.any():
     first = np.flatnonzero(scores)[0]
     x, y = landmarks[first, 2]
