@@ -109,10 +109,10 @@ def model(name, value):
     (pose("tilt", 181.0), r"tilt: expected in \[0, 180\], got 181.0"),
     (pose("crop", [0.5]), r"inputs: pose: crop: expected 2 values, got \[0.5\]"),
     (pose("skeleton", "imigue"), "inputs: pose: skeleton: "),
-    (pose("kind", "video2"), "inputs: pose: kind: expected graph or heatmaps"),
+    (pose("kind", "video2"), "inputs: pose: kind: expected faces or graph or heatmaps"),
     (
       model("name", "posec3"),
-      "model: name: expected agcn or fusion or .*posec3d, got posec3",
+      "model: name: expected agcn or fusion or .*posec3d or swinface, got posec3",
     ),
     (model("variant", "small"), "model: expected .*width, got variant"),
     (model("widht", 4), "model: expected .*width, got widht"),

@@ -270,7 +270,7 @@ class Faces:
 
   def read_file(self, path: pathlib.Path, told: readers.Told | None = None) -> readers.FaceCrops:
     """No file holds faces: they are found in the frames of a video."""
-    raise DataError(path, expected="nothing to read faces from", got="a file")
+    raise DataError(path, expected="a builder that finds faces itself", got="a file")
 
   def features(self) -> dict[str, tfds.features.FeatureConnector]:
     """What TFDS has to know of the arrays of a record."""
