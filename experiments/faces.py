@@ -155,9 +155,10 @@ class _Analysis:
     recipe, variables = encoders.load(run, step=step)
     model = recipe.build_model()
     one = next(iter(recipe.inputs.values()))
-    if not (isinstance(model, swinface.SwinFace) and model.branches):
-      got = "other weights" if isinstance(model, swinface.SwinFace) else type(model).__name__
-      raise errors.CheckpointError(run, expected="an imported SwinFace", got=got)
+    if not getattr(model, "branches", False):
+      got = "one without" if isinstance(model, swinface.SwinFace) else type(model).__name__
+      expected = "an imported SwinFace with its branches"
+      raise errors.CheckpointError(run, expected=expected, got=got)
     self.size = one.size
 
     @jax.jit

@@ -1,5 +1,6 @@
 """Faces are brought to the template, and one of several is followed."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from scipy import ndimage
 from jaxmg import faces
 from jaxmg.skeletons import topology
 
+similarity = jax.jit(faces.similarity, static_argnames="size")
+align = jax.jit(faces.align)
 OPENPOSE = topology.SKELETONS["openpose137"]
 
 
@@ -27,7 +30,7 @@ def slopes(landmarks, matrices):
 
 def test_similarity_undoes_a_known_one():
   landmarks = turned(np.array([0, 30, -120, 180]), 3.7, (900, -40))
-  matrices = np.asarray(faces.similarity(jnp.asarray(landmarks)))
+  matrices = np.asarray(similarity(jnp.asarray(landmarks)))
   placed = np.einsum("nij,nvj->nvi", matrices[..., :2], landmarks) + matrices[:, None, :, 2]
   np.testing.assert_allclose(placed, np.broadcast_to(faces.TEMPLATE, placed.shape), atol=2e-3)
   turns = matrices[..., :2]
@@ -37,7 +40,7 @@ def test_similarity_undoes_a_known_one():
 
 def test_similarity_is_of_any_size_and_leading_axes():
   landmarks = turned(np.zeros(6), 1, 0).reshape(2, 3, 5, 2)
-  matrices = faces.similarity(jnp.asarray(landmarks), size=224)
+  matrices = similarity(jnp.asarray(landmarks), size=224)
   assert matrices.shape == (2, 3, 2, 3)
   # Edges of pixels fall on edges: the middle of the first of 112 is between the first two of 224.
   np.testing.assert_allclose(matrices[1, 2], [[2, 0, 0.5], [0, 2, 0.5]], atol=1e-4)
@@ -52,15 +55,15 @@ def test_eyes_are_level_with_noise_and_one_landmark_that_is_wrong(outlier):
   if outlier:
     far = rng.uniform(35, 150, count) * np.exp(1j * rng.uniform(0, 2 * np.pi, count))
     seen[np.arange(count), rng.integers(0, 5, count)] += np.stack([far.real, far.imag], -1)
-  found = slopes(true, np.asarray(faces.similarity(jnp.asarray(seen))))
+  found = slopes(true, np.asarray(similarity(jnp.asarray(seen))))
   assert np.abs(found).max() < 2
 
 
 def test_two_wrong_landmarks_of_a_turned_head_are_not_taken_for_one():
   """Where no four fit, all five do: a head from the side is no outlier."""
   narrow = turned(np.zeros(1), 2, 0) * np.array([0.4, 1], np.float32)
-  all_five = faces._fit(jnp.asarray(narrow)[:, None], jnp.asarray(faces.TEMPLATE))[:, 0]
-  np.testing.assert_allclose(faces.similarity(jnp.asarray(narrow)), all_five, atol=1e-5)
+  all_five = jax.jit(faces._fit)(jnp.asarray(narrow)[:, None], faces.TEMPLATE)[:, 0]
+  np.testing.assert_allclose(similarity(jnp.asarray(narrow)), all_five, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -69,12 +72,12 @@ def test_crop_is_the_one_of_scipy(dtype):
   pictures = ndimage.gaussian_filter(rng.uniform(0, 255, (2, 90, 130, 3)), (0, 1, 1, 0))
   pictures = pictures.astype(dtype)
   landmarks = turned(np.array([25.0, -50.0]), 0.8, (20, 10))  # partly outside
-  found = np.asarray(faces.align(jnp.asarray(pictures), jnp.asarray(landmarks)))
+  found = np.asarray(align(jnp.asarray(pictures), jnp.asarray(landmarks)))
   assert (found.shape, found.dtype) == ((2, 112, 112, 3), dtype)
   places = np.indices((112, 112))[::-1].reshape(2, -1)
   assert (found == 0).all(-1).any()
   for picture, own, crop in zip(pictures, landmarks, found, strict=True):
-    matrix = np.asarray(faces.similarity(jnp.asarray(own)), np.float64)
+    matrix = np.asarray(similarity(jnp.asarray(own)), np.float64)
     x, y = np.linalg.solve(matrix[:, :2], places - matrix[:, 2:])
     for c in range(3):
       expected = ndimage.map_coordinates(
@@ -85,7 +88,7 @@ def test_crop_is_the_one_of_scipy(dtype):
 
 def test_landmarks_that_are_one_point_make_a_crop_of_numbers():
   pictures = jnp.full((20, 20, 3), 9.0)
-  assert np.isfinite(faces.align(pictures, jnp.full((5, 2), 7.0))).all()
+  assert np.isfinite(align(pictures, jnp.full((5, 2), 7.0))).all()
 
 
 def poses(landmarks, score=0.8):
