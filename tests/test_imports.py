@@ -256,8 +256,8 @@ ARROWS = {
     " jaxmg.data.tracks"
   ),
   "datasets.imigue_emotion.imigue_emotion_dataset_builder": (
-    "jax imigue.imigue_dataset_builder jaxmg.errors jaxmg.faces jaxmg.files jaxmg.data.prepared"
-    " jaxmg.data.readers jaxmg.data.recordings jaxmg.data.tracks [PIL]"
+    "imigue.imigue_dataset_builder jaxmg.errors jaxmg.data.face_crops jaxmg.data.prepared"
+    " jaxmg.data.readers jaxmg.data.recordings jaxmg.data.tracks"
   ),
   "datasets.pyskl_pickle.pyskl_pickle_dataset_builder": (
     "jaxmg.errors jaxmg.data.prepared jaxmg.data.readers jaxmg.data.tracks"
@@ -270,6 +270,10 @@ ARROWS = {
   ),
   "datasets.synthetic_emotion.synthetic_emotion_dataset_builder": (
     "imigue_emotion.imigue_emotion_dataset_builder synthetic_emotion.generate jaxmg.data.tracks"
+  ),
+  "datasets.synthetic_gestures.synthetic_gestures_dataset_builder": (
+    "imigue.imigue_dataset_builder synthetic_emotion.synthetic_emotion_dataset_builder "
+    "jaxmg.data.tracks"
   ),
   "datasets.synthetic_imigue.generate": (
     "xlsxwriter jaxmg.errors jaxmg.files jaxmg.skeletons.topology"

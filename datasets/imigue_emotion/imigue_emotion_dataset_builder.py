@@ -1,7 +1,9 @@
 """iMiGUE's interviews: was the match won or lost? A clip is a whole video (README.md)."""
 
 import collections
+import dataclasses
 
+import numpy as np
 from imigue import imigue_dataset_builder as imigue
 
 from jaxmg.data import face_crops, prepared, readers, recordings, tracks
@@ -9,7 +11,7 @@ from jaxmg.errors import DataError
 
 OUTCOMES = ("Lose", "Win")
 RATE = 12  # frames a second that are kept, at least, of a video of more
-FACES = 5  # a second
+FACES = 5.0  # a second
 
 
 class Builder(imigue.Builder):
@@ -134,10 +136,14 @@ class Faces(Video):
       self.notes.append(f"{name} has {counts[0]} frames of key points, and {counts[1]} of its own")
       video, pose = (one.part(0, min(counts) - 1) for one in (video, pose))
     try:
-      return face_crops.find(video, rate=FACES, keypoints=pose).gathered()
+      found = face_crops.find(video, rate=FACES, keypoints=pose).gathered()
     except face_crops.NoFace:
       self.notes.append(f"{name} shows no face, and is left out")
       return None
+    # Windows are those of the track of videos, to the frame.
+    kept = video.times[:: _step(video)]
+    end = kept[-1] + (np.median(np.diff(kept)) if len(kept) > 1 else 0)
+    return dataclasses.replace(found, span=np.array([kept[0], max(end, found.times[-1])]))
 
 
 def _step(video):
