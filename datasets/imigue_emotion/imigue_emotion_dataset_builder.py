@@ -135,6 +135,7 @@ class Faces(Video):
     if counts[0] != counts[1]:
       self.notes.append(f"{name} has {counts[0]} frames of key points, and {counts[1]} of its own")
       video, pose = (one.part(0, min(counts) - 1) for one in (video, pose))
+    pose = dataclasses.replace(pose, frame_size=pose.frame_size or self.pose.frame_size)
     try:
       found = face_crops.find(video, rate=FACES, keypoints=pose).gathered()
     except face_crops.NoFace:

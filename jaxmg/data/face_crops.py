@@ -157,7 +157,7 @@ def _by_keypoints(video, clip: readers.Clip) -> faces.Followed:
     expected = f"{video.num_frames} frames, as of the video"
     raise DataError("key points", expected=expected, got=clip.num_frames)
   if not clip.keypoints.any():
-    raise DataError("key points", expected="a person", got="none in any frame")
+    raise NoFace("key points", expected="a person", got="none in any frame")
   try:
     layout = topology.get(clip.layout)
     followed = faces.from_keypoints(clip.keypoints, layout, video.times)
