@@ -12,9 +12,12 @@ hidden: there are scores, then, and no metrics. A clip that was trained on is re
 id or by its data, if the run's own set is there.
 
 --without=NAME hides an input of a fusion from all clips, in RUN/<split>-without-NAME/.
+--timelines also writes what each test view says by itself, in the order in which they are in a
+clip: timelines.csv, and timelines.png of up to 24 clips.
 """
 
 import contextlib
+import csv
 import dataclasses
 import functools
 import hashlib
@@ -54,6 +57,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string("step", "best", "best, latest or a number.", **options)
   flags.DEFINE_string("data", None, "The run's set, if it moved, or another one.", **options)
   flags.DEFINE_list("without", [], "Inputs that clips are not shown (modality dropout).", **options)
+  flags.DEFINE_boolean("timelines", False, "What each view of a clip says, too.", **options)
   flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=1, **options)
 
 
@@ -92,6 +96,12 @@ def run(values: flags.FlagValues) -> None:
     if first:
       _write(split, at, folder, recipe, data, *scored)
       kept.remove()
+  if values.timelines:
+    rows, views, labels = scorer(recipe, model, data, values.split, average=False, **options)(
+      variables
+    )
+    if first:
+      _write_timelines(folder, recipe, data, rows, views, labels)
 
 
 def find(values: flags.FlagValues, recipe: Recipe) -> tuple[Source, Recipe, str]:
@@ -194,6 +204,28 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
     print("no pictures: they need pip install 'jaxmg[plots]'")
 
 
+def _write_timelines(folder, recipe, data, rows, views, labels):
+  """Files of what the views of each clip say, [N, R, K]; mirror images with their views."""
+  moments = views.reshape(len(views), -1, recipe.num_clips, views.shape[-1]).mean(1)
+  with files.replace(folder / "timelines.csv") as part, open(part, "w", newline="") as file:
+    writer = csv.writer(file)
+    writer.writerow(["id", "label", "view", *recipe.class_names])
+    for row, label, clip in zip(rows, labels, moments, strict=True):
+      name = recipe.class_names[label] if label >= 0 else ""
+      for k, found in enumerate(clip):
+        writer.writerow([data.ids[row], name, k, *(f"{value:.6f}" for value in found)])
+  print(f"what each view says: {folder / 'timelines.csv'} and timelines.png")
+  chosen = np.unique(np.linspace(0, len(rows) - 1, 24).astype(int))
+  titles = [
+    f"{data.ids[rows[i]]}: {recipe.class_names[labels[i]] if labels[i] >= 0 else 'hidden'}"
+    for i in chosen
+  ]
+  try:
+    plots.timelines(folder / "timelines.png", moments[chosen], titles, recipe.class_names)
+  except ImportError:
+    print("no pictures: they need pip install 'jaxmg[plots]'")
+
+
 def scorer(
   recipe: Recipe,
   model: nn.Module,
@@ -203,8 +235,12 @@ def scorer(
   mesh: Mesh,
   batch_size: int,
   without: Sequence[str] = (),
+  average: bool = True,
 ) -> Callable:
-  """Returns `variables -> (rows, probabilities, labels)` over a split of the run's protocol."""
+  """Returns `variables -> (rows, probabilities, labels)` over a split of the run's protocol.
+
+  With `average=False` the probabilities are those of each view, [N, R, K].
+  """
   location = recipe.data
   rows = data.rows(split, protocol=location["protocol"], fold=location["fold"])
   batches = functools.partial(
@@ -219,7 +255,7 @@ def scorer(
     may_lack=recipe.may_lack,
     without=without,
   )
-  predict_step = step.compile_predict_step(recipe.predict_step(model), mesh)
+  predict_step = step.compile_predict_step(recipe.predict_step(model, average=average), mesh)
   count = -(-len(rows) // batch_size)
 
   def score(variables, done=(), **options):

@@ -178,6 +178,36 @@ def curves(path: pathlib.Path, times: np.ndarray, values: dict[str, np.ndarray])
   _save(figure, path, dpi=130)
 
 
+def timelines(path: pathlib.Path, moments: np.ndarray, titles: list[str], names: tuple[str, ...]):
+  """A panel for each clip of N: what its R views say, [N, R, K], of the second of two classes, else
+  of the three that are best in the mean.
+  """
+  pyplot = _pyplot()
+  shown = [1] if len(names) == 2 else np.argsort(-moments.mean((0, 1)))[:3].tolist()
+  columns = min(4, len(moments))
+  lines = -(-len(moments) // columns)
+  figure, grid = pyplot.subplots(
+    lines,
+    columns,
+    figsize=(3 * columns, 0.5 + 1.3 * lines),
+    sharex=True,
+    sharey=True,
+    squeeze=False,
+    layout="constrained",
+  )
+  for axes, clip, title in zip(grid.flat, moments, titles, strict=False):
+    for k in shown:
+      axes.plot(np.arange(len(clip)), clip[:, k], ".-", linewidth=1, markersize=3, label=names[k])
+    axes.axhline(clip[:, shown[0]].mean(), color="gray", linewidth=0.8, linestyle=":")
+    axes.set_title(title, fontsize=8)
+    axes.set_ylim(-0.05, 1.05)
+  for axes in grid.flat[len(moments) :]:
+    axes.set_axis_off()
+  grid[0, 0].legend(fontsize=7)
+  figure.supxlabel("view, in the order of time", fontsize=8)
+  _save(figure, path, dpi=110)
+
+
 def joints(
   path: pathlib.Path, values: np.ndarray, *, frames: np.ndarray, joints: tuple[str, ...], title: str
 ):

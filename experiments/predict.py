@@ -27,6 +27,8 @@ class is the best. Windows that show nobody have no class.
   --save=FILE.mp4          the frames with their class drawn on them, with windows or without; and
                            the skeleton, where poses are among the inputs. What the model does not
                            take is only drawn: poses over a video, or what poses are seen in
+  --detector=FOLDER        of a run that sees faces, which are found in the video: MTCNN's weights.
+                           Without it they are found by key points, a second --input
   --attribution=DIR        what in the clip speaks for the class, or for --class=NAME: pictures and
                            numbers (`jaxmg.predict.Attribution` says what they are)
 """
@@ -36,8 +38,9 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from jaxmg import encoders, errors, predict, progress, recipe
-from jaxmg.data import readers
+from jaxmg import detection, encoders, errors, predict, progress, recipe
+from jaxmg.data import face_crops, readers
+from jaxmg.pretrained import mtcnn
 
 from . import attribution, launch, overlay, timeline, told
 
@@ -53,6 +56,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string("frames", None, "FIRST:LAST, a part of the recording.", **options)
   told.define(values)
   timeline.define(values)
+  flags.DEFINE_string("detector", None, "A folder with MTCNN's weights.", **options)
   flags.DEFINE_string("attribution", None, "A folder for what speaks for the class.", **options)
   flags.DEFINE_string("class", None, "Another than the most probable one.", **options)
   flags.DEFINE_string("step", "best", "best, latest or a number.", **options)
@@ -84,6 +88,7 @@ def _predict(predictor, values, names, clips) -> None:
   where = " and ".join(values.input)
   number = _number(predictor.class_names, values["class"].value)
   try:
+    names, clips = _with_faces(predictor.recipe, values, names, clips)
     given = predict.by_track(clips)
     first = 0
     if values.frames:
@@ -132,6 +137,41 @@ def _predict(predictor, values, names, clips) -> None:
   for one in clips:
     for note in one.notes:  # of a video, known when it is decoded
       progress.say(f"note: {note}")
+
+
+def _with_faces(recipe, values, names, clips) -> tuple[list, list]:
+  """The recordings, and beside them the faces in the video, where the run sees faces.
+
+  Key points that are there to find them, and that no input reads, are then left out.
+  """
+  given = predict.by_track(clips)
+  if "faces" not in recipe.tracks:
+    if values.detector:
+      expected = "a run that sees faces"
+      raise errors.ConfigError("--detector", expected=expected, got=f"one of {recipe}")
+    return [*names], [*clips]
+  if "video" not in given:
+    if recipe.may_lack:
+      return [*names], [*clips]
+    raise errors.DataError("inputs", expected="a video, to find faces in", got=" and ".join(given))
+  by = {"keypoints": given.get("pose")}
+  if values.detector:
+    by = {"detector": detection.Detector(mtcnn.read(pathlib.Path(values.detector)))}
+  elif not by["keypoints"]:
+    hint = "--detector=FOLDER, or key points by another --input"
+    raise errors.ConfigError("faces", expected="what finds them", got="a video alone", hint=hint)
+  try:
+    found = {"faces": face_crops.recording(given["video"], **by)}
+  except face_crops.NoFace as error:
+    if not recipe.may_lack:
+      raise
+    progress.say(f"note: {error}")
+    found = {}
+  keep = {*recipe.tracks} | ({"pose", "video"} if timeline.draws(values) else set())
+  kept = {track: one for track, one in given.items() if track in keep}
+  name = {one.track: name for name, one in zip(names, clips, strict=True)}
+  names = [name[track] for track in kept] + [f"{name['video']}, faces"] * len(found)
+  return names, [*kept.values(), *found.values()]
 
 
 def _tell(predictor, clips, probabilities, top) -> None:

@@ -169,9 +169,23 @@ def tell(
   """
   if save is not None:
     pieces = saved(pieces, names, clock, clips=clips, save=save, top=top)
-  for first, last, k, probability in segments(pieces):
+  total, frames = np.zeros(len(names)), 0
+
+  def counted():
+    nonlocal total, frames
+    for first, last, probabilities in pieces:
+      if probabilities is not None:
+        length = last + 1 - first
+        total, frames = total + length * probabilities, frames + length
+      yield first, last, probabilities
+
+  for first, last, k, probability in segments(counted()):
     what = f"{'':6}  nobody" if k is None else f"{probability:6.1%}  {names[k]}"
     print(f"  {clock.span(first, last)}  {what}")
+  if frames:
+    mean = total / frames
+    best = int(mean.argmax())
+    print(f"  in the mean: {mean[best]:.1%}  {names[best]}")
   if save is not None:
     print(f"  saved: {save}")
 

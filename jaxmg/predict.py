@@ -19,7 +19,7 @@ from jaxmg.training import step as steps
 
 _WINDOWS = 8  # of a recording, in a batch
 
-Reading = readers.Clip | readers.Frames | readers.VideoFile
+Reading = readers.Clip | readers.Frames | readers.VideoFile | readers.FacesOfVideo
 # What is predicted: a recording, several of the same frames, or records by the tracks of inputs.
 Clip = Reading | Iterable[Reading] | Mapping[str, Any]
 
@@ -121,9 +121,10 @@ class Predictor:
       parts = {}
       for window in some:
         records = {track: one.cut(*window).record() for track, one in clips.items()}
-        shown = [x for x in self.recipe.inputs.values() if x.track in records]
-        if all(one.shows(records[one.track]) for one in shown):
-          parts[window] = self._read(records)
+        given = [one for one in self.recipe.inputs.values() if one.track in records]
+        shown = [one for one in given if one.shows(records[one.track])]
+        if shown and (self.recipe.may_lack or len(shown) == len(given)):
+          parts[window] = self._read({one.track: records[one.track] for one in shown})
       full = [*parts.values()]
       full += full[:1] * (_WINDOWS - len(full))  # all are of one size, compiled once
       found = self._run("probabilities", *full) if parts else ()

@@ -190,7 +190,8 @@ ARROWS = {
   ),
   "experiments.posec3d": "jaxmg .launch .trainer .weights",
   "experiments.predict": (
-    "absl jaxmg.encoders jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe jaxmg.data.readers"
+    "absl jaxmg.detection jaxmg.encoders jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe"
+    " jaxmg.data.face_crops jaxmg.data.readers jaxmg.pretrained.mtcnn"
     " .attribution .launch .overlay .timeline .told"
   ),
   "experiments.processes": "jaxmg.errors .signals",

@@ -135,6 +135,13 @@ def find(
   return Found(video, frames, times, span, landmarks, scores, others, notes)
 
 
+def recording(video: readers.VideoFile | readers.Frames, **options: Any) -> readers.FacesOfVideo:
+  """What `find` finds, in memory, as a recording of the same frames as the video."""
+  found = find(video, **options)
+  end = float(found.span[1])
+  return readers.FacesOfVideo(found.gathered(), video.times, video.fps, end)
+
+
 def sampled(times: np.ndarray, rate: float) -> Int64[np.ndarray, " n"]:
   """The frames that are nearest to moments `rate` a second, from the first on, each once."""
   at = times[0] + np.arange(int((times[-1] - times[0]) * rate + 1e-6) + 1) / rate

@@ -65,11 +65,13 @@ class Faces:
       raise ValueError(f"size: expected at most {about['size']}, got {self.size}")
 
   def check_shown(self, record: Mapping[str, Any]) -> None:
-    """Every record shows somebody."""
+    """Raises ValueError where there is no face."""
+    if not self.shows(record):
+      raise ValueError("faces: expected at least one, got none")
 
   def shows(self, record: Mapping[str, Any]) -> bool:
-    """Whether it shows anybody."""
-    return True
+    """Whether there is a face."""
+    return len(record["frames"]) > 0
 
   def read(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """A training clip: faces of moments drawn at random."""

@@ -38,7 +38,7 @@ from jaxmg.data.readers.clip import (
   frame_size,
   layout_of,
 )
-from jaxmg.data.readers.faces import FaceCrops
+from jaxmg.data.readers.faces import FaceCrops, FacesOfVideo
 from jaxmg.data.readers.video import Frames, VideoFile, without_loss
 from jaxmg.errors import EXTRAS, ConfigError, DataError
 
@@ -47,6 +47,7 @@ __all__ = [
   "VIDEOS",
   "Clip",
   "FaceCrops",
+  "FacesOfVideo",
   "Frames",
   "Guess",
   "Layout",

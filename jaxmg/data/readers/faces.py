@@ -43,3 +43,66 @@ class FaceCrops:
     """The faces as an input of faces reads them (`jaxmg.inputs`)."""
     names = ("times", "span", "landmarks", "scores", "size")
     return {"frames": self.pictures} | {name: getattr(self, name) for name in names}
+
+  def within(self, first: float, last: float) -> "FaceCrops":
+    """Those of this span, which is then theirs; there may be none."""
+    low, high = np.searchsorted(self.times, (first, last))
+    part = slice(low, high)
+    return dataclasses.replace(
+      self,
+      pictures=self.pictures[part],
+      times=self.times[part],
+      span=np.array([first, last]),
+      landmarks=self.landmarks[part],
+      scores=self.scores[part],
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FacesOfVideo:
+  """The faces of a video as a recording beside it: of the same frames, and cut as these.
+
+  Attributes:
+    crops: the faces, wherever they were found.
+    times: float64[T], when each frame of the video is shown, in seconds.
+    fps: its frames a second, or None.
+    end: when the video ends.
+  """
+
+  track: ClassVar[str] = "faces"
+
+  crops: FaceCrops
+  times: np.ndarray
+  fps: float | None
+  end: float
+
+  @property
+  def num_frames(self) -> int:
+    """Of the video."""
+    return len(self.times)
+
+  @property
+  def guess(self) -> str:
+    return f"{len(self.crops)} faces in {self.end - self.times[0]:.4g} s"
+
+  @property
+  def notes(self) -> tuple[str, ...]:
+    return self.crops.notes
+
+  def doubts(self) -> list[str]:
+    """Nothing: what is odd was noted when they were found."""
+    return []
+
+  def record(self) -> dict[str, Any]:
+    """The faces as an input of faces reads them (`jaxmg.inputs`)."""
+    return self.crops.record()
+
+  def cut(self, first: int, last: int) -> "FacesOfVideo":
+    """The faces of the frames from `first` to `last`, both counted from 0, and both in the part."""
+    end = self.times[last + 1] if last + 1 < len(self.times) else self.end
+    times = self.times[first : last + 1]
+    return dataclasses.replace(
+      self, crops=self.crops.within(times[0], end), times=times, end=float(end)
+    )
+
+  part = cut
