@@ -222,6 +222,7 @@ ARROWS = {
     " experiments.settings experiments.trainer benchmarks.peers jaxmg.data jaxmg.models"
     " jaxmg.recipe jaxmg.training"
   ),
+  "benchmarks.emotion": "benchmarks.fusion benchmarks.timing experiments jaxmg",
   "benchmarks.fusion": "jax benchmarks.timing experiments jaxmg",
   "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",
   "benchmarks.hlo": "",
