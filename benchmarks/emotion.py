@@ -2,12 +2,12 @@
 
   python -m benchmarks.emotion --data=DATA --runs=RUNS --out=emotion.json
 
-DATA holds `synthetic_emotion`, with its tracks faces and video, and `synthetic_gestures`, with its
-track video, of the same raw files. A seed has two encoders: SwinFace `small`, trained on the faces
-of the training videos with their outcomes, and MViTv2 `both,small`, trained on their gestures. What
-they make of twelve windows of each video, and of twelve drawn at random, are its tokens; those of
-faces also out of fold. The streams alone are InterFusion that always loses one of the two inputs in
-training. What is done is not done again. Settings were chosen on folds of the training subjects.
+DATA holds `synthetic_emotion`, with its tracks faces and video, `synthetic_expressions`, and
+`synthetic_gestures`, with its track video, of the same raw files. A seed has two encoders, trained
+on the training videos: SwinFace `small` on expressions, and MViTv2 `both,small` on gestures. What
+they make of twelve windows of each video, and of twelve drawn at random, are its tokens. The
+streams alone are InterFusion that always loses one of the two inputs in training. What is done is
+not done again. Settings were chosen on folds of the training subjects.
 
 The interval is of 2,000 bootstrap samples of the test subjects.
 """
@@ -20,17 +20,18 @@ from benchmarks import fusion, timing
 from experiments import extract_tokens, fuse_scores
 from jaxmg.data.source import Source
 
-FOLDS, WINDOWS = 4, 12
-FACE = ["swinface:synthetic_emotion,faces,small", "schedule.epochs=24"]
-GESTURE = ["mvit:synthetic_gestures,both,small", "schedule.epochs=20"]
-# Of each fusion its pool, whether the faces' tokens are out of fold, and other settings.
-FUSIONS = {
-  "InterFusion, mean": ("mean", True, []),
-  "InterFusion, attention": ("attention", True, []),
-  "InterFusion, mean, tokens as trained": ("mean", False, []),
-  "InterFusion, mean, modality dropout": ("mean", True, ["model.modality_dropout=0.5"]),
+WINDOWS = 12
+ENCODERS = {
+  "face": ["swinface:synthetic_expressions,faces,small", "schedule.epochs=8"],
+  "gesture": ["mvit:synthetic_gestures,both,small", "schedule.epochs=20"],
 }
-ALONE = ("mean", True, ["model.modality_dropout=1.0"])
+# Of each fusion its pool, and other settings.
+FUSIONS = {
+  "InterFusion, mean": ("mean", []),
+  "InterFusion, attention": ("attention", []),
+  "InterFusion, mean, modality dropout": ("mean", ["model.modality_dropout=0.5"]),
+}
+ALONE = ("mean", ["model.modality_dropout=1.0"])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,14 +58,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def of_seed(arguments, seed: int) -> dict[str, np.ndarray]:
   """By name, which of the videos are right."""
-  runs = {name: arguments.runs / f"{name}-{seed}" for name in ("face", "gesture")}
-  for name, (config, *settings) in {"face": FACE, "gesture": GESTURE}.items():
-    fusion.trained(arguments, runs[name], config, [f"train.seed={seed}", *settings])
-    extracted(arguments, runs[name])
-  extracted(arguments, runs["face"], f"--folds={FOLDS}")
+  for name, (config, *settings) in ENCODERS.items():
+    run = arguments.runs / f"{name}-{seed}"
+    fusion.trained(arguments, run, config, [f"train.seed={seed}", *settings])
+    views = [f"--test_clips={WINDOWS}", f"--views={WINDOWS}"]
+    options = [f"--run={run}", f"--data={arguments.data}", *views]
+    fusion.command(extract_tokens, options)
   found, split = {}, "val" if arguments.fold else "test"
-  if not arguments.fold:  # or it has seen them
-    found["SwinFace alone"] = fusion.correct(fusion.evaluated(runs["face"], split))
   run, tokens = fused(arguments, seed, "alone", ALONE)
   files = [fusion.evaluated(run, split, f"--without={lost}") for lost in reversed(tokens)]
   found |= {
@@ -92,21 +92,14 @@ def of_seed(arguments, seed: int) -> dict[str, np.ndarray]:
 
 def fused(arguments, seed: int, name: str, fusion_of: tuple) -> tuple[pathlib.Path, list[str]]:
   """A trained InterFusion, and the names of its inputs, those of faces first."""
-  pool, out_of_fold, settings = fusion_of
-  tokens = [f"face-{seed}-folds{FOLDS}" if out_of_fold else f"face-{seed}", f"gesture-{seed}"]
+  pool, settings = fusion_of
+  tokens = [f"{name}-{seed}" for name in ENCODERS]
   fold = f",fold={arguments.fold}" if arguments.fold else ""
   end = f"-fold{arguments.fold.replace('/', 'of')}" if arguments.fold else ""
   run = arguments.runs / f"{name.replace(', ', '-').replace(' ', '_')}{end}-{seed}"
   settings = [f"tokens={','.join(tokens)}", f"train.seed={seed}", *settings, *arguments.of_fusions]
   fusion.trained(arguments, run, f"emotion:synthetic_emotion,{pool},small{fold}", settings)
   return run, tokens
-
-
-def extracted(arguments, run: pathlib.Path, *options: str) -> None:
-  """Adds the tokens of a run to the set of the interviews."""
-  options = [f"--run={run}", f"--data={arguments.data}", *options]
-  options += [f"--test_clips={WINDOWS}", f"--views={WINDOWS}"]
-  fusion.command(extract_tokens, options)
 
 
 if __name__ == "__main__":

@@ -273,6 +273,10 @@ ARROWS = {
   "datasets.synthetic_emotion.synthetic_emotion_dataset_builder": (
     "imigue_emotion.imigue_emotion_dataset_builder synthetic_emotion.generate jaxmg.data.tracks"
   ),
+  "datasets.synthetic_expressions.synthetic_expressions_dataset_builder": (
+    "synthetic_emotion.generate synthetic_emotion.synthetic_emotion_dataset_builder"
+    " jaxmg.errors jaxmg.data.prepared"
+  ),
   "datasets.synthetic_gestures.synthetic_gestures_dataset_builder": (
     "imigue.imigue_dataset_builder synthetic_emotion.synthetic_emotion_dataset_builder "
     "jaxmg.data.tracks"
