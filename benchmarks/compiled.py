@@ -28,7 +28,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from benchmarks import hlo, peers, timing
-from experiments import agcn, fusion, mvit, posec3d, settings, swinface, trainer
+from experiments import agcn, emotion, fusion, mvit, posec3d, settings, swinface, trainer
 from jaxmg import models
 from jaxmg import recipe as recipes
 from jaxmg.data import readers, source, tracks
@@ -36,7 +36,14 @@ from jaxmg.recipe import Recipe
 from jaxmg.training import parameters, sharding, step
 
 CONFIGS = "experiments/configs/"
-MODELS = {"posec3d": posec3d, "agcn": agcn, "mvit": mvit, "fusion": fusion, "swinface": swinface}
+MODELS = {
+  "posec3d": posec3d,
+  "agcn": agcn,
+  "mvit": mvit,
+  "fusion": fusion,
+  "emotion": emotion,
+  "swinface": swinface,
+}
 
 
 class Program(NamedTuple):
@@ -116,6 +123,10 @@ PROGRAMS = (
   Program("fusion.py:clips,joint", "evaluate", (TOKENS,)),
   Program("fusion.py:clips,joint", "train", (ENCODERS, BFLOAT16, BATCH_8)),
   Program("fusion.py:clips,joint", "predict", (ENCODERS,)),
+  Program("emotion.py:clips,mean", "train", (TOKENS, BFLOAT16, "model.modality_dropout=0.5")),
+  Program("emotion.py:clips,attention", "train", (TOKENS,)),
+  Program("emotion.py:clips,attention", "evaluate", (TOKENS,)),
+  Program("emotion.py:clips,mean", "train", (ENCODERS, BATCH_8)),
 )
 
 COMPILERS = {"cuda": "jax_cuda13_plugin", "tpu": "libtpu"}  # the packages
@@ -126,6 +137,7 @@ TINY = {
   "agcn": {"sampling.num_frames": 17},
   "mvit": {"sampling.num_frames": 4, "inputs.size": 32},
   "fusion": {},
+  "emotion": {},
   "swinface": {"sampling.num_frames": 2, "inputs.size": 56},
 }
 

@@ -217,8 +217,8 @@ ARROWS = {
   ),
   "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.compiled": (
-    "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.fusion experiments.mvit"
-    " experiments.posec3d experiments.swinface"
+    "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.emotion experiments.fusion"
+    " experiments.mvit experiments.posec3d experiments.swinface"
     " experiments.settings experiments.trainer benchmarks.peers jaxmg.data jaxmg.models"
     " jaxmg.recipe jaxmg.training"
   ),
