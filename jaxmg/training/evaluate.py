@@ -23,7 +23,7 @@ def evaluate(
   stop: Callable[[], Any] = lambda: None,
   done: Sequence[Part] = (),
   keep: Callable[[Sequence[Part]], Any] = lambda parts: None,
-) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, "n k"], Int[np.ndarray, " n"]] | None:
+) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, "n *k"], Int[np.ndarray, " n"]] | None:
   """Returns `(rows, probabilities, labels)` of all clips whose mask is True, by ascending row.
 
   `predict_step` comes from `step.compile_predict_step`, `variables` holds "params" and
