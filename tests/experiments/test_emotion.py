@@ -95,10 +95,10 @@ def test_it_is_evaluated_by_video_with_auc_and_timelines(home, run, capsys):
   assert whole.class_names == ("lose", "win")
   with open(run / "test" / "timelines.csv", newline="") as file:
     rows = list(csv.DictReader(file))
-  assert [(row["id"], row["view"]) for row in rows[:4]] == [(whole.ids[0], k) for k in "012"] + [
-    (whole.ids[1], "0")
-  ]
-  wins = np.array([float(row["win"]) for row in rows]).reshape(4, 3)
+  # Three windows, and of tokens each one's mirror image after it.
+  views = [(id, str(k)) for id in whole.ids for k in range(6)]
+  assert [(row["id"], row["view"]) for row in rows] == views
+  wins = np.array([float(row["win"]) for row in rows]).reshape(4, 6)
   # A video's probability is a weighted mean of its views'.
   assert (wins.min(1) - 1e-5 <= whole.probabilities[:, 1]).all()
   assert (wins.max(1) + 1e-5 >= whole.probabilities[:, 1]).all()
