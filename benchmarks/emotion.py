@@ -6,8 +6,8 @@ DATA holds `synthetic_emotion`, with its tracks faces and video, `synthetic_expr
 `synthetic_gestures`, with its track video, of the same raw files. A seed has two encoders, trained
 on the training videos: SwinFace `small` on expressions, and MViTv2 `both,small` on gestures. What
 they make of twelve windows of each video, and of twelve drawn at random, are its tokens. The
-streams alone are InterFusion that loses one of the two inputs 99 times of 100 in training. What is done is
-not done again. Settings were chosen on folds of the training subjects.
+streams alone are InterFusion that loses one of the two inputs 99 times of 100 in training. What is
+done is not done again. Settings were chosen on folds of the training subjects.
 
 The interval is of 2,000 bootstrap samples of the test subjects.
 """
