@@ -72,7 +72,7 @@ def of_seed(arguments, seed: int) -> dict[str, np.ndarray]:
     for name, file in zip(("faces", "gestures"), files, strict=True)
   }
   found["either right (oracle)"] = np.maximum(found["faces alone"], found["gestures alone"])
-  out = arguments.runs / f"scores-{split}-{seed}.npz"
+  out = arguments.runs / f"scores-{run.name}.npz"
   fusion.command(fuse_scores, [*map(str, files), f"--out={out}"], positional="RUN")
   found["scores fused"] = fusion.correct(out)
   for name in arguments.only:
