@@ -36,6 +36,8 @@ def save(
   arrays = {"class": name_of_class, "logit": found.logit}
   for name, values in found.values.items():
     one, frames = recipe.inputs[name], found.frames[name]
+    if one.track == "faces":
+      frames = clips["faces"].frames_of(frames)
     sums = values.sum(axis=tuple(range(1, values.ndim)))
     most = np.argsort(-np.abs(sums), kind="stable")[:3]
     said = ", ".join(f"{first + frames[i]} ({sums[i]:+.3f})" for i in most)
@@ -58,20 +60,40 @@ def _frames(folder, name, one, frames, values, *, clip, first, title):
   left, top, right, bottom = box.tolist()
   for number, heat, value in zip(frames.tolist(), cells, values, strict=True):
     image = overlay.draw([clip], number)
-    heat = Image.fromarray(np.float32(heat / most)).resize(
-      (right - left, bottom - top), Image.Resampling.BILINEAR
-    )
-    heat = np.asarray(heat)[..., None]
     picture = np.asarray(image) * np.float32(0.4)
-    seen = np.asarray(image)[top:bottom, left:right].astype(np.float32)
-    color = np.where(heat > 0, np.float32([255, 30, 30]), np.float32([40, 90, 255]))
-    weight = 0.75 * np.abs(heat) ** 0.5
-    picture[top:bottom, left:right] = seen + weight * (color - seen)
+    seen = np.asarray(image)[top:bottom, left:right]
+    picture[top:bottom, left:right] = _heated(seen, heat / most)
     image = Image.fromarray(picture.round().astype(np.uint8))
     overlay.label(image, f"{first + number}: {value.sum():+.3f} {title}")
     with files.replace(folder / f"{name}_{first + number:06d}.png") as part:
       image.save(part)
   return {}
+
+
+def _faces(folder, name, one, frames, values, *, clip, first, title):
+  """A picture of each face, as `_frames`."""
+  from PIL import Image
+
+  cells = np.stack([_sums(value) for value in values])
+  most = np.abs(cells).max() or 1
+  for number, heat, value in zip(frames.tolist(), cells, values, strict=True):
+    seen = np.asarray(overlay.face(clip, number).resize((224, 224)))
+    image = Image.fromarray(_heated(seen, heat / most).round().astype(np.uint8))
+    overlay.label(image, f"{first + number}: {value.sum():+.3f} {title}")
+    with files.replace(folder / f"{name}_{first + number:06d}.png") as part:
+      image.save(part)
+  return {}
+
+
+def _heated(seen, heat):
+  """A picture [H, W, 3], red where the cells of heat, in [-1, 1], are above 0, blue below."""
+  from PIL import Image
+
+  size = seen.shape[1::-1]
+  heat = Image.fromarray(np.float32(heat)).resize(size, Image.Resampling.BILINEAR)
+  heat, seen = np.asarray(heat)[..., None], seen.astype(np.float32)
+  color = np.where(heat > 0, np.float32([255, 30, 30]), np.float32([40, 90, 255]))
+  return seen + 0.75 * np.abs(heat) ** 0.5 * (color - seen)
 
 
 def _sums(value):
@@ -91,4 +113,4 @@ def _joints(folder, name, one, frames, values, *, clip, first, title):
   return {f"{name}_joints": joints}
 
 
-_DRAW = {"video": _frames, "pose": _joints}
+_DRAW = {"video": _frames, "pose": _joints, "faces": _faces}

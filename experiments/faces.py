@@ -89,6 +89,8 @@ def _by(values: flags.FlagValues, video: readers.VideoFile) -> dict:
   if clip.track != "pose":
     raise errors.DataError(values.keypoints, expected="poses", got=f"a {clip.track}")
   print(f"{values.keypoints}: {clip.guess}", flush=True)
+  for doubt in clip.doubts():
+    progress.say(f"note: {doubt}")
   return {"keypoints": clip}
 
 

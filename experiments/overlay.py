@@ -27,6 +27,7 @@ def check(clips: Sequence[Any], fps: float | None) -> None:
   if fps is None:
     hint = "the file has no rate: --fps=25"
     raise errors.ConfigError("--save", expected="frames a second", got="none", hint=hint)
+  clips = [one for one in clips if one.track != "faces"]  # which are drawn in the corner
   sizes = {one.track: one.frame_size for one in _ordered(clips)}
   for one in clips:
     if one.frame_size is None:
@@ -111,7 +112,25 @@ def _skeleton(clip, frame, image):
   return image
 
 
-_DRAW = {"video": _frame, "pose": _skeleton}
+def face(clip, frame: int) -> Any:
+  """The face that is nearest to a frame, aligned, as a picture of Pillow."""
+  from PIL import Image
+
+  k = int(np.abs(clip.crops.times - clip.times[frame]).argmin())
+  return Image.open(io.BytesIO(clip.crops.pictures[k])).convert("RGB")
+
+
+def _face(clip, frame, image):
+  """In the corner."""
+  found = face(clip, frame)
+  if image is None:
+    return found
+  side = max(8, min(image.size) // 4)
+  image.paste(found.resize((side, side)), (image.width - side, image.height - side))
+  return image
+
+
+_DRAW = {"video": _frame, "pose": _skeleton, "faces": _face}
 
 
 @contextlib.contextmanager

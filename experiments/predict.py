@@ -97,7 +97,7 @@ def _predict(predictor, values, names, clips) -> None:
       given = predict.by_track(clips)
     where += f": {'; '.join(str(one.guess) for one in clips)}"
     clock = timeline.clock(values, clips, first)
-    windows = values.window and timeline.frames(values, clock.fps)
+    windows = None if values.window is None else timeline.frames(values, clock.fps)
     notes = [doubt for one in clips for doubt in one.doubts()]
     notes += [
       f"no {one.track}: the run goes on without {name}"
@@ -154,10 +154,22 @@ def _with_faces(recipe, values, names, clips) -> tuple[list, list]:
     if recipe.may_lack:
       return [*names], [*clips]
     raise errors.DataError("inputs", expected="a video, to find faces in", got=" and ".join(given))
-  by = {"keypoints": given.get("pose")}
+  name = {one.track: name for name, one in zip(names, clips, strict=True)}
+  keep = {*recipe.tracks} | ({"pose", "video"} if timeline.draws(values) else set())
   if values.detector:
+    if given.keys() - keep:
+      expected = "--detector or key points to find faces by"
+      raise errors.ConfigError("faces", expected=expected, got="both")
     by = {"detector": detection.Detector(mtcnn.read(pathlib.Path(values.detector)))}
-  elif not by["keypoints"]:
+  elif "pose" in given:
+    by = {"keypoints": given["pose"]}
+    if "pose" not in keep:  # of what is kept, it is said later
+      print(f"{name['pose']}: {given['pose'].guess}", flush=True)
+      for doubt in given["pose"].doubts():
+        progress.say(f"note: {doubt}")
+  elif recipe.may_lack:
+    return [*names], [*clips]
+  else:
     hint = "--detector=FOLDER, or key points by another --input"
     raise errors.ConfigError("faces", expected="what finds them", got="a video alone", hint=hint)
   try:
@@ -167,9 +179,7 @@ def _with_faces(recipe, values, names, clips) -> tuple[list, list]:
       raise
     progress.say(f"note: {error}")
     found = {}
-  keep = {*recipe.tracks} | ({"pose", "video"} if timeline.draws(values) else set())
   kept = {track: one for track, one in given.items() if track in keep}
-  name = {one.track: name for name, one in zip(names, clips, strict=True)}
   names = [name[track] for track in kept] + [f"{name['video']}, faces"] * len(found)
   return names, [*kept.values(), *found.values()]
 

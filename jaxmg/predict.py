@@ -184,7 +184,8 @@ class Predictor:
         readable = {cls.track for cls in typing.get_args(Reading)}
         hint = "which no file holds: evaluate takes it from a prepared set"
         hint = None if one.track in readable else hint
-        expected, got = f"a {one.track}", " and ".join(records)
+        expected = one.track if one.track == "faces" else f"a {one.track}"
+        got = " and ".join(records)
         raise errors.DataError("the clip", expected=expected, got=got, hint=hint)
       try:
         one.check(records[one.track])

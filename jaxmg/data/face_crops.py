@@ -22,7 +22,7 @@ from jaxmg.data import readers
 from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
 
-RATE = 5.0  # pictures a second
+RATE, MOST = 5.0, 1000.0  # pictures a second
 SHORT_SIDE = 720  # of the pictures that faces are cut from, in pixels
 QUALITY = 95  # of a crop's JPEG
 _TOGETHER = 4  # pictures
@@ -106,8 +106,8 @@ def find(
   if (keypoints is None) == (detector is None):
     got = "neither" if detector is None else "both"
     raise ConfigError("faces", expected="key points or a detector", got=got)
-  if not rate > 0:
-    raise ConfigError("rate", expected="pictures a second, above 0", got=rate)
+  if not 0 < rate <= MOST:
+    raise ConfigError("rate", expected=f"pictures a second, up to {MOST}", got=rate)
   if np.isnan(video.times).any():
     raise DataError("the video", expected="when each frame is shown", got="no times")
   if isinstance(video, readers.VideoFile):
@@ -138,8 +138,8 @@ def find(
 def recording(video: readers.VideoFile | readers.Frames, **options: Any) -> readers.FacesOfVideo:
   """What `find` finds, in memory, as a recording of the same frames as the video."""
   found = find(video, **options)
-  end = float(found.span[1])
-  return readers.FacesOfVideo(found.gathered(), video.times, video.fps, end)
+  end, looked = float(found.span[1]), len(found.frames)
+  return readers.FacesOfVideo(found.gathered(), video.times, video.fps, end, looked)
 
 
 def sampled(times: np.ndarray, rate: float) -> Int64[np.ndarray, " n"]:
@@ -172,6 +172,11 @@ def _by_keypoints(video, clip: readers.Clip) -> faces.Followed:
     raise ConfigError(f"key points: {error}") from error
   source = _source_size(video)
   landmarks = scaled(followed.landmarks, clip.frame_size or source, source)
+  shown = landmarks[followed.scores > 0]
+  if len(shown) and not ((shown >= 0) & (shown < source[::-1])).all(-1).mean() > 0.5:
+    expected = f"faces in the {source[0]} x {source[1]} pixels of the video"
+    hint = "of another size: --frame_size=HxW"
+    raise DataError("key points", expected=expected, got="most of them outside", hint=hint)
   return dataclasses.replace(followed, landmarks=landmarks)
 
 

@@ -128,7 +128,7 @@ def test_raw_files_are_predicted_as_the_prepared_ones(home, run, tmp_path, capsy
   given = [f"--run={alone}", f"--input={video}", f"--input={points}"]
   assert command(predict, *given) == 0
   text = capsys.readouterr().out
-  assert "faces in 3 s" in text
+  assert "a face in 15 of 15 frames" in text
   told = {
     line.split()[1]: float(line.split()[0][:-1]) for line in text.splitlines() if "%  " in line
   }
@@ -137,26 +137,26 @@ def test_raw_files_are_predicted_as_the_prepared_ones(home, run, tmp_path, capsy
   assert command(predict, *given, "--window=0.8", "--hop=0.8", f"--save={tmp_path}/a.csv") == 0
   assert "in the mean: " in capsys.readouterr().out
   assert len((tmp_path / "a.csv").read_text().splitlines()) == 76
+  drawn = [f"--save={tmp_path}/a.mp4", f"--attribution={tmp_path}/why", "--frame_size=160x208"]
+  assert command(predict, *given, *drawn) == 0
+  assert {path.name[:5] for path in (tmp_path / "why").glob("*.png")} == {"faces", "video"}
   # Without key points nobody finds a face; with modality dropout it is said, and goes on.
-  with pytest.raises(
-    errors.ConfigError, match="faces: expected what finds them, got a video alone"
+  capsys.readouterr()
+  assert command(predict, f"--run={alone}", f"--input={video}") == 0
+  assert "note: no faces: the run goes on without faces" in capsys.readouterr().err
+  for more, code, message in (
+    (f"--detector={tmp_path}", 2, "expected --detector or key points to find faces by, got both"),
+    ("--frame_size=20x30", 3, "expected faces in the 160 x 208 pixels of the video"),
+    ("--window=0", 2, "--window: expected seconds"),
   ):
-    predict.run(flags(predict, f"--run={alone}", f"--input={video}"))
+    assert command(predict, *given, more) == code
+    assert message in capsys.readouterr().err
   missing = home / "raw" / "nobody.csv"
   clip = readers.read(points)
   table = np.zeros((clip.num_frames, 411))
   np.savetxt(missing, table, delimiter=",", fmt="%g")
   assert command(predict, f"--run={alone}", f"--input={video}", f"--input={missing}") == 0
   assert "note: " in capsys.readouterr().err
-
-
-def flags(module, *arguments):
-  from absl import flags as absl
-
-  values = absl.FlagValues()
-  module.define(values)
-  values(["program", *arguments])
-  return values
 
 
 def test_a_run_goes_on_to_the_same_bits(home, run, tmp_path):

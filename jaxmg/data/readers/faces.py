@@ -63,10 +63,11 @@ class FacesOfVideo:
   """The faces of a video as a recording beside it: of the same frames, and cut as these.
 
   Attributes:
-    crops: the faces, wherever they were found.
+    crops: the faces of all of the video; its span is that of the part.
     times: float64[T], when each frame of the video is shown, in seconds.
     fps: its frames a second, or None.
     end: when the video ends.
+    looked: in how many frames a face was looked for.
   """
 
   track: ClassVar[str] = "faces"
@@ -75,6 +76,7 @@ class FacesOfVideo:
   times: np.ndarray
   fps: float | None
   end: float
+  looked: int
 
   @property
   def num_frames(self) -> int:
@@ -83,7 +85,7 @@ class FacesOfVideo:
 
   @property
   def guess(self) -> str:
-    return f"{len(self.crops)} faces in {self.end - self.times[0]:.4g} s"
+    return f"a face in {len(self.crops)} of {self.looked} frames"
 
   @property
   def notes(self) -> tuple[str, ...]:
@@ -98,11 +100,17 @@ class FacesOfVideo:
     return self.crops.record()
 
   def cut(self, first: int, last: int) -> "FacesOfVideo":
-    """The faces of the frames from `first` to `last`, both counted from 0, and both in the part."""
-    end = self.times[last + 1] if last + 1 < len(self.times) else self.end
+    """The frames from `first` to `last`, both counted from 0, and both in the part.
+
+    All faces are kept: where the part has none, the nearest in time stand in, as in training.
+    """
+    end = float(self.times[last + 1] if last + 1 < len(self.times) else self.end)
     times = self.times[first : last + 1]
-    return dataclasses.replace(
-      self, crops=self.crops.within(times[0], end), times=times, end=float(end)
-    )
+    crops = dataclasses.replace(self.crops, span=np.array([times[0], end]))
+    return dataclasses.replace(self, crops=crops, times=times, end=end)
 
   part = cut
+
+  def frames_of(self, faces: np.ndarray) -> np.ndarray:
+    """The frames, of the part, that are nearest to faces of these numbers."""
+    return np.abs(self.crops.times[faces][:, None] - self.times).argmin(1)
