@@ -5,7 +5,8 @@
 DATA holds `synthetic_emotion`, with its tracks faces and video, `synthetic_expressions`, and
 `synthetic_gestures`, with its track video, of the same raw files. A seed has two encoders, trained
 on the training videos: SwinFace `small` on expressions, and MViTv2 `both,small` on gestures. What
-they make of twelve windows of each video, and of twelve drawn at random, are its tokens. The
+they make of twelve windows of each video, and of twelve drawn at random, are its tokens: of each
+face one, and of MViTv2 the class token. The
 streams alone are InterFusion that loses one of the two inputs 99 times of 100 in training. What is
 done is not done again. Settings were chosen on folds of the training subjects.
 
@@ -25,6 +26,7 @@ ENCODERS = {
   "face": ["swinface:synthetic_expressions,faces,small", "schedule.epochs=8"],
   "gesture": ["mvit:synthetic_gestures,both,small", "schedule.epochs=20"],
 }
+TOKENS = {"face": [], "gesture": ["--class_token"]}
 # Of each fusion its pool, and other settings.
 FUSIONS = {
   "InterFusion, mean": ("mean", []),
@@ -61,7 +63,7 @@ def of_seed(arguments, seed: int) -> dict[str, np.ndarray]:
   for name, (config, *settings) in ENCODERS.items():
     run = arguments.runs / f"{name}-{seed}"
     fusion.trained(arguments, run, config, [f"train.seed={seed}", *settings])
-    views = [f"--test_clips={WINDOWS}", f"--views={WINDOWS}"]
+    views = [f"--test_clips={WINDOWS}", f"--views={WINDOWS}", *TOKENS[name]]
     options = [f"--run={run}", f"--data={arguments.data}", *views]
     fusion.command(extract_tokens, options)
   found, split = {}, "val" if arguments.fold else "test"

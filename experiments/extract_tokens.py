@@ -5,7 +5,8 @@
 runs the encoder of RUN over all clips, adds the track `tokens-RUN`, and touches nothing else. Of
 each clip it keeps the views that RUN is tested by (--test_clips: another number), and --views more,
 cut and changed as in its training: view k of one run is of the same moment, and mirrored or not, as
-view k of another. The same command goes on after the last whole shard where it was stopped.
+view k of another. With --class_token it keeps of MViTv2's tokens that of the class alone. The same
+command goes on after the last whole shard where it was stopped.
 
 Tokens of clips that an encoder was trained on are better than any that it will see. With --folds=4,
 those of a quarter of the training subjects come from an encoder that was trained on the others, as
@@ -61,7 +62,9 @@ def define(values: flags.FlagValues) -> None:
   )
   flags.DEFINE_integer("batch_size", 16, "Of a run: clips at a time.", lower_bound=1, **options)
   flags.DEFINE_integer("times", None, "Of a folder: moments in a view.", lower_bound=1, **options)
-  flags.DEFINE_boolean("class_token", False, "Of a folder: the first one is none.", **options)
+  flags.DEFINE_boolean(
+    "class_token", False, "Of a run: it alone; of a folder: the first one is it.", **options
+  )
 
 
 def run(values: flags.FlagValues) -> None:
@@ -91,6 +94,7 @@ def run(values: flags.FlagValues) -> None:
       track.step,
       encoder=track.encoder,
       num_clips=values.test_clips,
+      class_token=values.class_token,
     )
   else:
     for flag in ("folds", "test_clips"):
@@ -190,7 +194,10 @@ def _of_folder(values: flags.FlagValues, data: Source):
 
 def _of_run(values: flags.FlagValues, data: Source):
   directory = pathlib.Path(values.run)
-  recipe = encoders.tested_by(recipes.load(directory), values.test_clips)
+  tested = functools.partial(
+    encoders.tested_by, num_clips=values.test_clips, class_token=values.class_token
+  )
+  recipe = tested(recipes.load(directory))
   at = int(values.step) if values.step.isdecimal() else values.step
   at = checkpoints.number(directory / "checkpoints", at)
   variables = checkpoints.restore_variables(directory / "checkpoints", at)
@@ -269,7 +276,7 @@ def _folds(
       if checkpoints.number(place / "checkpoints", "latest") != trainer.last_step(config, data):
         train.run(config, place)
     theirs = recipes.load(fold)
-    same = theirs.model == recipe.model and theirs.inputs == recipe.inputs
+    same = theirs.model == recipes.load(directory).model and theirs.inputs == recipe.inputs
     if not same or theirs.data["fingerprint"] != recipe.data["fingerprint"]:
       hint = "remove it, and it is trained again"
       raise errors.CheckpointError(fold, expected="a fold of this run", got="another", hint=hint)

@@ -37,13 +37,27 @@ def fingerprint(recipe: Recipe, variables: Mapping[str, Any]) -> str:
   return fields.digest({**parts, "weights": weights})
 
 
-def tested_by(recipe: Recipe, num_clips: int | None) -> Recipe:
-  """The recipe with so many test clips; None: with its own."""
-  return dataclasses.replace(recipe, num_clips=num_clips or recipe.num_clips)
+def tested_by(recipe: Recipe, num_clips: int | None, *, class_token: bool = False) -> Recipe:
+  """The recipe with so many test clips; None: with its own. Perhaps with the class token alone.
+
+  Raises ConfigError for a model that has none.
+  """
+  model = recipe.model
+  if class_token:
+    if model["name"] != "mvit":
+      raise errors.ConfigError("--class_token", expected="an encoder with one", got=model["name"])
+    model = {**model, "tokens": "class"}
+  return dataclasses.replace(recipe, model=model, num_clips=num_clips or recipe.num_clips)
 
 
 def save(
-  place: pathlib.Path, run: pathlib.Path, step: int, *, encoder: str, num_clips: int | None = None
+  place: pathlib.Path,
+  run: pathlib.Path,
+  step: int,
+  *,
+  encoder: str,
+  num_clips: int | None = None,
+  class_token: bool = False,
 ) -> None:
   """Copies what a run is at a step, without its optimizer, to a place.
 
@@ -55,7 +69,7 @@ def save(
   part = place.with_name(f"{place.name}.part")
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir(parents=True)
-  recipes.save(part, tested_by(recipes.load(run), num_clips))
+  recipes.save(part, tested_by(recipes.load(run), num_clips, class_token=class_token))
   if (run / recipes.LABELS).exists():
     shutil.copyfile(run / recipes.LABELS, part / recipes.LABELS)
   variables = checkpoints.restore_variables(run / "checkpoints", step)

@@ -33,6 +33,7 @@ VARIANTS = {
   "tiny": dict(width=8, depths=(1, 1, 2), kv_stride=4, stochastic_depth=0.1),
 }
 _PATCH, _STRIDES = (3, 7, 7), (2, 4, 4)  # of the first convolution, padded by half its kernel
+TOKENS = ("all", "class")
 # How pooling and attention are computed: see `_depthwise` and `_attend`.
 POOLING = "shifts"
 ATTENTION = "folded"
@@ -343,6 +344,7 @@ class MViT(nn.Module):
   [B, 1 + t h w, C], the tokens with the class's first, those after every block, "block0", ..., all
   "tokens" float32[B, L, C] after the last norm with their "times" float32[B, L] (see
   `layers.token_times`), and "features" float32[B, C], the class's token of these, before dropout.
+  With `tokens="class"` this one is the only token.
   With an `embedding_size` D, a second head learns label embeddings: "embedding" float32[B, D].
 
   In training (`train=True`) pass `rngs={"dropout": key}`; `rows` int[B] names the rows, see
@@ -364,11 +366,14 @@ class MViT(nn.Module):
   dropout: float = 0.5
   embedding_size: int = 0
   remat: bool = False
+  tokens: str = "all"  # of TOKENS: those that `out` has
   dtype: Any = jnp.float32
   variant: dataclasses.InitVar[str] = "mvitv2-s"
 
   def __post_init__(self, variant: str = "mvitv2-s"):
     variants.fill(self, VARIANTS, variant)
+    if self.tokens not in TOKENS:
+      raise ValueError(f"tokens: expected {' or '.join(TOKENS)}, got {self.tokens}")
     super().__post_init__()
 
   @nn.compact
@@ -398,9 +403,11 @@ class MViT(nn.Module):
     norm = layers.Norm(wide, name="norm")
     features = out["features"] = norm(x[:, 0])
     # Of all tokens, once more: who does not ask for them computes one.
-    out["tokens"] = norm(x)
+    shown = slice(1 if self.tokens == "class" else None)
+    out["tokens"] = norm(x[:, shown])
     places = grid[1] * grid[2]
-    out["times"] = layers.token_times(len(x), grid[0], places=places, class_token=True)
+    times = layers.token_times(len(x), grid[0], places=places, class_token=True)
+    out["times"] = times[:, shown]
     if self.embedding_size:
       out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)
     x = layers.Dropout(self.dropout)(features, train=train, rows=rows)
