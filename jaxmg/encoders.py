@@ -37,7 +37,7 @@ def fingerprint(recipe: Recipe, variables: Mapping[str, Any]) -> str:
   return fields.digest({**parts, "weights": weights})
 
 
-def tested_by(recipe: Recipe, num_clips: int | None, *, class_token: bool = False) -> Recipe:
+def tested_by(recipe: Recipe, num_clips: int | None, *, class_token: bool) -> Recipe:
   """The recipe with so many test clips; None: with its own. Perhaps with the class token alone.
 
   Raises ConfigError for a model that has none.
