@@ -1,5 +1,6 @@
 """Pictures of what spoke for a class (`jaxmg.predict.Attribution`), and its numbers."""
 
+import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -36,14 +37,14 @@ def save(
   arrays = {"class": name_of_class, "logit": found.logit}
   for name, values in found.values.items():
     one, frames = recipe.inputs[name], found.frames[name]
-    if one.track == "faces":
-      frames = clips["faces"].frames_of(frames)
     sums = values.sum(axis=tuple(range(1, values.ndim)))
     most = np.argsort(-np.abs(sums), kind="stable")[:3]
-    said = ", ".join(f"{first + frames[i]} ({sums[i]:+.3f})" for i in most)
-    print(f"  {name}: {sums.sum():+.3f} in all, most of it in the frames {said}")
-    arrays |= {name: values, f"{name}_frames": first + frames}
-    options = {"clip": clips[one.track], "first": first, "title": f"for {name_of_class}"}
+    # Faces are counted among themselves.
+    shift, what = (0, "faces") if one.track == "faces" else (first, "frames")
+    said = ", ".join(f"{shift + frames[i]} ({sums[i]:+.3f})" for i in most)
+    print(f"  {name}: {sums.sum():+.3f} in all, most of it in the {what} {said}")
+    arrays |= {name: values, f"{name}_frames": shift + frames}
+    options = {"clip": clips[one.track], "first": shift, "title": f"for {name_of_class}"}
     arrays |= _DRAW[one.track](folder, name, one, frames, values, **options)
   with files.replace(folder / FILE) as part, open(part, "wb") as file:
     np.savez(file, **arrays)
@@ -77,10 +78,11 @@ def _faces(folder, name, one, frames, values, *, clip, first, title):
   cells = np.stack([_sums(value) for value in values])
   most = np.abs(cells).max() or 1
   for number, heat, value in zip(frames.tolist(), cells, values, strict=True):
-    seen = np.asarray(overlay.face(clip, number).resize((224, 224)))
+    face = Image.open(io.BytesIO(clip.crops.pictures[number])).convert("RGB")
+    seen = np.asarray(face.resize((224, 224)))
     image = Image.fromarray(_heated(seen, heat / most).round().astype(np.uint8))
-    overlay.label(image, f"{first + number}: {value.sum():+.3f} {title}")
-    with files.replace(folder / f"{name}_{first + number:06d}.png") as part:
+    overlay.label(image, f"{clip.crops.times[number]:.2f} s: {value.sum():+.3f} {title}")
+    with files.replace(folder / f"{name}_{number:06d}.png") as part:
       image.save(part)
   return {}
 

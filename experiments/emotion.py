@@ -26,6 +26,8 @@ def run(config, workdir: pathlib.Path) -> None:
 
 def describe(config, data: Source) -> tuple[dict, dict, fusion.Views]:
   """The model, the inputs and the views of a config's recipe."""
+  if not 0 <= config.windows <= 4096:
+    raise errors.ConfigError("--config.windows", expected="0 to 4096", got=config.windows)
   windows = config.windows if config.tokens else 0
   if config.model.pool == "attention" and windows < 2:
     expected, got = "2 or more, of tokens, to weigh against each other", windows

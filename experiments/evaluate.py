@@ -12,8 +12,9 @@ hidden: there are scores, then, and no metrics. A clip that was trained on is re
 id or by its data, if the run's own set is there.
 
 --without=NAME hides an input of a fusion from all clips, in RUN/<split>-without-NAME/.
---timelines also writes what each test view says by itself, in the order in which they are in a
-clip: timelines.csv, and timelines.png of up to 24 clips.
+--timelines goes through the split once more, and writes what each of a clip's test windows says by
+itself, in the order of time, with its mirror image if there is one: timelines.csv, and
+timelines.png of up to 24 clips.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 import jaxmg
-from jaxmg import errors, files, progress, scores
+from jaxmg import encoders, errors, files, inputs, progress, scores
 from jaxmg import recipe as recipes
 from jaxmg.data import pipeline
 from jaxmg.data.source import Source
@@ -179,16 +180,17 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
   samples = metrics.bootstrap(probabilities, labels)
   intervals = {name: metrics.interval(x) for name, x in samples.items()}
   subjects = data.subjects[rows]
+  number = len(np.unique(subjects))
   samples = metrics.bootstrap_groups(probabilities, labels, subjects)
   over_subjects = {name: metrics.interval(x) for name, x in samples.items()}
   workdir.write(
     folder / "metrics.json",
     summary
-    | {"interval": intervals, "interval_over_subjects": over_subjects}
+    | {"interval": intervals}
+    | ({"interval_over_subjects": over_subjects} if number > 1 else {})
     | {"split": split, "step": at}
     | {name: recipes.to_json(recipe)[name] for name in ("data", "inputs", "views")},
   )
-  number = len(np.unique(subjects))
   print(report(recipe, side, summary, intervals, over_subjects if number > 1 else None, number))
   counts = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(recipe.class_names))
   name = f"{data.name}{' (synthetic)' if data.synthetic else ''}, {side}"
@@ -207,9 +209,15 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
 def _write_timelines(folder, recipe, data, rows, views, labels):
   """Files of what the views of each clip say, [N, R, K]; mirror images with their views."""
   moments = views.reshape(len(views), -1, recipe.num_clips, views.shape[-1]).mean(1)
+  kinds = [
+    data.track(one.track) for one in recipe.inputs.values() if isinstance(one, inputs.Tokens)
+  ]
+  if any(x.kind.step is not None and encoders.of_track(x).mirror for x in kinds):
+    # Of tokens, a view is followed by its mirror image.
+    moments = moments.reshape(len(views), -1, 2, views.shape[-1]).mean(2)
   with files.replace(folder / "timelines.csv") as part, open(part, "w", newline="") as file:
     writer = csv.writer(file)
-    writer.writerow(["id", "label", "view", *recipe.class_names])
+    writer.writerow(["id", "label", "window", *recipe.class_names])
     for row, label, clip in zip(rows, labels, moments, strict=True):
       name = recipe.class_names[label] if label >= 0 else ""
       for k, found in enumerate(clip):

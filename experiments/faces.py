@@ -14,8 +14,8 @@ all is followed; it is said where others are. DIR then has
   strip.png   up to 60 of the crops, in their order
   faces.png   the scores over time
 
-With --run=RUN, an imported SwinFace, the csv has its 42 outputs too: age, a probability of each
-expression, and of each attribute; the picture shows the expressions.
+With --run=RUN, an imported SwinFace, the csv has what it tells too, 48 numbers: age, a probability
+of each expression, and of each attribute; the picture shows the expressions.
 """
 
 import csv

@@ -112,19 +112,14 @@ def _skeleton(clip, frame, image):
   return image
 
 
-def face(clip, frame: int) -> Any:
-  """The face that is nearest to a frame, aligned, as a picture of Pillow."""
+def _face(clip, frame, image):
+  """The face that is nearest in time, in the corner; none that is half a second away."""
   from PIL import Image
 
-  k = int(np.abs(clip.crops.times - clip.times[frame]).argmin())
-  return Image.open(io.BytesIO(clip.crops.pictures[k])).convert("RGB")
-
-
-def _face(clip, frame, image):
-  """In the corner."""
-  found = face(clip, frame)
-  if image is None:
-    return found
+  away = np.abs(clip.crops.times - clip.times[frame])
+  if image is None or away.min() > 0.5:
+    return image
+  found = Image.open(io.BytesIO(clip.crops.pictures[int(away.argmin())])).convert("RGB")
   side = max(8, min(image.size) // 4)
   image.paste(found.resize((side, side)), (image.width - side, image.height - side))
   return image

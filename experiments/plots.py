@@ -204,7 +204,7 @@ def timelines(path: pathlib.Path, moments: np.ndarray, titles: list[str], names:
   for axes in grid.flat[len(moments) :]:
     axes.set_axis_off()
   grid[0, 0].legend(fontsize=7)
-  figure.supxlabel("view, in the order of time", fontsize=8)
+  figure.supxlabel("window, in the order of time", fontsize=8)
   _save(figure, path, dpi=110)
 
 

@@ -28,7 +28,7 @@ class is the best. Windows that show nobody have no class.
                            the skeleton, where poses are among the inputs. What the model does not
                            take is only drawn: poses over a video, or what poses are seen in
   --detector=FOLDER        of a run that sees faces, which are found in the video: MTCNN's weights.
-                           Without it they are found by key points, a second --input
+                           Without it they are found by key points, another --input
   --attribution=DIR        what in the clip speaks for the class, or for --class=NAME: pictures and
                            numbers (`jaxmg.predict.Attribution` says what they are)
 """
@@ -121,6 +121,8 @@ def _predict(predictor, values, names, clips) -> None:
     if windows:
       rate = f"{clock.fps:.4g} a second" if clock.fps else "the file has no rate (--fps)"
       print(f"  windows of {windows[0]} frames, every {windows[1]}; frames: {rate}")
+      # Windows that the network weighs have no plain mean: without --window it is told.
+      save |= {"mean": predictor.recipe.model.get("pool") != "attention"}
       timeline.tell(timeline.averaged(pieces), predictor.class_names, clock, **save)
     else:
       _tell(predictor, clips, probabilities, values.top)

@@ -162,10 +162,12 @@ def tell(
   clips: Sequence[Any],
   save: str | None,
   top: int,
+  mean: bool = True,
 ) -> None:
   """Prints the segments, and saves the pieces that they are made of as they come.
 
-  `top` is of a picture: it shows the classes that are among so many of the best anywhere.
+  And, with `mean`, what is the best class over all of the time. `top` is of a picture: it shows the
+  classes that are among so many of the best anywhere.
   """
   if save is not None:
     pieces = saved(pieces, names, clock, clips=clips, save=save, top=top)
@@ -182,10 +184,9 @@ def tell(
   for first, last, k, probability in segments(counted()):
     what = f"{'':6}  nobody" if k is None else f"{probability:6.1%}  {names[k]}"
     print(f"  {clock.span(first, last)}  {what}")
-  if frames:
-    mean = total / frames
-    best = int(mean.argmax())
-    print(f"  in the mean: {mean[best]:.1%}  {names[best]}")
+  if mean and frames:
+    best = int(total.argmax())
+    print(f"  in the mean: {total[best] / frames:.1%}  {names[best]}")
   if save is not None:
     print(f"  saved: {save}")
 

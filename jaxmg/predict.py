@@ -42,7 +42,8 @@ class Attribution:
   Attributes:
     number: of the class.
     logit: of the class.
-    frames: by input, int64[F]: the numbers in the recording of the frames that were shown.
+    frames: by input, int64[F]: the numbers in the recording of the frames that were shown, or of
+      faces, among all of the recording's faces.
     values: by input, in logits, float32[F, ...]: of videos [F, H, W], of the square that is shown;
       of poses [F, M, V], M persons in the order in which the input takes them.
   """

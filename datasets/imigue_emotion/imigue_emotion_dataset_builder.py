@@ -131,6 +131,9 @@ class Faces(Video):
 
   def crops(self, name, video, pose):
     """The faces of a video, in all its pixels; None where there is none."""
+    # Windows are those of the track of videos, to the frame.
+    kept = video.times[:: _step(video)]
+    end = kept[-1] + (np.median(np.diff(kept)) if len(kept) > 1 else 0)
     counts = pose.num_frames, video.num_frames
     if counts[0] != counts[1]:
       self.notes.append(f"{name} has {counts[0]} frames of key points, and {counts[1]} of its own")
@@ -141,9 +144,6 @@ class Faces(Video):
     except face_crops.NoFace:
       self.notes.append(f"{name} shows no face, and is left out")
       return None
-    # Windows are those of the track of videos, to the frame.
-    kept = video.times[:: _step(video)]
-    end = kept[-1] + (np.median(np.diff(kept)) if len(kept) > 1 else 0)
     return dataclasses.replace(found, span=np.array([kept[0], max(end, found.times[-1])]))
 
 

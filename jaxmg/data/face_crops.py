@@ -227,4 +227,4 @@ def _source_size(video) -> tuple[int, int]:
 
 
 def _step(times: np.ndarray) -> float:
-  return float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+  return float(np.median(np.diff(times))) if len(times) > 1 else 0.0

@@ -249,7 +249,8 @@ class InterFusion(nn.Module):
 
   Returns `(logits float32[B, K], out)`, where `out` holds "attention0" float32[B W, N, L, L], as of
   `Fusion` but without a class token; "features" float32[B, D], of several windows their mean; by
-  attention "gate"; and what the encoders have. Training is as of `Fusion`.
+  attention "gate"; and what the encoders have. Training is as of `Fusion`,
+  but that it is each window that loses an input.
   """
 
   HEAD = r"head/.*"

@@ -328,6 +328,31 @@ def test_prediction_may_keep_the_views_apart(toy, made):
   np.testing.assert_allclose(found, jnp.stack(both["features"], 1), rtol=1e-5)
 
 
+class Gated(nn.Module):
+  """Logits, and a gate, that are what it is given."""
+
+  @nn.compact
+  def __call__(self, x):
+    return x[:, :2], {"gate": x[:, 2], "features": x}
+
+
+def test_a_gate_weighs_the_views():
+  views = jax.random.normal(jax.random.key(0), (3, 5, 3)) * 3
+
+  def predicted(**options):
+    step = steps.make_predict_step(Gated(), lambda batch: views, lambda view: view, **options)
+    return np.asarray(jax.jit(step)({}, {}, {}))
+
+  shares = np.asarray(jax.nn.softmax(views[..., 2], 0))[..., None]
+  found = np.asarray(jax.nn.softmax(views[..., :2]))
+  np.testing.assert_allclose(predicted(), (shares * found).sum(0), rtol=1e-5)
+  np.testing.assert_allclose(
+    predicted(output="features"), (shares * views).sum(0), rtol=1e-4, atol=1e-5
+  )
+  np.testing.assert_allclose(predicted(average=False), found.swapaxes(0, 1), rtol=1e-5)
+  np.testing.assert_allclose(predicted(output="gate"), views[..., 2].mean(0), rtol=1e-5)
+
+
 def of_two_views(toy, state, **options):
   """What a prediction step makes of clips and of their negatives; the model's outputs of either."""
   values = next(toy.Batches())["values"]

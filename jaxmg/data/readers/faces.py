@@ -85,7 +85,7 @@ class FacesOfVideo:
 
   @property
   def guess(self) -> str:
-    return f"a face in {len(self.crops)} of {self.looked} frames"
+    return f"a face in {len(self.crops)} of the {self.looked} frames that were looked at"
 
   @property
   def notes(self) -> tuple[str, ...]:
@@ -110,7 +110,3 @@ class FacesOfVideo:
     return dataclasses.replace(self, crops=crops, times=times, end=end)
 
   part = cut
-
-  def frames_of(self, faces: np.ndarray) -> np.ndarray:
-    """The frames, of the part, that are nearest to faces of these numbers."""
-    return np.abs(self.crops.times[faces][:, None] - self.times).argmin(1)
