@@ -121,7 +121,11 @@ CONFIG, WORKDIR = (
     ("B01", "optimizer.name=sdg", "--config.optimizer.name: expected sgd or adamw, got sdg"),
     ("B01", "optimizer.decay=none", "expected all or kernels, got none"),
     ("B01", "schedule.name=cosin", "expected cosine or step, got cosin"),
-    ("B01", "sampling.kind=random", "interpolate or linspace or linear or repeat, got random"),
+    (
+      "B01",
+      "sampling.kind=random",
+      "interpolate or linspace or linear or repeat or window, got random",
+    ),
     ("B01", "inputs.stream=bone", "expected joint or limb, got bone"),
     ("B01", "train.dtype=float33", "expected float32 or bfloat16, got float33"),
     ("B01", "data.fold=1-4", '--config.data.fold: expected like "0/4", got 1-4'),

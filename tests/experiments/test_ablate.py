@@ -220,7 +220,8 @@ def children(pid):
       [("a", ["model.name=agcm"])],
       {},
       2,
-      "a-seed0: --config.model.name: expected agcn or fusion or mvit or posec3d or swinface",
+      "a-seed0: --config.model.name: expected agcn or fusion or interfusion or mvit or posec3d or "
+      "swinface",
     ),
     ([("a", ["inputs.sigma=0.0"])], {}, 2, "a-seed0: --config.inputs.sigma: expected in (0, 100]"),
     ([("a", ["inputs.stream=limb"]), "b"], {}, 2, "--config.rows: expected a name and texts"),

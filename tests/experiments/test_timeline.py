@@ -116,9 +116,13 @@ def test_a_frame_of_the_csv_has_the_mean_of_the_windows_that_cover_it(command, e
 
 def test_segments_are_printed_with_their_ends(command, expected):
   code, printed, _ = command(f"--window={LENGTH}", f"--hop={HOP}")
-  heading, rate, *lines = printed.splitlines()
+  heading, rate, *lines, mean = printed.splitlines()
   assert code == 0
   assert heading.startswith("long.npy: read as 40 frames of 1 person")
+  shown = np.nanmean(expected, axis=0)
+  share, name = re.fullmatch(r"  in the mean: ([\d.]+)%  (\w+)", mean).groups()
+  assert name == ("nod", "shake")[shown.argmax()]
+  assert float(share) == pytest.approx(100 * shown.max(), abs=0.06)
   assert rate == "  windows of 8 frames, every 3; frames: the file has no rate (--fps)"
   assert any(line.endswith("nobody") for line in lines)
   at = 0
@@ -145,7 +149,7 @@ def test_with_a_rate_windows_and_times_are_seconds(command):
   assert code == 0
   assert printed.splitlines()[1] == "  windows of 8 frames, every 3; frames: 10 a second"
   assert re.match(r" +0\.00 to .* s ", printed.splitlines()[2])
-  assert re.search(r" to +4\.00 s ", printed.splitlines()[-2])
+  assert re.search(r" to +4\.00 s ", printed.splitlines()[-3])
   assert printed.splitlines()[-1] == "  saved: out.csv"
   rows = rows_of("out.csv")
   assert [float(row.pop("second")) for row in rows] == [frame / 10 for frame in range(NUM_FRAMES)]

@@ -2,17 +2,18 @@ import pytest
 
 from jaxmg import models
 
-OTHERS = {"posec3d": (5,), "agcn": (5, (0, 0, 1)), "mvit": (5,), "fusion": (5,), "swinface": (5,)}
+OTHERS = {"agcn": (5, (0, 0, 1))}  # than the number of classes
+TABLES = {"interfusion": models.fusion.INTERFUSION}  # in the file of another model
 
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_a_variant_gives_the_sizes_that_are_not_given(name):
-  tables, make = getattr(models, name).VARIANTS, models.MODELS[name]
+  tables, make = TABLES.get(name) or getattr(models, name).VARIANTS, models.MODELS[name]
   for variant, sizes in tables.items():
-    model = make(*OTHERS[name], variant=variant)
+    model = make(*OTHERS.get(name, (5,)), variant=variant)
     assert {field: getattr(model, field) for field in sizes} == sizes
     assert sizes.keys() == tables["tiny"].keys()
-  model = make(*OTHERS[name], variant="tiny", width=6)
+  model = make(*OTHERS.get(name, (5,)), variant="tiny", width=6)
   sizes = tables["tiny"] | {"width": 6}
   assert {field: getattr(model, field) for field in sizes} == sizes
   assert model.clone() == model
