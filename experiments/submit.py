@@ -8,6 +8,9 @@ F is any scores.npz of `experiments.evaluate`, such as that of a later test set.
 miga: a zip of Submission.csv, with a line `id,class` per clip (`0054_3,17`: video and clip; class
 from 0), without a header, by video and clip, as in published submissions to the MiGA challenge.
 
+miga_emotion: the same of whole videos, `0054,1`: 0 lost, 1 won. That this is what the challenge's
+emotion track takes is our reading: no such submission is public.
+
 pyskl: a pickle of a list of float32 arrays [classes], for the tools of PYSKL and mmaction2. It has
 no ids: its order is that of the rows of the prepared data set --data, which is that of the
 annotation file. The scores must be of all the clips of one split; clips that were left out when the
@@ -28,7 +31,7 @@ from jaxmg.data.source import Source
 
 from . import launch
 
-MIGA_CLASSES = 32
+MIGA_CLASSES, EMOTIONS = 32, ("lose", "win")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -70,10 +73,21 @@ def dataset_order(found: scores.Scores, data: str) -> list[int]:
 def miga(found: scores.Scores, order: list[int] | None) -> bytes:
   if len(found.class_names) != MIGA_CLASSES:
     raise errors.DataError("miga", expected=f"{MIGA_CLASSES} classes", got=len(found.class_names))
-  wrong = [id for id in found.ids if not re.fullmatch(r"[0-9]{4}_(0|[1-9][0-9]*)", id)]
+  return _zipped(found, "miga", r"[0-9]{4}_(0|[1-9][0-9]*)", "'0054_3', video and clip")
+
+
+def miga_emotion(found: scores.Scores, order: list[int] | None) -> bytes:
+  if found.class_names != EMOTIONS:
+    expected, got = " and ".join(EMOTIONS), f"{len(found.class_names)} classes"
+    raise errors.DataError("miga_emotion", expected=expected, got=got)
+  return _zipped(found, "miga_emotion", "[0-9]{4}", "'0054', of videos")
+
+
+def _zipped(found, name, pattern, example):
+  wrong = [id for id in found.ids if not re.fullmatch(pattern, id)]
   if wrong:
     got = f"{len(wrong)} others: {', '.join(map(repr, wrong[:5]))}"
-    raise errors.DataError("miga", expected="ids such as '0054_3', video and clip", got=got)
+    raise errors.DataError(name, expected=f"ids such as {example}", got=got)
   labels = found.probabilities.argmax(axis=1)
   pairs = zip(found.ids, labels, strict=True)
   lines = sorted(pairs, key=lambda pair: tuple(map(int, pair[0].split("_"))))
@@ -93,7 +107,7 @@ def pyskl(found: scores.Scores, order: list[int] | None) -> bytes:
   return content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
 
 
-FORMATS = {"miga": miga, "pyskl": pyskl}
+FORMATS = {"miga": miga, "miga_emotion": miga_emotion, "pyskl": pyskl}
 
 if __name__ == "__main__":
   launch.command(run, define, devices=False)

@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from experiments import (
   mvit,
   predict,
   settings,
+  submit,
   swinface,
 )
 from jaxmg import errors, models, recipe, scores
@@ -91,6 +93,12 @@ def test_it_is_evaluated_by_video_with_auc_and_timelines(home, run, capsys):
   assert "interval_over_subjects" not in found  # there is one
   whole = scores.load(run / "test" / "scores.npz")
   assert whole.class_names == ("lose", "win")
+  sent = [f"--scores={run}/test/scores.npz", "--format=miga_emotion", f"--out={home}/sent.zip"]
+  assert launch.command(submit.run, submit.define, sent, devices=False) == 0
+  with zipfile.ZipFile(home / "sent.zip") as archive:
+    lines = archive.read("Submission.csv").decode().splitlines()
+  best = whole.probabilities.argmax(1)
+  assert lines == sorted(f"{id},{k}" for id, k in zip(whole.ids, best, strict=True))
   with open(run / "test" / "timelines.csv", newline="") as file:
     rows = list(csv.DictReader(file))
   views = [(id, str(k)) for id in whole.ids for k in range(3)]
