@@ -23,13 +23,18 @@ class Builder(emotion.Faces):
 
   def __init__(self, *, raw, **kwargs):
     super().__init__(raw=raw, **kwargs)
+    path = self.raw / "truth.json"
     try:
-      seed = json.loads((self.raw / "truth.json").read_text(encoding="utf-8"))["seed"]
-      self.shown = {video.number: video.expression for video in generate.truth(seed)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-      raise DataError(
-        self.raw / "truth.json", expected="that of the generator", got=error
-      ) from error
+      told = json.loads(path.read_text(encoding="utf-8"))
+      self.shown = {video.number: video.expression for video in generate.truth(told["seed"])}
+      # What is drawn anew must be what was drawn then.
+      for video in told["videos"]:
+        np.testing.assert_allclose(
+          self.shown[video["video"]].mean(0), video["expression"], atol=1e-3
+        )
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+      got = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+      raise DataError(path, expected="that of this generator", got=got) from error
 
   def clips(self, recording, known):
     for whole in super().clips(recording, known):

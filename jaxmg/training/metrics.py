@@ -58,7 +58,7 @@ def summary(
     "macro_f1": macro_f1(confusion),
     "majority_class": majority_class_rate(labels),
     "num_clips": len(labels),
-  } | _auc_of_two(probabilities, labels, np.ones((1, len(labels))), lambda x: float(x[0]))
+  } | _auc_of_two(probabilities, labels)
 
 
 def bootstrap(
@@ -132,7 +132,11 @@ def bootstrap_groups(
     found["mean_class"].append(mean_class_accuracy(confusion))
     found["macro_f1"].append(macro_f1(confusion))
   found = {name: x if isinstance(x, np.ndarray) else np.concatenate(x) for name, x in found.items()}
-  return found | _auc_of_two(probabilities, labels, drawn[:, group], lambda x: x)
+  if num_classes == 2 and len(np.unique(labels)) == 2:
+    blocks = (drawn[start : start + block] for start in range(0, num_samples, block))
+    parts = [auc(probabilities[:, 1], labels, counts[:, group]) for counts in blocks]
+    found["auc"] = np.concatenate(parts)
+  return found
 
 
 def auc(
@@ -155,10 +159,10 @@ def auc(
     return (positive * above).sum(1) / (positive.sum(1) * negative.sum(1))
 
 
-def _auc_of_two(probabilities, labels, weights, make):
+def _auc_of_two(probabilities, labels):
   if probabilities.shape[1] != 2 or len(np.unique(labels)) < 2:
     return {}
-  return {"auc": make(auc(probabilities[:, 1], labels, weights))}
+  return {"auc": float(auc(probabilities[:, 1], labels, np.ones((1, len(labels))))[0])}
 
 
 def interval(samples: Float[np.ndarray, " samples"], *, level: float = 0.95) -> tuple[float, float]:
