@@ -222,10 +222,10 @@ def _write_timelines(folder, recipe, data, rows, views, labels):
       name = recipe.class_names[label] if label >= 0 else ""
       for k, found in enumerate(clip):
         writer.writerow([data.ids[row], name, k, *(f"{value:.6f}" for value in found)])
-  print(f"what each view says: {folder / 'timelines.csv'} and timelines.png")
+  print(f"what each window says: {folder / 'timelines.csv'} and timelines.png")
   chosen = np.unique(np.linspace(0, len(rows) - 1, 24).astype(int))
   titles = [
-    f"{data.ids[rows[i]]}: {recipe.class_names[labels[i]] if labels[i] >= 0 else 'hidden'}"
+    f"{data.ids[rows[i]]}, truly {recipe.class_names[labels[i]] if labels[i] >= 0 else 'hidden'}"
     for i in chosen
   ]
   try:

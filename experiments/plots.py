@@ -198,7 +198,8 @@ def timelines(path: pathlib.Path, moments: np.ndarray, titles: list[str], names:
   for axes, clip, title in zip(grid.flat, moments, titles, strict=False):
     for k in shown:
       axes.plot(np.arange(len(clip)), clip[:, k], ".-", linewidth=1, markersize=3, label=names[k])
-    axes.axhline(clip[:, shown[0]].mean(), color="gray", linewidth=0.8, linestyle=":")
+    if len(names) == 2:
+      axes.axhline(0.5, color="gray", linewidth=0.8, linestyle=":")
     axes.set_title(title, fontsize=8)
     axes.set_ylim(-0.05, 1.05)
   for axes in grid.flat[len(moments) :]:
