@@ -191,7 +191,7 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
     | {"split": split, "step": at}
     | {name: recipes.to_json(recipe)[name] for name in ("data", "inputs", "views")},
   )
-  print(report(recipe, side, summary, intervals, over_subjects if number > 1 else None, number))
+  print(report(recipe, side, summary, intervals, over_subjects, number))
   counts = metrics.confusion_matrix(labels, probabilities.argmax(-1), len(recipe.class_names))
   name = f"{data.name}{' (synthetic)' if data.synthetic else ''}, {side}"
   try:
@@ -360,13 +360,10 @@ def report(
   split: str,
   summary: dict,
   intervals: dict,
-  over_subjects: dict | None = None,
-  num_subjects: int = 0,
+  over_subjects: dict,
+  num_subjects: int,
 ) -> str:
-  """The figures, with 95 % of bootstrap samples of the clips, and what they are worth.
-
-  The second ones are of the subjects.
-  """
+  """The figures, with 95 % of bootstrap samples of clips and of subjects, and their worth."""
   synthetic = "SYNTHETIC data: " if recipe.data["synthetic"] else ""
   titles = metrics.TITLES_OF_TWO if "auc" in summary else metrics.TITLES
   if len(recipe.class_names) <= 5:  # then it says nothing
@@ -383,7 +380,7 @@ def report(
     f"{synthetic}{recipe.data['name']}, {split}, {summary['num_clips']} clips:",
     f"  {'   '.join(figures)}",
   ]
-  if over_subjects:
+  if num_subjects > 1:
     found = (f"{title} {between(over_subjects, name)}" for name, title in titles.items())
     lines.append(f"  over {num_subjects} subjects: {'   '.join(found)}")
   lines.append(f"  always answering the most frequent class: {summary['majority_class']:.1%}")

@@ -44,7 +44,7 @@ def tested_by(recipe: Recipe, num_clips: int | None, *, class_token: bool) -> Re
   """
   model = recipe.model
   if class_token:
-    if model["name"] != "mvit":
+    if "tokens" not in recipes.write_out(model):
       raise errors.ConfigError("--class_token", expected="an encoder with one", got=model["name"])
     model = {**model, "tokens": "class"}
   return dataclasses.replace(recipe, model=model, num_clips=num_clips or recipe.num_clips)

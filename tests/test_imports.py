@@ -59,6 +59,9 @@ ARROWS = {
   "jaxmg.models": "jaxmg.models",
   "jaxmg.models.agcn": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.fusion": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
+  "jaxmg.models.interfusion": (
+    "flax jax jaxmg.models.fusion jaxmg.models.layers jaxmg.models.variants"
+  ),
   "jaxmg.models.layers": "flax jax",
   "jaxmg.models.mtcnn": "flax jax jaxmg.shapes",
   "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
@@ -157,7 +160,7 @@ ARROWS = {
   "experiments.configs.ablations.recipe_a": "ml_collections .grammar",
   "experiments.configs.ablations.sampling": "ml_collections .grammar",
   "experiments.configs.agcn": "ml_collections jaxmg.inputs .grammar",
-  "experiments.configs.emotion": "ml_collections jaxmg.models.fusion .grammar",
+  "experiments.configs.emotion": "ml_collections jaxmg.models.interfusion .grammar",
   "experiments.configs.fusion": "ml_collections jaxmg.models.fusion .grammar",
   "experiments.configs.grammar": "ml_collections",
   "experiments.configs.mvit": "ml_collections jaxmg.inputs .grammar",

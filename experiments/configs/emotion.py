@@ -15,11 +15,11 @@ docs/emotion.md says what comes out on synthetic interviews.
 
 import ml_collections
 
-from jaxmg.models import fusion
+from jaxmg.models import interfusion
 
 from . import grammar
 
-STREAMS = fusion.POOLS
+STREAMS = interfusion.POOLS
 VARIANTS = ("small",)
 
 

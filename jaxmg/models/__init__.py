@@ -7,6 +7,7 @@ logits, out = model.apply(variables, heatmaps)
 
 from jaxmg.models import agcn as agcn
 from jaxmg.models import fusion as fusion
+from jaxmg.models import interfusion as interfusion
 from jaxmg.models import layers as layers
 from jaxmg.models import mvit as mvit
 from jaxmg.models import posec3d as posec3d
@@ -15,7 +16,7 @@ from jaxmg.models import swinface as swinface
 MODELS = {
   "agcn": agcn.AGCN,
   "fusion": fusion.Fusion,
-  "interfusion": fusion.InterFusion,
+  "interfusion": interfusion.InterFusion,
   "mvit": mvit.MViT,
   "posec3d": posec3d.PoseC3D,
   "swinface": swinface.SwinFace,

@@ -7,7 +7,7 @@ import pytest
 from jax import export
 
 from jaxmg import models
-from jaxmg.models import fusion, layers
+from jaxmg.models import fusion, interfusion, layers
 
 PARAMETERS = {  # of MViTv2-S's tokens and of a stream of 2s-AGCN's, and 32 classes
   "base": 1_857_312,
@@ -132,11 +132,11 @@ def test_interfusion_has_its_number_of_parameters():
   x = {"video": tokens(393, 768), "faces": tokens(8, 512)}
   expected = {"base": 730_370, "small": 110_786, "tiny": 13_402}
   for variant in fusion.VARIANTS:
-    params = jax.eval_shape(fusion.InterFusion(2, variant=variant).init, jax.random.key(0), x)
+    params = jax.eval_shape(interfusion.InterFusion(2, variant=variant).init, jax.random.key(0), x)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected[variant]
 
 
-@pytest.mark.parametrize("pool", fusion.POOLS)
+@pytest.mark.parametrize("pool", interfusion.POOLS)
 def test_a_clip_of_windows_is_their_weighted_mean(x, pool):
   model, x = inter(pool=pool), windows(x)
   variables = filled(jax.eval_shape(model.init, jax.random.key(0), x))

@@ -3,12 +3,11 @@ import pytest
 from jaxmg import models
 
 OTHERS = {"agcn": (5, (0, 0, 1))}  # than the number of classes
-TABLES = {"interfusion": models.fusion.INTERFUSION}  # in the file of another model
 
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_a_variant_gives_the_sizes_that_are_not_given(name):
-  tables, make = TABLES.get(name) or getattr(models, name).VARIANTS, models.MODELS[name]
+  tables, make = getattr(models, name).VARIANTS, models.MODELS[name]
   for variant, sizes in tables.items():
     model = make(*OTHERS.get(name, (5,)), variant=variant)
     assert {field: getattr(model, field) for field in sizes} == sizes
