@@ -114,6 +114,9 @@ def find(values: flags.FlagValues, recipe: Recipe) -> tuple[Source, Recipe, str]
   if location is None and not values.data:
     expected, hint = "a run that knows its data set", "name one: --data=DATA/NAME"
     raise errors.CheckpointError(values.run, expected=expected, got="imported weights", hint=hint)
+  if location is not None and location["directory"] is None and not values.data:
+    expected, hint = "a run on a prepared set", "name one: --data=DATA/NAME"
+    raise errors.CheckpointError(values.run, expected=expected, got="arrays", hint=hint)
   try:
     data = Source(values.data or location["directory"])
   except errors.DataError as error:
@@ -138,9 +141,9 @@ def find(values: flags.FlagValues, recipe: Recipe) -> tuple[Source, Recipe, str]
     # A copy is known by what a fusion's encoders saw, and not by their tokens.
     seen = lineage.seen(trained, data, data.track_names) if trained else None
     if seen is None and jax.process_index() == 0:
-      why = (
-        f"{trained['name']} is not in {trained['directory']}" if trained else "they are imported"
-      )
+      why = "they are imported"
+      if trained:
+        why = f"{trained['name']} is not in {trained['directory'] or 'a file'}"
       print(f"NOTE: it is not known which clips the weights were trained on: {why}")
     if copies := [data.ids[row] for row in rows if row in (seen or ())]:
       got = f"{len(copies)}: {', '.join(map(repr, copies[:5]))}"

@@ -26,7 +26,6 @@ import collections
 import contextlib
 import pathlib
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +43,7 @@ from jaxmg.pretrained import mvit as pretrained_mvit
 from jaxmg.pretrained import posec3d as pretrained_posec3d
 from jaxmg.pretrained import swinface as pretrained_swinface
 from jaxmg.recipe import Recipe
-from jaxmg.training import checkpoints, parameters
+from jaxmg.training import parameters
 
 from . import agcn, launch, mvit, posec3d, swinface
 from .weights import Weights
@@ -114,7 +113,7 @@ def run(values: flags.FlagValues) -> None:
     variables = fill(tensors, table, recipe, found, drop_head=values.drop_head)
   except errors.CheckpointError as error:
     raise errors.CheckpointError(f"{values.source}: {error}") from error
-  write(out, recipe, variables)
+  recipes.save(out, recipe, variables, imported=True)
   notes = [f"the copy of the weights called {copy} is taken"] if copy else []
   notes += [f"not taken: the copy of the weights called {x} (--copy={x})" for x in others]
   report(values, tensors, recipe, variables, [*notes, *found.notes])
@@ -187,17 +186,6 @@ def fill(tensors, table, recipe: Recipe, found: Weights, *, drop_head) -> dict[s
     new = jax.tree.map(np.asarray, init(jax.random.key(0)))
     variables["params"] = parameters.merge(variables["params"], new)
   return found.fit({"batch_stats": {}} | variables)  # which a model may have none of
-
-
-def write(out: pathlib.Path, recipe: Recipe, variables: dict[str, Any]) -> None:
-  """Writes the run directory beside its place and gives it its name: it is there whole, or not."""
-  out.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-    half = pathlib.Path(folder) / out.name
-    with checkpoints.Checkpoints(half / "checkpoints") as saved:
-      saved.save(0, variables, {})
-    recipes.save(half, recipe)
-    half.rename(out)
 
 
 def report(values, tensors, recipe: Recipe, variables, notes) -> None:

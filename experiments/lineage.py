@@ -34,8 +34,9 @@ def seen(trained: Mapping[str, Any], data: Source, tracks: Collection[str]) -> s
   or is the same but for its tracks. All rows count if it has the same clips with other protocols.
   """
   sets = [data]
-  with contextlib.suppress(DataError):
-    sets.insert(0, Source(trained["directory"]))
+  if trained["directory"]:  # of arrays it is None
+    with contextlib.suppress(DataError):
+      sets.insert(0, Source(trained["directory"]))
   theirs = next((one for one in sets if one.clips_fingerprint() == trained["clips"]), None)
   if theirs is None:
     return set(range(len(data))) if data.ids_fingerprint() == trained["ids"] else None

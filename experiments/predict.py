@@ -110,9 +110,9 @@ def _predict(predictor, values, names, clips) -> None:
       expected, hint = " and ".join(sorted(tracks)), "to draw the other: --save=FILE.mp4"
       raise errors.DataError("inputs", expected=expected, got=" and ".join(given), hint=hint)
     if windows:
-      pieces = predictor.windows(clips, length=windows[0], hop=windows[1])
+      pieces = predictor.windows(given, length=windows[0], hop=windows[1])
     else:
-      probabilities = predictor(clips)
+      probabilities = predictor(given)
     for name, one in zip(names, clips, strict=True):
       print(f"{name}: {one.guess}", flush=True)
     for note in notes:
@@ -125,14 +125,14 @@ def _predict(predictor, values, names, clips) -> None:
       save |= {"mean": predictor.recipe.model.get("pool") != "attention"}
       timeline.tell(timeline.averaged(pieces), predictor.class_names, clock, **save)
     else:
-      _tell(predictor, clips, probabilities, values.top)
+      _tell(predictor, given, probabilities, values.top)
       if values.save:
         whole = [(0, clips[0].num_frames - 1, probabilities)]
         for _ in timeline.saved(whole, predictor.class_names, clock, **save):
           pass
         print(f"  saved: {values.save}")
     if values.attribution:
-      found, folder = predictor.attribution(clips, number), pathlib.Path(values.attribution)
+      found, folder = predictor.attribution(given, number), pathlib.Path(values.attribution)
       attribution.save(folder, found, predictor.recipe, given, first=first)
   except errors.DataError as error:
     raise errors.DataError(f"{where}: {error}") from error
@@ -186,11 +186,11 @@ def _with_faces(recipe, values, names, clips) -> tuple[list, list]:
   return names, [*kept.values(), *found.values()]
 
 
-def _tell(predictor, clips, probabilities, top) -> None:
+def _tell(predictor, clip, probabilities, top) -> None:
   for k in np.argsort(-probabilities, kind="stable")[:top]:
     print(f"  {probabilities[k]:6.1%}  {predictor.class_names[k]}")
   if predictor.label_embeddings is not None:
-    near = (f"{name} ({cosine:.2f})" for name, cosine in predictor.nearest(clips)[:top])
+    near = (f"{name} ({cosine:.2f})" for name, cosine in predictor.nearest(clip)[:top])
     print(f"  nearest labels by embedding (cosine): {', '.join(near)}")
 
 

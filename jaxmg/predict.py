@@ -1,6 +1,8 @@
-"""A run directory -> class probabilities of a clip. What is in one, says `jaxmg.recipe`."""
+"""A run directory -> class probabilities of clips. What is in one, says `jaxmg.recipe`."""
 
+import collections
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -10,9 +12,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
-from jaxmg import encoders, errors, recipe
+from jaxmg import encoders, errors, progress, recipe
 from jaxmg.data import batch, embeddings, readers
 from jaxmg.training import sharding
 from jaxmg.training import step as steps
@@ -20,8 +22,11 @@ from jaxmg.training import step as steps
 _WINDOWS = 8  # of a recording, in a batch
 
 Reading = readers.Clip | readers.Frames | readers.VideoFile | readers.FacesOfVideo
-# What is predicted: a recording, several of the same frames, or records by the tracks of inputs.
-Clip = Reading | Iterable[Reading] | Mapping[str, Any]
+# One thing that is seen: an array, a file, or what `readers.read` gives.
+Seen = np.ndarray | Array | str | os.PathLike | Reading
+# What is predicted: of a model of one input, one thing; of any, things, or a set's records, by the
+# tracks of its inputs ("pose", "video", "faces", "tokens").
+Clip = Seen | Mapping[str, Seen | Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,43 +60,82 @@ class Attribution:
 
 
 class Predictor:
-  """The model of a run directory, ready to classify clips.
+  """The model of a run directory, ready to classify clips; `jaxmg.load` makes one.
 
-      predictor = Predictor("runs/demo")
-      probabilities = predictor(readers.read("clip.csv"))  # float32[K], as predictor.class_names
+      p = jaxmg.load("runs/demo")
+      p("clip.csv")                                              # float32[K], as p.class_names
+      p(keypoints, layout="coco17", frame_size=(720, 1280))      # height, width
+      p(["a.mp4", "b.mp4"])                                      # float32[2, K]
+      p({"pose": "a.csv", "video": "a.mp4"})                     # of a model that sees both
+
+  A clip is one of these, or a dictionary of them by track, where the model sees several things of
+  the same frames:
+
+      a path                   whatever `jaxmg.data.readers.read` reads
+      float or int array       key points [T, M, V, C] or [T, V, C]: C is x, y in pixels and perhaps
+                               a score, or x, y, z in metres; other orders as in a .npy file
+      uint8 array              frames of a video [T, H, W, 3], or [T, H, W] of depth
+      a `readers.Clip`, `Frames`, `VideoFile` or `FacesOfVideo`
+      a mapping                the record of a prepared set, in a dictionary by track alone
+
+  A list, a tuple or an iterator holds several clips: results then have an axis more, in front. They
+  are computed `batch_size` at a time. What an array or a file leaves open is told by `layout`,
+  `frame_size`, `axes`, `points` and, of frames, `fps` (`readers.Told`); what is assumed instead is
+  said on stderr, once.
 
   `step` is "best" (the highest score in training, the latest where none was taken), "latest" or a
-  number. `label_embeddings` is the table of a model with such a head, or None. A model of several
-  inputs takes several recordings of the same frames, one of each track (`readers`), or a dictionary
-  of records by track; trained with modality dropout, it can do without some. What no input reads is
-  left alone.
+  number. `label_embeddings` is the table of a model with such a head, or None. A model trained with
+  modality dropout can do without some of its inputs. What no input reads is left alone.
+
+  All methods raise DataError for a clip that cannot be read or taken by the inputs (another layout,
+  or 3-D joints that it does not have), and for one that shows nobody, or nothing that pixels could
+  be; TypeError for anything else.
   """
 
-  def __init__(self, run: str | os.PathLike, *, step: str | int = "best"):
+  def __init__(self, run: str | os.PathLike, *, step: str | int = "best", batch_size: int = 16):
+    if batch_size < 1:
+      raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
     run = pathlib.Path(run)
-    self.recipe, self._variables = encoders.load(run, step=step)
+    self.recipe, variables = encoders.load(run, step=step)
     self.class_names = self.recipe.class_names
     self.label_embeddings = recipe.label_table(run, self.recipe)
-    model = self.recipe.build_model()
-    mesh = sharding.data_mesh(jax.local_devices()[:1])
-    programs = {
-      output: self.recipe.predict_step(model, output=output)
-      for output in ("probabilities", "embedding")
-    } | {"attribution": self.recipe.attribution_step(model)}
-    self._programs = {
-      name: steps.compile_predict_step(program, mesh) for name, program in programs.items()
-    }
+    self.batch_size = batch_size
+    self._model = self.recipe.build_model()
+    self._mesh = sharding.data_mesh(jax.local_devices()[:1])
+    self._variables = jax.device_put(variables, sharding.replicated(self._mesh))
+    self._program = functools.cache(self._compiled)
+    self._said: set[str] = set()
 
-  def __call__(self, clip: Clip) -> Float[np.ndarray, " k"]:
-    """The probabilities of the classes for one clip, averaged over its test views.
+  def __call__(self, clips: Clip | Iterable[Clip], **told: Any) -> Float[np.ndarray, "*n k"]:
+    """The probabilities of the classes, averaged over the test views of a clip."""
+    return self._all("probabilities", clips, told)
 
-    Raises DataError where an input cannot be taken from the clip (another layout, or 3-D joints
-    that it does not have), and where it shows nobody, or nothing that pixels could be.
+  def features(self, clips: Clip | Iterable[Clip], **told: Any) -> Float[np.ndarray, "*n c"]:
+    """What the classifier sees of a clip: the model's "features", averaged over its test views."""
+    return self._all("features", clips, told)
+
+  def tokens(self, clips: Clip | Iterable[Clip], **told: Any) -> Float[np.ndarray, "*n r l d"]:
+    """The model's "tokens" of each of the R test views: the clips, then their mirror images.
+
+    They are in the order of time, with a class token before them where the model has one.
     """
-    return self._one("probabilities", clip)
+    return self._all("tokens", clips, told)
+
+  def nearest(self, clips: Clip | Iterable[Clip], **told: Any) -> list:
+    """All classes and the cosines of their label embeddings with the clip's, the nearest first.
+
+    A list of (name, cosine); of several clips, a list of these. Raises CheckpointError for a run
+    that was trained without label embeddings.
+    """
+    if self.label_embeddings is None:
+      where = "the run: label embeddings"
+      raise errors.CheckpointError(where, expected="a head for them", got="none")
+    found = self._all("embedding", clips, told)
+    names = [self._nearest(one) for one in found.reshape(-1, found.shape[-1])]
+    return names if found.ndim > 1 else names[0]
 
   def windows(
-    self, clip: Clip, *, length: int, hop: int
+    self, clip: Clip, *, length: int, hop: int, **told: Any
   ) -> Iterator[tuple[int, int, Float[np.ndarray, " k"] | None]]:
     """The probabilities of parts of a recording, each as those of a clip: `(first, last, them)`.
 
@@ -100,14 +144,14 @@ class Predictor:
     in the place of the probabilities where a recording shows nobody in the window.
 
     Nothing is held but the recording, of a video a window of it, and what a batch of windows reads.
-    What `__call__` raises, of the whole recording, is raised at once; ConfigError where hop is not
-    from 1 to length, DataError for records, which cannot be cut in time.
+    What is wrong with the whole recording is raised at once; ConfigError where hop is not from 1 to
+    length, DataError for records, which cannot be cut in time.
     """
     if not 1 <= hop <= length:
       raise errors.ConfigError("hop", expected=f"frames from 1 to the length, {length}", got=hop)
-    if isinstance(clip, Mapping):
+    clips = self._by_track(clip, self._told(told))
+    if any(isinstance(one, Mapping) for one in clips.values()):
       raise errors.DataError("the recording", expected="what readers.read gives", got="records")
-    clips = by_track(clip)
     self._check({track: one.record() for track, one in clips.items()})
     num_frames = next(iter(clips.values())).num_frames
     final = max(num_frames - length, 0)
@@ -133,23 +177,12 @@ class Predictor:
       for window in some:
         yield *window, probabilities.get(window)
 
-  def nearest(self, clip: Clip) -> list[tuple[str, float]]:
-    """All classes and the cosines of their label embeddings with the clip's, the nearest first.
-
-    Raises CheckpointError for a run that was trained without label embeddings; DataError as above.
-    """
-    if self.label_embeddings is None:
-      where = "the run: label embeddings"
-      raise errors.CheckpointError(where, expected="a head for them", got="none")
-    order, cosines = embeddings.nearest(self._one("embedding", clip), self.label_embeddings)
-    return [(self.class_names[k], float(cosine)) for k, cosine in zip(order, cosines, strict=True)]
-
-  def attribution(self, clip: Clip, number: int | None = None) -> Attribution:
+  def attribution(self, clip: Clip, number: int | None = None, **told: Any) -> Attribution:
     """What of the clip speaks for the class of this number, or for the most probable one.
 
-    Raises as `__call__`, and ValueError for a number of no class.
+    Raises ValueError for a number of no class.
     """
-    records = self._records(clip)
+    records = self._records(clip, self._told(told))
     part = self._read(records)
     if number is None:
       number = int(self._run("probabilities", part)[0].argmax())
@@ -168,15 +201,82 @@ class Predictor:
       np.add.at(values[name], places.reshape(chosen.shape), views / len(views))
     return Attribution(number, float(logits.mean()), frames, values)
 
-  def _one(self, output: str, clip: Clip) -> np.ndarray:
-    return self._run(output, self._read(self._records(clip)))[0]
+  def _all(self, output: str, clips: Any, told: Mapping[str, Any]) -> np.ndarray:
+    several = isinstance(clips, list | tuple | Iterator)
+    found = [*self._each(output, clips if several else [clips], self._told(told), several)]
+    if not found:
+      raise ValueError("clips: expected at least one, got none")
+    return np.stack(found) if several else found[0]
 
-  def _records(self, clip: Clip) -> Mapping[str, Any]:
-    records = clip
-    if not isinstance(clip, Mapping):
-      records = {track: one.record() for track, one in by_track(clip).items()}
+  def _each(
+    self, output: str, clips: Iterable[Any], told: readers.Told, several: bool
+  ) -> Iterator[np.ndarray]:
+    """What the model says of each clip; while the device computes a batch, the next one is read."""
+    numbered, computed = enumerate(clips), collections.deque()
+    while some := [*itertools.islice(numbered, self.batch_size)]:
+      parts = []
+      for number, clip in some:
+        try:
+          parts.append(self._read(self._records(clip, told)))
+        except errors.DataError as error:
+          raise errors.DataError(f"clips[{number}]: {error}" if several else error) from error
+      # Of few sizes, so that few programs are compiled: what is left takes the next power of two.
+      size = min(self.batch_size, 1 << (len(parts) - 1).bit_length())
+      computed.append((len(parts), self._start(output, *parts, *parts[:1] * (size - len(parts)))))
+      if len(computed) > 1:
+        yield from _rows(*computed.popleft())
+    for batch_of in computed:
+      yield from _rows(*batch_of)
+
+  def _told(self, told: Mapping[str, Any]) -> readers.Told:
+    """What the caller knows of an array or a file; the rest is as the run has it."""
+    if unknown := told.keys() - {*_TOLD}:
+      expected = ", ".join(f"{name}=" for name in _TOLD)
+      raise TypeError(f"expected {expected}, got {sorted(unknown)[0]}=")
+    known = {name: value for name, value in told.items() if value is not None}
+    for one in self.recipe.inputs.values():
+      known = one.told | known
+    return readers.Told(**known)
+
+  def _records(self, clip: Any, told: readers.Told) -> Mapping[str, Any]:
+    found = self._by_track(clip, told)
+    records = {
+      track: one if isinstance(one, Mapping) else one.record() for track, one in found.items()
+    }
     self._check(records)
     return records
+
+  def _by_track(self, clip: Any, told: readers.Told) -> dict[str, Any]:
+    """The recordings or records of a clip by their tracks."""
+    given = clip if isinstance(clip, Mapping) else {None: clip}
+    found = {
+      track: one if track and isinstance(one, Mapping) else self._reading(one, told)
+      for track, one in given.items()
+    }
+    for track, one in found.items():
+      if track and not isinstance(one, Mapping) and one.track != track:
+        raise errors.DataError(f"the clip: {track!r}", expected=f"a {track}", got=f"a {one.track}")
+    recordings = [one for one in found.values() if not isinstance(one, Mapping)]
+    return {track: one for track, one in found.items() if track} | by_track(recordings)
+
+  def _reading(self, one: Any, told: readers.Told) -> Reading:
+    if isinstance(one, Reading):
+      return one
+    with readers.hints_as_arguments():
+      if isinstance(one, str | os.PathLike):
+        ((_, found),) = readers.read_all(one, told, most=1)
+      elif isinstance(one, np.ndarray | jax.Array):
+        found = readers.from_array(np.asarray(one), told)
+      else:
+        raise TypeError(f"a clip: expected {_EXPECTED}, got {type(one).__name__}")
+      doubts = found.doubts() if isinstance(found, readers.Clip | readers.VideoFile) else []
+    assumed = isinstance(found, readers.Clip) and found.guess.assumed
+    kind = [f"clips are read as {found.guess.kind}"] if assumed else []
+    for note in (*kind, *doubts):
+      if note not in self._said:
+        self._said.add(note)
+        progress.say(f"note: {note}")
+    return found
 
   def _check(self, records: Mapping[str, Any]) -> None:
     there = [one for one in self.recipe.inputs.values() if one.track in records]
@@ -203,10 +303,37 @@ class Predictor:
       for name, one in self.recipe.inputs.items()
     }
 
-  def _run(self, program: str, *parts: Mapping[str, Any]) -> Any:
+  def _run(self, output: str, *parts: Mapping[str, Any]) -> Any:
+    return jax.tree.map(np.asarray, self._start(output, *parts))
+
+  def _start(self, output: str, *parts: Mapping[str, Any]) -> Any:
+    """The program's outcome, which may still be being computed."""
     stacked = jax.tree.map(lambda *x: np.stack(x), *parts)
     params, batch_stats = self._variables["params"], self._variables["batch_stats"]
-    return jax.tree.map(np.asarray, self._programs[program](params, batch_stats, stacked))
+    return self._program(output)(params, batch_stats, stacked)
+
+  def _compiled(self, output: str) -> Any:
+    if output == "attribution":
+      program = self.recipe.attribution_step(self._model)
+    else:
+      average = output != "tokens"
+      program = self.recipe.predict_step(self._model, output=output, average=average)
+    return steps.compile_predict_step(program, self._mesh)
+
+  def _nearest(self, embedding: np.ndarray) -> list[tuple[str, float]]:
+    order, cosines = embeddings.nearest(embedding, self.label_embeddings)
+    return [(self.class_names[k], float(cosine)) for k, cosine in zip(order, cosines, strict=True)]
+
+
+_TOLD = ("layout", "frame_size", "axes", "points", "fps")
+_EXPECTED = (
+  "an array of key points or of frames, a path, what jaxmg.data.readers.read gives, or a dictionary"
+  " of these by track; several in a list"
+)
+
+
+def _rows(count: int, found: Array) -> np.ndarray:
+  return np.asarray(found)[:count]
 
 
 def by_track(clip: Reading | Iterable[Reading]) -> dict[str, Reading]:

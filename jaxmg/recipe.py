@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,9 +39,13 @@ _NO_OPTIONS = ("parent", "name", "dtype")  # fields of a model that a recipe doe
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """A run's model, inputs, test views, classes and data; `data` is None for imported weights."""
+  """A run's model, inputs, test views, classes and data; `data` is None for imported weights.
 
-  model: Mapping[str, Any]
+  The model is given as one of `models.MODELS`, or as its options with its name. `data` is what
+  `Source.describe` says. Raises ValueError for what cannot be together.
+  """
+
+  model: Mapping[str, Any] | nn.Module
   inputs: Mapping[str, Any]  # name -> an input of `inputs.INPUTS`
   class_names: tuple[str, ...]
   num_clips: int = 1  # test views of a clip
@@ -51,6 +56,9 @@ class Recipe:
   label_embeddings: str | None = None  # the digest of their table
 
   def __post_init__(self):
+    if isinstance(self.model, nn.Module):
+      object.__setattr__(self, "model", describe_model(self.model))
+    object.__setattr__(self, "class_names", tuple(self.class_names))
     if PRESENT in self.inputs:
       raise ValueError(f"inputs: expected other names than {PRESENT}, got it")
     if self.num_clips < 1:
@@ -177,14 +185,28 @@ def write_out(options: Mapping[str, Any]) -> dict[str, Any]:
 
   Raises ValueError, which begins with the field, where the model refuses one.
   """
-  model = _build(options, jnp.float32)
-  names = [field.name for field in dataclasses.fields(model) if field.name not in _NO_OPTIONS]
-  return {"name": options["name"]} | {
-    name: _of_models(options[name], write_out)
-    if isinstance(options.get(name), Mapping)
-    else getattr(model, name)
-    for name in names
-  }
+  return describe_model(_build(options, jnp.float32))
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+  """The options of a model in a recipe: its name in `models.MODELS`, and all of its fields.
+
+  Raises ValueError for a model that is not one of these.
+  """
+  names = [name for name, cls in models.MODELS.items() if type(model) is cls]
+  if not names:
+    expected = f"one of models.MODELS: {' or '.join(models.MODELS)}"
+    raise ValueError(f"model: expected {expected}, got {type(model).__name__}")
+  found = {"name": names[0]}
+  for field in dataclasses.fields(model):
+    if field.name not in _NO_OPTIONS:
+      value = getattr(model, field.name)
+      if isinstance(value, nn.Module):
+        value = describe_model(value)
+      elif isinstance(value, Mapping):
+        value = {name: describe_model(one) for name, one in value.items()}
+      found[field.name] = value
+  return found
 
 
 def _build(options: Mapping[str, Any], dtype: Any) -> nn.Module:
@@ -236,11 +258,60 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
   return content | {"sha256": fields.digest(content)}
 
 
-def save(run: str | os.PathLike, recipe: Recipe) -> None:
-  """Writes the recipe of a run directory."""
+def save(
+  run: str | os.PathLike,
+  recipe: Recipe,
+  variables: Mapping[str, Any] | None = None,
+  *,
+  imported: bool = False,
+) -> None:
+  """Writes the recipe of a run directory; with the variables of its model, a whole run.
+
+  Every command and `jaxmg.load` then take it. `variables` are "params" and, if the model has any,
+  "batch_stats", as training leaves them. They were trained on the recipe's `data`, unless they are
+  `imported`: evaluation refuses clips that were trained on. Of a run with label embeddings, their
+  table is to be written beside.
+
+  Raises CheckpointError where the directory exists already, and for variables of another model.
+  """
+  if variables is not None:
+    _save_run(pathlib.Path(run), recipe, variables, imported)
+    return
   text = json.dumps(to_json(recipe), indent=2, sort_keys=True)
   with files.replace(pathlib.Path(run) / FILE) as part:
     part.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _save_run(run, recipe, variables, imported):
+  from jaxmg.training import checkpoints  # which few of those who read a recipe need
+
+  if run.exists():
+    expected, got = "a new folder", "a run" if (run / FILE).exists() else "one that is there"
+    raise errors.CheckpointError(run, expected=expected, got=got)
+  variables = {"batch_stats": {}} | {name: variables[name] for name in variables}
+  model = recipe.build_model()
+  wanted = jax.eval_shape(model.init, jax.random.key(0), recipe.example())
+  shapes = [
+    {
+      f"{kind}{jax.tree_util.keystr(path)}": leaf.shape
+      for kind in ("params", "batch_stats")
+      for path, leaf in jax.tree_util.tree_leaves_with_path(one.get(kind, {}))
+    }
+    for one in (wanted, variables)
+  ]
+  for name in sorted({*shapes[0], *shapes[1]}):
+    expected, got = (found.get(name, "none") for found in shapes)
+    if expected != got:
+      raise errors.CheckpointError(f"variables: {name}", expected=expected, got=got)
+  trained = recipe.data is not None and not imported
+  fingerprint = {"data": recipe.data["fingerprint"]} if trained else None
+  run.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=run.parent) as folder:  # it is there whole, or not
+    half = pathlib.Path(folder) / run.name
+    with checkpoints.Checkpoints(half / "checkpoints", fingerprint=fingerprint) as saved:
+      saved.save(0, jax.tree.map(np.asarray, variables), {})
+    save(half, recipe)
+    half.rename(run)
 
 
 def load(run: str | os.PathLike) -> Recipe:

@@ -12,7 +12,7 @@ def check(name: str, array: Any, kind: str, *sizes: str | int) -> None:
   """
   shape = getattr(array, "shape", None)
   if shape is None:
-    right, got = False, type(array).__name__
+    right, got = False, f"{type(array).__name__}, which is no array"
   else:
     right, got = array.dtype.name.startswith(_KINDS[kind]), f"{array.dtype}{list(shape)}"
     last = sizes[1:] if sizes[0] == "..." else sizes
@@ -23,4 +23,7 @@ def check(name: str, array: Any, kind: str, *sizes: str | int) -> None:
       for size, wanted in zip(shape, last, strict=True)
     )
   if not right:
-    raise ValueError(f"{name}: expected {kind}[{', '.join(map(str, sizes))}], got {got}")
+    # An array of PyTorch's order has its channels before space and time.
+    moved = isinstance(sizes[-1], int) and shape and sizes[-1] in shape[:-1]
+    hint = " (channels come last)" if moved and shape[-1] != sizes[-1] else ""
+    raise ValueError(f"{name}: expected {kind}[{', '.join(map(str, sizes))}], got {got}{hint}")

@@ -109,3 +109,13 @@ def test_the_model_works_under_nnx_as_the_readme_says():
   nnx_model(heatmaps, train=True, mutable=["batch_stats"])  # moves the statistics in place
   moved = np.asarray(nnx_model.stem["bn"]["mean"][...])
   assert (moved != batch_stats["stem"]["bn"]["mean"]).all()
+
+
+def test_the_own_loop_learns_and_is_saved(tmp_path, monkeypatch):
+  example, _ = blocks("docs/own_loop.md")
+  monkeypatch.chdir(tmp_path)
+  names = {}
+  exec(example, names)
+  assert names["probabilities"].shape == (20, 2)
+  assert names["accuracy"] > 0.9
+  assert len([line for line in example.splitlines() if line.strip()]) < 45

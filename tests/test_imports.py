@@ -14,13 +14,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 # All that a module may import beside the standard library, numpy and jaxtyping. A name allows what
 # is below it; what stands in brackets is imported inside functions only.
 ARROWS = {
-  "jaxmg": "jaxmg.inputs jaxmg.models jaxmg.skeletons",
+  "jaxmg": "jaxmg.inputs jaxmg.models jaxmg.skeletons jaxmg.predict",
   "jaxmg.detection": "jax jaxmg.models.mtcnn",
   "jaxmg.encoders": (
     "jax jaxmg.errors jaxmg.fields jaxmg.inputs jaxmg.recipe jaxmg.training.checkpoints"
   ),
   "jaxmg.errors": "",
-  "jaxmg.inputs": "jaxmg.inputs",
+  "jaxmg.inputs": "jaxmg.inputs jaxmg.names",
   "jaxmg.inputs.faces": "jax jaxmg.ranges jaxmg.video jaxmg.inputs.video",
   "jaxmg.inputs.graph": (
     "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.inputs.published jaxmg.skeletons"
@@ -31,16 +31,17 @@ ARROWS = {
   "jaxmg.inputs.video": "jax jaxmg.ranges jaxmg.video jaxmg.skeletons.sampling [PIL] [simplejpeg]",
   "jaxmg.inputs.published": "jax jaxmg.skeletons.topology",
   "jaxmg.predict": (
-    "jax jaxmg.encoders jaxmg.errors jaxmg.recipe jaxmg.data.batch jaxmg.data.embeddings"
-    " jaxmg.data.readers jaxmg.training.sharding jaxmg.training.step"
+    "jax jaxmg.encoders jaxmg.errors jaxmg.progress jaxmg.recipe jaxmg.data.batch"
+    " jaxmg.data.embeddings jaxmg.data.readers jaxmg.training.sharding jaxmg.training.step"
   ),
   "jaxmg.recipe": (
     "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.inputs jaxmg.models jaxmg.data.batch"
-    " jaxmg.training.step"
+    " jaxmg.training.step [jaxmg.training.checkpoints]"
   ),
   "jaxmg.faces": "jax jaxmg.shapes jaxmg.skeletons.topology",
   "jaxmg.fields": "jaxmg.skeletons.topology",
   "jaxmg.files": "jaxmg.errors jaxmg.progress",
+  "jaxmg.names": "",
   "jaxmg.pickles": "jaxmg.errors",
   "jaxmg.progress": "[tqdm]",
   "jaxmg.ranges": "",
@@ -56,7 +57,7 @@ ARROWS = {
   "jaxmg.skeletons.sampling": "",
   "jaxmg.skeletons.topology": "",
   # A model can be lifted out with one file: a skeleton reaches it as numbers.
-  "jaxmg.models": "jaxmg.models",
+  "jaxmg.models": "flax jaxmg.models jaxmg.names",
   "jaxmg.models.agcn": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.fusion": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.interfusion": (
@@ -95,6 +96,10 @@ ARROWS = {
   "jaxmg.data.guarded_child": "",
   "jaxmg.data.linking": "[scipy]",
   "jaxmg.data.matlab": "[scipy]",
+  "jaxmg.data.memory": (
+    "jax jaxmg.errors jaxmg.data.builders jaxmg.data.readers jaxmg.data.records jaxmg.data.source"
+    " jaxmg.data.tracks jaxmg.skeletons.topology"
+  ),
   "jaxmg.data.pipeline": (
     "grain jaxmg.errors jaxmg.data.batch jaxmg.data.records jaxmg.data.source"
   ),

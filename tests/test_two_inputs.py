@@ -81,7 +81,7 @@ def test_a_file_is_predicted_as_in_evaluation(trained, nods):
     expected = found.probabilities[found.ids.index(data.ids[row])]
     np.testing.assert_allclose(predictor(clip), expected, rtol=0, atol=1e-6)
   with pytest.raises(predict.errors.DataError, match="the clip: expected a pose, got video"):
-    predictor({"video": None})
+    predictor({"video": {}})
 
 
 def test_both_are_mirrored_together():

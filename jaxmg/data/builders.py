@@ -9,7 +9,7 @@ import functools
 import json
 import pathlib
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,36 +144,6 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
     # TFDS wants one, and calls it in a folder that has a new name each time: no place to go on in.
     raise NotImplementedError("jaxmg.data.prepared.write does it")
 
-  def columns(self, example: Example) -> dict[str, Any]:
-    """What the index says of a clip; DataError for what cannot be."""
-    label = example.label
-    if label in self.class_names:
-      label = self.class_names.index(label)
-    recording = example.recording or example.id
-    last = len(self.class_names) - 1
-    whole = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
-    name = "1 to 200 printable bytes that are no path"
-    plain = "no blanks around it, and NFC (two that look alike are two)"
-    for field, right, expected, got in (
-      ("id", _is_name(example.id), name, "another"),
-      ("id", _is_plain(example.id), plain, "another"),
-      ("subject", _is_name(example.subject), name, repr(example.subject)),
-      ("subject", _is_plain(example.subject), plain, repr(example.subject)),
-      ("recording", _is_name(recording), name, repr(recording)),
-      (
-        "label",
-        whole and -1 <= label <= last,
-        f"a class name, or an integer from -1 to {last}",
-        repr(label),
-      ),
-    ):
-      if not right:
-        where = f"{self.name}: clip {example.id!r}: {field}"
-        hint = "do labels begin at 1? the first is 0" if label == last + 1 else None
-        raise DataError(where, expected=expected, got=got, hint=hint)
-    values = (example.id, example.subject, recording, int(label))
-    return dict(zip(COLUMNS, values, strict=True))
-
   def records(self, example: Example) -> Iterator[dict[str, np.ndarray]]:
     """Yields what is written of a clip; DataError for one that does not fit the track."""
     try:
@@ -184,6 +154,51 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
         yield record
     except ValueError as error:
       raise DataError(f"{self.name}: clip {example.id!r}: {error}") from error
+
+
+def columns(name: str, example: Example, class_names: Sequence[str]) -> dict[str, Any]:
+  """What the index of a set of this name says of a clip; DataError for what cannot be."""
+  label = example.label
+  if label in class_names:
+    label = class_names.index(label)
+  recording = example.recording or example.id
+  last = len(class_names) - 1
+  whole = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+  words = "1 to 200 printable bytes that are no path"
+  plain = "no blanks around it, and NFC (two that look alike are two)"
+  for field, right, expected, got in (
+    ("id", _is_name(example.id), words, "another"),
+    ("id", _is_plain(example.id), plain, "another"),
+    ("subject", _is_name(example.subject), words, repr(example.subject)),
+    ("subject", _is_plain(example.subject), plain, repr(example.subject)),
+    ("recording", _is_name(recording), words, repr(recording)),
+    (
+      "label",
+      whole and -1 <= label <= last,
+      f"a class name, or an integer from -1 to {last}",
+      repr(label),
+    ),
+  ):
+    if not right:
+      where = f"{name}: clip {example.id!r}: {field}"
+      hint = "do labels begin at 1? the first is 0" if label == last + 1 else None
+      raise DataError(where, expected=expected, got=got, hint=hint)
+  values = (example.id, example.subject, recording, int(label))
+  return dict(zip(COLUMNS, values, strict=True))
+
+
+def rows(name: str, protocol: Protocol, clips: Mapping[str, list]) -> dict[str, list[int]]:
+  """Which rows of an index's columns a protocol trains and tests on."""
+  found = {"train": [], "test": []}
+  for row, values in enumerate(zip(*clips.values(), strict=True)):
+    split = protocol(dict(zip(clips, values, strict=True)))
+    if split is None:
+      continue
+    if split not in ("train", "test"):
+      expected = "train, test or None for each clip"
+      raise DataError(f"protocol {name!r}", expected=expected, got=repr(split))
+    found[split].append(row)
+  return found
 
 
 def _fits(texts: Any, names: Collection[str]) -> bool:

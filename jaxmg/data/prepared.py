@@ -43,7 +43,7 @@ import numpy as np
 
 from jaxmg import fields, files, progress
 from jaxmg.data import builders, readers, recordings, records, shards, source, tracks
-from jaxmg.data.builders import COLUMNS, Protocol
+from jaxmg.data.builders import COLUMNS
 from jaxmg.data.builders import Builder as Builder
 from jaxmg.data.builders import Example as Example
 from jaxmg.data.builders import by_subject as by_subject
@@ -252,7 +252,7 @@ def _fill(
   for count, (one, recording) in enumerate(readings, first + 1):
     made.notes += one.notes
     for example in _cut(made, one, recording):
-      clip = made.columns(example)
+      clip = builders.columns(made.name, example, made.class_names)
       where = f"{made.name}: clip {example.id!r}"
       if example.id in of:
         got = f"one of recording {of[example.id]} and one of {clip['recording']}"
@@ -376,7 +376,7 @@ def _index(builder: Builder, columns: Mapping[str, list]) -> dict[str, Any]:
     "clips": clips,
     "shared_subjects": list(builder.shared_subjects),
     "protocols": {
-      name: _rows(name, protocol, clips) for name, protocol in builder.protocols.items()
+      name: builders.rows(name, protocol, clips) for name, protocol in builder.protocols.items()
     },
   }
 
@@ -428,16 +428,3 @@ def _declared(builder: Builder) -> dict[str, Any]:
 def _declared_track(builder: Builder) -> dict[str, Any]:
   (kind,) = (name for name, cls in tracks.TRACKS.items() if type(builder.track) is cls)
   return {"kind": kind, "fields": fields.to_json(builder.track)}
-
-
-def _rows(name: str, protocol: Protocol, clips: Mapping[str, list]) -> dict[str, list[int]]:
-  rows = {"train": [], "test": []}
-  for row, values in enumerate(zip(*clips.values(), strict=True)):
-    split = protocol(dict(zip(clips, values, strict=True)))
-    if split is None:
-      continue
-    if split not in ("train", "test"):
-      expected = "train, test or None for each clip"
-      raise DataError(f"protocol {name!r}", expected=expected, got=repr(split))
-    rows[split].append(row)
-  return rows

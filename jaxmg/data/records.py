@@ -115,6 +115,47 @@ class Track:
     return record
 
 
+class Held(Track):
+  """A track whose records are in memory.
+
+  `clips` are the records of all clips, `contents` and `num_frames` what the kind says of each.
+  """
+
+  notes: tuple[str, ...] = ()
+  made_of: str | None = None
+
+  def __init__(
+    self,
+    folder: str,
+    kind: Any,
+    ids: Sequence[str],
+    clips: Sequence[Sequence[Mapping[str, np.ndarray]]],
+    contents: Sequence[Any],
+    num_frames: Sequence[int],
+  ):
+    self.folder, self.kind, self.about = pathlib.Path(folder), kind, kind.about
+    self.rows = np.arange(len(ids))
+    self.num_frames = np.array(num_frames, np.int32)
+    self._clips, self._ids = clips, ids
+    self.contents = np.array(
+      ["" if content is None else digest({"": content}) for content in contents], str
+    )
+
+  def __contains__(self, row: int) -> bool:
+    return 0 <= row < len(self._clips)
+
+  def __getitem__(self, row: int) -> dict[str, Any]:
+    return self.kind.read(self._clips[row])
+
+  def check(self, row: int) -> None:
+    """What is in memory is as it was made."""
+
+  def fingerprint(self) -> str:
+    """A short hash of which clips there are, and of their data."""
+    kind = [type(self.kind).__name__, fields.to_json(self.kind)]
+    return fields.digest({"kind": kind, "digests": self.contents.tolist()})
+
+
 class _Records(Sequence):
   """The records of a clip, each read when it is asked for."""
 

@@ -11,7 +11,7 @@ In a set of before there were tracks, the fields, digests and data of "pose" are
 import json
 import pathlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,13 @@ class Source:
   subjects and recordings of all rows are attributes, read from `index.json`: splits, folds and
   counts decode no record. `class_names` may be none where all labels are hidden.
   `class_short_names` are the class names, and `class_groups` is None, where the data set declares
-  none. `track("pose")` gives the data.
+  none. `track("pose")` gives the data. `jaxmg.data.memory` makes one of arrays.
 
   Raises:
     DataError: no prepared data set there, or one whose index is not as it was written.
   """
+
+  is_held = False  # whether it is in memory alone: `directory` is then but a name
 
   def __init__(self, directory: str | pathlib.Path):
     self.directory = _newest_version(pathlib.Path(directory))
@@ -47,49 +49,66 @@ class Source:
     with records.as_written(path, "an index"):
       index = json.loads(path.read_text(encoding="utf-8"))
       self._before = None if "sha256" in index else index
-      self.digest = fields.digest(index)
-      if self._before is None and self.digest != index["sha256"]:
+      if self._before is None and fields.digest(index) != index["sha256"]:
         raise ValueError("another one than was written")
       if self._before and not (self.directory / "features.json").is_file():
         raise ValueError("no digest")
-      clips = index["clips"]
-      self.name: str = index["name"]
-      self.version: str = index["version"]
-      self.class_names: tuple[str, ...] = records.texts(index["class_names"])
-      short_names, groups = index.get("class_short_names"), index.get("class_groups")
-      self.class_short_names: tuple[str, ...] = (
-        self.class_names
-        if short_names is None
-        else records.texts(short_names, len(self.class_names))
-      )
-      self.class_groups: tuple[str, ...] | None = (
-        None if groups is None else records.texts(groups, len(self.class_names))
-      )
-      self.mirror: bool = _truth(index["mirror"])
-      self.synthetic: bool = _truth(index["synthetic"])
-      self.protocols: dict[str, dict[str, np.ndarray]] = {
-        name: {split: records.integers(rows[split], np.int64) for split in ("train", "test")}
-        for name, rows in index["protocols"].items()
-      }
-      # Protocols across cameras show the same subjects on both sides.
-      self.shared_subjects: tuple[str, ...] = tuple(index.get("shared_subjects", ()))
-      self.ids: tuple[str, ...] = records.texts(clips["id"])
-      self.labels = records.integers(clips["label"], np.int32)
-      if not self.class_names and (self.labels >= 0).any():
-        raise ValueError("expected names of classes, got none")
-      self.subjects = np.array(records.texts(clips["subject"], len(self.ids)), str)
-      recordings = clips["video" if self._before else "recording"]
-      self.recordings = np.array(records.texts(recordings, len(self.ids)), str)
-      if len(self.labels) != len(self.ids):
-        raise ValueError(f"expected {len(self.ids)} labels, one a clip, got {len(self.labels)}")
-      if len(set(self.ids)) < len(self.ids):
-        raise ValueError("expected unique ids, got repeated ones")
+      self._take(index)
+    self._tracks: dict[str, records.Track] = {}
+    self._check_rows()
+
+  @classmethod
+  def in_memory(cls, index: Mapping[str, Any], tracks: Mapping[str, records.Held]) -> "Source":
+    """The set of an index that is in no file, as `jaxmg.data.memory` makes it."""
+    made = cls.__new__(cls)
+    made.directory, made._before, made._tracks = pathlib.Path(index["name"]), None, dict(tracks)
+    made.is_held = True
+    try:
+      made._take(index)
+    except ValueError as error:
+      raise DataError(f"{made.directory}: {error}") from error
+    made._check_rows()
+    return made
+
+  def _take(self, index: Mapping[str, Any]) -> None:
+    self.digest = fields.digest(index)
+    clips = index["clips"]
+    self.name: str = index["name"]
+    self.version: str = index["version"]
+    self.class_names: tuple[str, ...] = records.texts(index["class_names"])
+    short_names, groups = index.get("class_short_names"), index.get("class_groups")
+    self.class_short_names: tuple[str, ...] = (
+      self.class_names if short_names is None else records.texts(short_names, len(self.class_names))
+    )
+    self.class_groups: tuple[str, ...] | None = (
+      None if groups is None else records.texts(groups, len(self.class_names))
+    )
+    self.mirror: bool = _truth(index["mirror"])
+    self.synthetic: bool = _truth(index["synthetic"])
+    self.protocols: dict[str, dict[str, np.ndarray]] = {
+      name: {split: records.integers(rows[split], np.int64) for split in ("train", "test")}
+      for name, rows in index["protocols"].items()
+    }
+    # Protocols across cameras show the same subjects on both sides.
+    self.shared_subjects: tuple[str, ...] = tuple(index.get("shared_subjects", ()))
+    self.ids: tuple[str, ...] = records.texts(clips["id"])
+    self.labels = records.integers(clips["label"], np.int32)
+    if not self.class_names and (self.labels >= 0).any():
+      raise ValueError("expected names of classes, got none")
+    self.subjects = np.array(records.texts(clips["subject"], len(self.ids)), str)
+    recordings = clips["video" if self._before else "recording"]
+    self.recordings = np.array(records.texts(recordings, len(self.ids)), str)
+    if len(self.labels) != len(self.ids):
+      raise ValueError(f"expected {len(self.ids)} labels, one a clip, got {len(self.labels)}")
+    if len(set(self.ids)) < len(self.ids):
+      raise ValueError("expected unique ids, got repeated ones")
+
+  def _check_rows(self) -> None:
     for name, splits in self.protocols.items():
       for split, rows in splits.items():
         if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
           where = f"{self.directory}: protocol {name!r}: {split} rows"
           raise DataError(where, expected=f"0 to {len(self) - 1}", got="others")
-    self._tracks: dict[str, records.Track] = {}
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -97,6 +116,8 @@ class Source:
   @property
   def track_names(self) -> tuple[str, ...]:
     """The tracks that are there."""
+    if self.is_held:
+      return tuple(sorted(self._tracks))
     found = {path.parent.name for path in self.directory.glob(f"*/{records.TRACK}")}
     found = {name for name in found if not name.endswith(".part")}
     return tuple(sorted(found | {"pose"} if self._before else found))
@@ -181,7 +202,7 @@ class Source:
       "fingerprint": self.fingerprint(names),
       "clips": self.clips_fingerprint(),
       "ids": self.ids_fingerprint(),
-      "directory": str(self.directory.resolve()),
+      "directory": None if self.is_held else str(self.directory.resolve()),
       "protocol": protocol or next(iter(self.protocols), None),
       "fold": fold,
       "synthetic": self.synthetic,

@@ -38,11 +38,9 @@ from jaxmg.inputs.heatmaps import heatmap_view as heatmap_view
 from jaxmg.inputs.heatmaps import heatmap_views as heatmap_views
 from jaxmg.inputs.tokens import Tokens as Tokens
 from jaxmg.inputs.video import Video as Video
+from jaxmg.names import ByName
 
-INPUTS = {
-  "faces": Faces,
-  "graph": Graph,
-  "heatmaps": Heatmaps,
-  "tokens": Tokens,
-  "video": Video,
-}
+INPUTS = ByName(
+  "input",
+  {"faces": Faces, "graph": Graph, "heatmaps": Heatmaps, "tokens": Tokens, "video": Video},
+)

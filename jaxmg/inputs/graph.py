@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxmg import shapes
 from jaxmg.inputs import pose as poses
 from jaxmg.inputs import published
-from jaxmg.skeletons import augment, geometry
+from jaxmg.skeletons import augment, geometry, topology
 from jaxmg.skeletons.topology import Skeleton
 
 STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
@@ -127,7 +127,7 @@ def graph_inputs(
   pose: Float[Array, "b t m v 3"],
   frame_size: Int[Array, "b 2"],
   *,
-  skeleton: Skeleton,
+  skeleton: str | Skeleton,
   points: str = "keypoints",
   stream: str = "joint",
   keys: Key[Array, " b"] | None = None,
@@ -148,13 +148,24 @@ def graph_inputs(
   coordinates, bones and motion are those of `published`, whose `clip` the pose is taken from, and
   which is mirrored at most.
 
+  `skeleton` is a name of `jaxmg.skeletons.SKELETONS`, or one of your own.
+
   Raises ValueError for other shapes, kinds of numbers, `points`, `stream` or `preparation`, as do
-  the functions below. Absent joints are all zero, before and after.
+  the functions below, and for augmentation without keys. Absent joints are all zero, before and
+  after.
   """
+  skeleton = topology.get(skeleton)
   augmentation = {"rotation": rotation, "tilt": tilt, "scale": scale}
   published.find(preparation, {"skeleton": skeleton, "points": points} | augmentation)
   shapes.check("pose", pose, "float", "B", "T", "M", skeleton.num_joints, 3)
   shapes.check("frame_size", frame_size, "int", pose.shape[0], 2)
+  drawn = {
+    "mirror": (mirror, False),
+    "rotation": (rotation, 0.0),
+    "tilt": (tilt, 0.0),
+    "scale": (tuple(scale), (1.0, 1.0)),
+  }
+  poses.check_drawn(keys, pose, drawn)
   options = (skeleton, points, preparation)
   if keys is None:
     return _stream(_coordinates(pose, frame_size, *options), *options, stream)
@@ -178,7 +189,7 @@ def graph_views(
   pose: Float[Array, "b n t m v 3"],
   frame_size: Int[Array, "b 2"],
   *,
-  skeleton: Skeleton,
+  skeleton: str | Skeleton,
   points: str = "keypoints",
   preparation: str = "ours",
   mirror: bool = False,
@@ -187,6 +198,7 @@ def graph_views(
 
   C is what `graph_view` takes: coordinates and, if they are ours, the score.
   """
+  skeleton = topology.get(skeleton)
   shapes.check("pose", pose, "float", "B", "N", "T", "M", skeleton.num_joints, 3)
   shapes.check("frame_size", frame_size, "int", pose.shape[0], 2)
   frame_sizes = jnp.broadcast_to(frame_size[:, None], (*pose.shape[:2], 2))
@@ -197,12 +209,13 @@ def graph_views(
 def graph_view(
   view: dict[str, Array],
   *,
-  skeleton: Skeleton,
+  skeleton: str | Skeleton,
   points: str = "keypoints",
   preparation: str = "ours",
   stream: str = "joint",
 ) -> Float[Array, "b t m v 3"]:
   """A stream of one view."""
+  skeleton = topology.get(skeleton)
   pose = view["pose"]
   mirrored = augment.flip(pose, skeleton.mirror, width=1)
   pose = jnp.where(view["mirrored"], mirrored, pose)

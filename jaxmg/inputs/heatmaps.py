@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmg import shapes
 from jaxmg.inputs import pose as poses
-from jaxmg.skeletons import augment, geometry, heatmaps
+from jaxmg.skeletons import augment, geometry, heatmaps, topology
 from jaxmg.skeletons.topology import Skeleton
 
 STREAMS = ("joint", "limb")
@@ -87,7 +87,7 @@ def heatmap_inputs(
   pose: Float[Array, "b t m v 3"],
   frame_size: Int[Array, "b 2"],
   *,
-  skeleton: Skeleton,
+  skeleton: str | Skeleton,
   points: str = "keypoints",
   stream: str = "joint",
   size: int = 56,
@@ -104,6 +104,8 @@ def heatmap_inputs(
 ) -> Float[Array, "b t h w c"]:
   """A pose -> `stream` ("joint" or "limb") heatmaps of `size` x `size`.
 
+  `skeleton` says what its joints are: a name of `jaxmg.skeletons.SKELETONS`, or one of your own.
+
   `points` says what the pose is: "keypoints", x and y in source pixels and a score, or "joints3d",
   metres, which are projected (`geometry.project`). The compact box of each clip is drawn to the
   whole heatmap. With `keys`, one per clip, the clip is augmented first: rotation (degrees), jitter
@@ -113,11 +115,25 @@ def heatmap_inputs(
   by random factors (`augment.stretch`), and 3-D joints turn about the vertical and tilt by up to so
   many degrees (`augment.turn`, about the root): other persons, from other sides.
 
-  Raises ValueError for other shapes, kinds of numbers or `stream`, as do the functions below.
+  Raises ValueError for other shapes, kinds of numbers or `stream`, as do the functions below, and
+  for augmentation without keys.
   Values cannot be seen under jit: coordinates must be finite, and absent joints all zero.
   """
+  skeleton = topology.get(skeleton)
   shapes.check(points, pose, "float", "B", "T", "M", skeleton.num_joints, 3)
   shapes.check("frame_size", frame_size, "int", pose.shape[0], 2)
+  _check_size(size)
+  drawn = {
+    "mirror": (mirror, False),
+    "crop_area": (tuple(crop_area) in ((0.56, 1.0), (1.0, 1.0)), True),  # the default, or all
+    "rotation": (rotation, 0.0),
+    "jitter": (jitter, 0.0),
+    "joint_dropout": (joint_dropout, 0.0),
+    "bone_scale": (tuple(bone_scale), (1.0, 1.0)),
+    "turn": (turn, 0.0),
+    "tilt": (tilt, 0.0),
+  }
+  poses.check_drawn(keys, pose, drawn)
   pose, in_3d = poses.scored(pose, points), points == "joints3d"
   if (turn or tilt) and not in_3d:
     raise ValueError(f'points: expected "joints3d" to turn and tilt, got {points!r}')
@@ -167,6 +183,7 @@ def heatmap_views(
   heatmaps exist at once.
   """
   shapes.check("keypoints", keypoints, "float", "B", "N", "T", "M", "V", 3)
+  _check_size(size)
   shapes.check("frame_size", frame_size, "int", keypoints.shape[0], 2)
   b, n, t, m, v, _ = keypoints.shape
   points = _place(keypoints.reshape(b, n * t, m, v, 3), frame_size, size)
@@ -177,7 +194,7 @@ def heatmap_views(
 def heatmap_view(
   view: dict[str, Array],
   *,
-  skeleton: Skeleton,
+  skeleton: str | Skeleton,
   stream: str = "joint",
   size: int = 64,
   sigma: float = 0.6,
@@ -186,10 +203,17 @@ def heatmap_view(
 
   The mirror image is the heatmap with its columns reversed and its channels exchanged.
   """
+  skeleton = topology.get(skeleton)
+  _check_size(size)
   shapes.check("points", view["points"], "float", "B", "T", "M", skeleton.num_joints, 3)
   rendered = _render(view["points"], skeleton, stream, size, sigma)
   channels = skeleton.mirror if stream == "joint" else skeleton.limb_mirror
   return jnp.where(view["mirrored"], rendered[..., ::-1, channels], rendered)
+
+
+def _check_size(size):
+  if not isinstance(size, int | np.integer) or size < 1:
+    raise ValueError(f"size: expected pixels of a side, a whole number, got {size!r}")
 
 
 def _place(keypoints, frame_size, size):

@@ -20,17 +20,18 @@ from jaxmg.skeletons.topology import Skeleton
 class Pose:
   """The host's half of an input of poses, numpy only; `jaxmg.inputs` says what an input is.
 
-  A record is a mapping: `keypoints` and perhaps `joints3d` float32[T, M, V, 3] of the layout
-  `layout`, and `frame_size` (height, width) or None, for which ours then stands. Of the persons,
-  the `num_persons` of the highest score are taken. `sampling`, `num_frames` and `crop` are those of
-  `sampling.sample`, `style` that of `sampling.test_clips`.
+  `skeleton` is one of `topology`, or its name. A record is a mapping: `keypoints` and perhaps
+  `joints3d` float32[T, M, V, 3] of the layout `layout`, and `frame_size` (height, width) or None,
+  for which ours then stands. Of the persons, the `num_persons` of the highest score are taken.
+  `sampling`, `num_frames` and `crop` are those of `sampling.sample`, `style` that of
+  `sampling.test_clips`.
   """
 
   track: ClassVar[str] = "pose"
   # What a network that is not trained any more must go on being shown.
   SEEN: ClassVar[tuple[str, ...]] = ("skeleton", "sampling", "num_frames", "num_persons")
 
-  skeleton: Skeleton
+  skeleton: str | Skeleton
   frame_size: tuple[int, int]
   sampling: Literal[frames.KINDS] = "uniform"
   num_frames: Annotated[int, "[1, 4096]"] = 48
@@ -39,9 +40,9 @@ class Pose:
   style: Literal[frames.STYLES] = "mmaction2"
 
   def __post_init__(self):
+    object.__setattr__(self, "skeleton", topology.get(self.skeleton))
     ranges.check(self)
-    if min(self.frame_size) < 1:
-      raise ValueError(f"frame_size: expected height and width above 0, got {self.frame_size}")
+    ranges.check_frame_size(self.frame_size)
 
   def __str__(self) -> str:
     return f"{self.stream} of {self.skeleton}"
@@ -177,6 +178,25 @@ def select(
   persons = np.zeros((len(pose), num_persons, len(joints), 3), np.float32)
   persons[:, : len(order)] = pose[:, order]
   return persons
+
+
+def check_drawn(keys: Any, pose: Array, drawn: Mapping[str, tuple[Any, Any]]) -> None:
+  """Raises ValueError unless there is a key for each clip, or none and nothing to draw by it.
+
+  `drawn` are options by name, each with the value of which nothing is drawn.
+  """
+  if keys is None:
+    for name, (value, nothing) in drawn.items():
+      if isinstance(value, jax.Array) or value != nothing:
+        raise ValueError(f"{name}: expected keys=, one for each clip, to draw it by, got none")
+    return
+  count = pose.shape[0]
+  typed = isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+  shape = getattr(keys, "shape", None)
+  if shape != ((count,) if typed else (count, 2)):
+    got = "one key" if shape == (() if typed else (2,)) else f"{type(keys).__name__} {shape}"
+    expected = f"one for each of {count} clips: jax.random.split(key, {count})"
+    raise ValueError(f"keys: expected {expected}, got {got}")
 
 
 def vmap_clips(

@@ -61,8 +61,7 @@ class Video:
 
   def __post_init__(self):
     ranges.check(self)
-    if min(self.frame_size) < 1:
-      raise ValueError(f"frame_size: expected height and width above 0, got {self.frame_size}")
+    ranges.check_frame_size(self.frame_size)
     if self.channels not in (1, 3):
       raise ValueError(f"channels: expected 1 or 3, got {self.channels}")
 
@@ -81,7 +80,8 @@ class Video:
     if about["channels"] != self.channels:
       raise ValueError(f"channels: expected {self.channels}, got {about['channels']}")
     if self.sampling == "seconds" and not about["timed"]:
-      raise ValueError('sampling: expected "uniform", as the frames have no times, got "seconds"')
+      expected = "when each frame is shown (of an array: fps=)"
+      raise ValueError(f'times: expected {expected}, which sampling="seconds" needs, got none')
 
   def check_shown(self, record: Mapping[str, Any]) -> None:
     """Every video shows something."""

@@ -204,6 +204,10 @@ class AGCN(nn.Module):
 
   def __post_init__(self, variant: str = "agcn"):
     variants.fill(self, VARIANTS, variant)
+    numbers = not isinstance(self.parents, str) and all(isinstance(v, int) for v in self.parents)
+    if not numbers or [v for v, parent in enumerate(self.parents) if v == parent] == []:
+      expected = "the parent of every joint, the root its own (Skeleton.parents)"
+      raise ValueError(f"parents: expected {expected}, got {self.parents!r}")
     super().__post_init__()
 
   @nn.compact
@@ -214,8 +218,15 @@ class AGCN(nn.Module):
     train: bool = False,
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+    layers.check_call(self, train=train)
     shapes.check("x", x, "float", "B", "T", "M", len(self.parents), "C")
     batch, frames, persons, joints, channels = x.shape
+    if self.has_variable("params", "data_bn"):
+      # Its norm is of every channel of every joint of every person.
+      known = self.variables["params"]["data_bn"]["scale"].size // joints
+      if persons * channels != known:
+        expected = f"[B, T, M, {joints}, C] with M x C = {known} (persons, channels)"
+        raise ValueError(f"x: expected {expected}, as its variables have, got {list(x.shape)}")
     edges = jnp.asarray(adjacency(self.parents))
     norm = layers.BatchNorm(dtype=self.dtype, name="data_bn")
     x = norm(x.reshape(batch, frames, -1), train=train).reshape(x.shape)

@@ -89,6 +89,29 @@ def dot(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*
   return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
+def check_call(module: nn.Module, *, train: bool) -> None:
+  """Raises ValueError where a model is applied without what it needs, before a layer of it does."""
+  if module.is_initializing():
+    return
+  if "params" not in module.variables:
+    raise ValueError('variables: expected what init gave, {"params": ..., ...}, got other things')
+  if not train:
+    return
+  if "batch_stats" in module.variables and not module.is_mutable_collection("batch_stats"):
+    raise ValueError('train=True: expected mutable=["batch_stats"] in apply, got none')
+  drawn = module.has_rng("dropout") or module.has_rng("params")  # which Flax takes for any other
+  if getattr(module, "dropout", 0) and not drawn:
+    raise ValueError('train=True: expected rngs={"dropout": key} in apply, got none')
+
+
+def channels(module: nn.Module, *path: str) -> int | str:
+  """How many channels a kernel of a module's variables takes; "C" while there are none."""
+  params = module.variables.get("params", {})
+  for name in path:
+    params = params.get(name, {})
+  return params["kernel"].shape[-2] if "kernel" in params else "C"
+
+
 def every(stride: int, x: Array, *, axis: int) -> Array:
   """Every first, or every second, element along an axis: `x[::stride]`, as the first of each pair.
 
@@ -251,6 +274,9 @@ class BatchNorm(nn.Module):
   Applied as one multiply-add: `nn.BatchNorm` subtracts the mean first, and XLA keeps the
   difference, as large as the input, for the gradient.
 
+  Running statistics begin with those of the first batch, and not with a mean of 0 and a variance of
+  1, whose share after n batches would be 0.9^n: after 40, more than the variance of motions.
+
   The input is understood with `shift` added, per channel: the bias of a layer before. A norm by the
   batch's own mean takes it out again, so that it only moves the running mean and has no gradient.
   """
@@ -265,6 +291,8 @@ class BatchNorm(nn.Module):
     self, x: Float[Array, "*b c"], *, train: bool, shift: Float[Array, " c"] | float = 0.0
   ) -> Float[Array, "*b c"]:
     shape = x.shape[-1:]
+    if not self.is_initializing() and not self.has_variable("batch_stats", "mean"):
+      raise ValueError('variables: expected "batch_stats" beside "params", got none')
     mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
     var = self.variable("batch_stats", "var", jnp.ones, shape)
     params = {
@@ -278,8 +306,11 @@ class BatchNorm(nn.Module):
       found = wide.mean(axes)
       stats = {"mean": found, "var": jnp.maximum((wide**2).mean(axes) - found**2, 0)}
       if not self.is_initializing():
+        # The first batch is where they begin: 0 and 1 may be far from what they run to.
+        first = (mean.value == 0) & (var.value == 1)
         for running, new in ((mean, found + shift), (var, stats["var"])):
-          running.value = self.momentum * running.value + (1 - self.momentum) * new
+          mixed = self.momentum * running.value + (1 - self.momentum) * new
+          running.value = jnp.where(first, new, mixed)
     scale, bias = batch_norm_affine(params, stats, self.epsilon)
     return (wide * scale + bias).astype(self.dtype)
 

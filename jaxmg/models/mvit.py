@@ -384,7 +384,9 @@ class MViT(nn.Module):
     train: bool = False,
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-    shapes.check("clips", clips, "float", "B", "T", "H", "W", "C")
+    layers.check_call(self, train=train)
+    channels = layers.channels(self, "patches")
+    shapes.check("clips", clips, "float", "B", "T", "H", "W", channels)
     x = Patches(self.width, self.dtype, name="patches")(clips)
     grid = x.shape[1:4]
     token = self.param("class_token", normal, (self.width,), jnp.float32).astype(x.dtype)

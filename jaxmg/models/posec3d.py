@@ -130,7 +130,9 @@ class PoseC3D(nn.Module):
     train: bool = False,
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-    shapes.check("heatmaps", heatmaps, "float", "B", "T", "H", "W", "V")
+    layers.check_call(self, train=train)
+    channels = layers.channels(self, "stem", "conv")
+    shapes.check("heatmaps", heatmaps, "float", "B", "T", "H", "W", channels)
     out = {}
     conv = functools.partial(ConvNorm, dtype=self.dtype)
     size, stride = self.stem

@@ -300,6 +300,7 @@ class SwinFace(nn.Module):
     train: bool = False,
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+    layers.check_call(self, train=train)
     shapes.check("faces", faces, "float", "B", "T", "H", "W", 3)
     batch, number = faces.shape[:2]
     multiple = WINDOW * _PATCH << len(self.depths) - 1

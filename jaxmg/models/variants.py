@@ -11,8 +11,10 @@ def fill(model: nn.Module, variants: Mapping[str, Mapping[str, Any]], variant: s
 
   For `__post_init__` of a model, before that of Flax. The name is not kept: Flax calls
   `__post_init__` of a model within another once more, without one. Raises ValueError for an unknown
-  variant.
+  variant, and for a number of classes that is none.
   """
+  if not isinstance(model.num_classes, int) or model.num_classes < 1:
+    raise ValueError(f"num_classes: expected 1 or more, got {model.num_classes!r}")
   if variant not in variants:
     raise ValueError(f"variant: expected {' or '.join(variants)}, got {variant}")
   for name, value in variants[variant].items():

@@ -35,7 +35,7 @@ def flip(
   keypoints: Float[Array, "*b v c"], permutation: Int[np.ndarray, " v"], *, width: int
 ) -> Float[Array, "*b v c"]:
   """The mirror image of every clip; twice is the identity."""
-  keypoints = keypoints[..., permutation, :]
+  keypoints = jnp.asarray(keypoints)[..., permutation, :]
   return keypoints.at[..., 0].set(width - 1 - keypoints[..., 0])
 
 
@@ -82,6 +82,7 @@ def jitter(
   key: Key[Array, ""], keypoints: Float[Array, "t m v 3"], *, pixels: float
 ) -> Float[Array, "t m v 3"]:
   """Gaussian noise of standard deviation `pixels`, apart for every joint and frame."""
+  keypoints = jnp.asarray(keypoints)
   noise = pixels * jax.random.normal(key, (*keypoints.shape[:-1], 2), keypoints.dtype)
   return keypoints.at[..., :2].add(noise)
 
@@ -91,7 +92,7 @@ def drop_joints(
 ) -> Float[Array, "t m v 3"]:
   """Joints taken away for the whole clip, each with `probability`, by a score of 0."""
   keep = jax.random.bernoulli(key, 1 - probability, keypoints.shape[2:3])
-  return keypoints.at[..., 2].multiply(keep)
+  return jnp.asarray(keypoints).at[..., 2].multiply(keep)
 
 
 def turn(
@@ -125,6 +126,7 @@ def stretch(
   as they are; a bone that lacks an end for a while grows by what it grows on average. `parents` and
   `mirror` are those of the `Skeleton`.
   """
+  pose, parents, mirror = jnp.asarray(pose), np.asarray(parents), np.asarray(mirror)
   joints = np.arange(len(parents))
   path = np.zeros((len(joints), len(joints)), np.float32)  # from each joint to the root
   at = joints
@@ -146,4 +148,4 @@ def scale(
 ) -> Float[Array, "*b c"]:
   """All coordinates times one random factor between the two, from the origin."""
   factor = jax.random.uniform(key, minval=factors[0], maxval=factors[1])
-  return pose.at[..., :-1].multiply(factor)
+  return jnp.asarray(pose).at[..., :-1].multiply(factor)

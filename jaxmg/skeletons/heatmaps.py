@@ -34,7 +34,8 @@ def render_joints(
   `points` holds x, y and score; `size` is (height, width).
   """
   shapes.check("points", points, "float", "...", "M", "V", 3)
-  points = points.clip(-_FAR, _FAR)
+  _check_size(size)
+  points = jnp.asarray(points).clip(-_FAR, _FAR)
   score = points[..., 2]
   if window:
     score = jnp.where(score < _SCORE_THRESHOLD, 0, score)
@@ -62,8 +63,9 @@ def render_limbs(
   `size` as in `render_joints`.
   """
   shapes.check("points", points, "float", "...", "M", "V", 3)
+  _check_size(size)
   limbs = np.asarray(limbs)
-  points = points.clip(-_FAR, _FAR)
+  points = jnp.asarray(points).clip(-_FAR, _FAR)
   ends = points[..., None, None, :, :]  # *b m 1 1 v 3
   start, end = ends[..., limbs[:, 0], :], ends[..., limbs[:, 1], :]
   (ax, ay, a_score), (bx, by, b_score) = (jnp.moveaxis(p, -1, 0) for p in (start, end))
@@ -87,6 +89,11 @@ def render_limbs(
   share = share.clip(0, 1)
   squared = (x - ax - share * along_x) ** 2 + (y - ay - share * along_y) ** 2
   return _over_persons(jnp.exp(-0.5 / sigma**2 * squared) * peak)
+
+
+def _check_size(size):
+  if not isinstance(size, tuple | list) or len(size) != 2:
+    raise ValueError(f"size: expected (height, width) in pixels, got {size!r}")
 
 
 def _gaussian(center, length, sigma, window):  # *b m v -> *b m v length

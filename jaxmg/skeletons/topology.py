@@ -21,6 +21,9 @@ _FIELDS = ("name", "joints", "parents", "limbs", "mirror_pairs")  # of a user's 
 _MOST = 1000  # joints or pairs in it
 
 
+SKELETONS: dict[str, "Skeleton"] = {}  # ours by their names, made at the end of this module
+
+
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
   """A layout of V joints, hashable, and checked when it is made.
@@ -47,6 +50,8 @@ class Skeleton:
   limb_mirror_pairs: Pairs | None = None
 
   def __post_init__(self):
+    for field in ("joints", "parents", "limbs", "mirror_pairs", "sources", "limb_mirror_pairs"):
+      object.__setattr__(self, field, _as_tuples(getattr(self, field)))
     if problems := list(self._problems()):
       raise ValueError("\n  ".join([f"skeleton {self.name!r} is not valid:", *problems]))
 
@@ -133,11 +138,21 @@ class Skeleton:
         if frozenset(image) not in limbs:
           yield f"limb {(a, b)} mirrors to {image}, which is no limb"
 
+    ours = SKELETONS.get(self.name)
+    if ours is not None and (self.joints, self.parents) != (ours.joints, ours.parents):
+      yield "its name is that of one of ours, which has other joints: it needs a name of its own"
+
     for layout in _repeated([self.name, *(layout for layout, _ in self.sources)]):
       yield f"source {layout!r} is the layout itself, or is named twice"
     for layout, indices in self.sources:
       if len(indices) != num_joints or _repeated(indices) or any(i < 0 for i in indices):
         yield f"source {layout!r}: expected {num_joints} distinct indices from 0, got {indices}"
+
+
+def _as_tuples(values: Any) -> Any:
+  """Lists and arrays as tuples, so that a skeleton can be hashed."""
+  values = values.tolist() if isinstance(values, np.ndarray) else values
+  return tuple(map(_as_tuples, values)) if isinstance(values, list | tuple) else values
 
 
 def _repeated(items: Iterable) -> list:
@@ -488,7 +503,7 @@ _KINECT25 = _skeleton(
 # Layouts of joints in space, which are perhaps seen in a picture; of the others there are pictures.
 IN_SPACE = ("kinect20", "kinect25", "h36m17", "mediapipe33")
 
-SKELETONS: dict[str, Skeleton] = {
+SKELETONS |= {
   skeleton.name: skeleton
   for skeleton in (
     _COCO17,
@@ -516,8 +531,8 @@ def get(name: str | Skeleton) -> Skeleton:
   """
   if isinstance(name, Skeleton):
     return name
-  if name not in SKELETONS:
-    near = difflib.get_close_matches(name, SKELETONS, n=1)
+  if not isinstance(name, str) or name not in SKELETONS:
+    near = difflib.get_close_matches(str(name), SKELETONS, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(f"skeleton: expected one of {', '.join(SKELETONS)}, got {name!r}{hint}")
   return SKELETONS[name]

@@ -46,8 +46,11 @@ def init_train_state(
 ) -> TrainState:
   """Initialises the model and its optimizer; pure, so `jax.eval_shape` of it gives the shapes.
 
+  Of `example_input`, arrays or `jax.ShapeDtypeStruct`, the shapes count alone.
+
   `ema`: whether the step keeps a moving average; `trainable`: see `make_train_step`.
   """
+  example_input = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example_input)
   variables = model.init(key, example_input, train=False)
   params, batch_stats = variables["params"], variables.get("batch_stats", {})
   return TrainState(

@@ -170,9 +170,9 @@ def test_a_npy_table_is_taken_as_it_is(tmp_path):
       "row 2, column 1: expected a finite float32, got -inf",
     ),
     (np.array([[1.0], [0.0], [2.0]]), "row 1: expected an embedding, got zeros"),
-    (np.array([["a"], ["b"], ["c"]]), "one array of numbers is expected"),
+    (np.array([["a"], ["b"], ["c"]]), "the data: expected one array of numbers"),
     (np.array([[1], [2], [None]]), "expected a whole npy file"),
-    (np.ones((3, 2), complex), "one array of numbers is expected"),
+    (np.ones((3, 2), complex), "the data: expected one array of numbers"),
   ],
 )
 def test_a_bad_npy_table_is_one_line(tmp_path, array, message):

@@ -145,7 +145,7 @@ def test_a_run_on_tokens_holds_its_encoders_and_predicts_from_records(home, cach
     assert np.isfinite(of_pose).all()
     assert np.abs(of_pose - expected).max() > 1e-3
   with pytest.raises(errors.DataError, match="the clip: expected a pose, got sound"):
-    predictor({"sound": None})
+    predictor({"sound": {}})
   assert command(evaluate, f"--run={cached}", "--without=video-folds2") == 0
   without = scores.load(cached / "test-without-video-folds2" / "scores.npz")
   of = without.ids.index(data.ids[row])

@@ -178,7 +178,8 @@ def test_both_are_cut_to_the_same_frames(command, make_run, folder):
   assert [int(row[0]) for row in rows] == [*range(30, 70)]
   assert [float(row[1]) for row in rows] == pytest.approx(TIMES[30:70], abs=1e-3)
   clips = [readers.read(folder / name) for name in ("clip.mkv", "pose.npy")]
-  first = [one.cut(30, 30 + round(1.5 * 39 / (TIMES[69] - TIMES[30])) - 1) for one in clips]
+  last = 30 + round(1.5 * 39 / (TIMES[69] - TIMES[30])) - 1
+  first = library.by_track(one.cut(30, last) for one in clips)
   expected = library.Predictor(make_run("video", "pose"))(first)
   assert [float(cell) for cell in rows[0][3:]] == pytest.approx(expected, abs=2e-6)
 
@@ -230,7 +231,7 @@ def test_attribution_is_drawn_and_written(command, make_run, folder, tmp_path):
   assert code == 0, error
   assert "  what speaks for shrug (logit " in printed
   clips = [readers.read(folder / name).cut(30, 69) for name in ("clip.mkv", "pose.npy")]
-  expected = library.Predictor(make_run("video", "pose")).attribution(clips, 2)
+  expected = library.Predictor(make_run("video", "pose")).attribution(library.by_track(clips), 2)
   with np.load("why/attribution.npz") as found:
     assert (str(found["class"]), float(found["logit"])) == ("shrug", expected.logit)
     for name in ("video", "pose"):

@@ -1,6 +1,5 @@
 import functools
 
-import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,7 +139,8 @@ def test_order_of_the_clips_changes_no_clip_in_training(variables, heatmaps):
   logits, changed = train(heatmaps, rows)
   turned, changed_too = train(heatmaps[::-1], rows[::-1])
   np.testing.assert_allclose(turned[::-1], logits, atol=1e-6)
-  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), changed_too, changed)
+  # Statistics of a first batch, of the order of 1.
+  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), changed_too, changed)
   other, _ = train(heatmaps[::-1], rows)  # the masks do follow the rows' names
   assert np.abs(other[::-1] - logits).max() > 1e-3
 
@@ -184,7 +184,7 @@ def test_folded_norms_give_the_same_logits_and_intermediates(variables, heatmaps
 
 def test_folded_norms_cannot_be_trained(variables, heatmaps):
   folded = posec3d.fold_batch_norm(variables)
-  with pytest.raises(flax.errors.ScopeParamNotFoundError):
+  with pytest.raises(ValueError, match='expected "batch_stats" beside "params", got none'):
     tiny().apply(
       folded, heatmaps, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)}
     )

@@ -21,10 +21,14 @@ What is read, a `Clip` of poses or a `VideoFile`, tells of itself:
 Every fault of a file is one DataError that names the file and the field.
 """
 
+import contextlib
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from jaxmg.data.readers import annotations, arrays, matlab, ntu, openpose, tables, video
 from jaxmg.data.readers.clip import (
@@ -58,6 +62,8 @@ __all__ = [
   "depth_view",
   "find_layout",
   "frame_size",
+  "from_array",
+  "hints_as_arguments",
   "layout_of",
   "read",
   "read_all",
@@ -145,6 +151,34 @@ def read_all(
   except ValueError as error:  # DataError is one, as is all that numpy and json raise
     text = (str(error) or type(error).__name__).splitlines()[0]
     raise DataError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+
+
+def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
+  """A recording that is an array: key points, as in a .npy file, or frames of a video.
+
+  Frames are uint8: [T, H, W, 3] of red, green and blue, or [T, H, W] of one channel, such as depth.
+
+  Raises DataError as `read` does, and for any other kind of array.
+  """
+  told = told or Told()
+  if told.layout is not None:
+    told = dataclasses.replace(told, layout=find_layout(told.layout))
+  if array.dtype == np.uint8:
+    if 0 in array.shape or array.shape[3:] not in ((), (3,)) or array.ndim < 3:
+      expected = "uint8[T, H, W, 3] or uint8[T, H, W]"
+      raise DataError("frames", expected=expected, got=f"uint8{[*array.shape]}")
+    return without_loss(array, told.fps and np.arange(len(array)) / told.fps)
+  return arrays.read_array(arrays.of_numbers(array), told).sized(told.expects_size)
+
+
+@contextlib.contextmanager
+def hints_as_arguments() -> Iterator[None]:
+  """For callers from Python: an error says how an argument settles it, where it names a flag."""
+  try:
+    yield
+  except (ConfigError, DataError) as error:
+    names = "|".join(field.name for field in dataclasses.fields(Told))
+    raise type(error)(re.sub(rf"--({names})\b=?", r"\1=", str(error))) from error
 
 
 def _reader(path: pathlib.Path):

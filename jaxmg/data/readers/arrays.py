@@ -9,6 +9,7 @@ A .npz holds one such array; beside it may be the scores of its joints, called `
 
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -112,7 +113,7 @@ def load_array(path: pathlib.Path) -> np.ndarray:
   with damage("npy"):
     # A memory map compares the header with the size of the file before it takes any memory.
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-  _check_numbers(array)
+  of_numbers(array)
   if array.offset + array.nbytes != path.stat().st_size:
     raise DataError(
       "size", expected=f"{array.offset + array.nbytes} bytes", got=path.stat().st_size
@@ -120,9 +121,12 @@ def load_array(path: pathlib.Path) -> np.ndarray:
   return array
 
 
-def _check_numbers(array: object) -> None:
+def of_numbers(array: Any) -> np.ndarray:
+  """The array; DataError for any other thing than one of numbers."""
   if not isinstance(array, np.ndarray) or array.dtype.kind not in _NUMBERS:
-    raise DataError("one array of numbers is expected")
+    got = array.dtype if isinstance(array, np.ndarray) else "several"
+    raise DataError("the data", expected="one array of numbers", got=got)
+  return array
 
 
 def frames_first(array: Shaped[np.ndarray, "c t v m"]) -> Shaped[np.ndarray, "length m v c"]:

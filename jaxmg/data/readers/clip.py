@@ -56,6 +56,7 @@ class Told:
     points: "keypoints", x and y in pixels and a score; or "joints3d", x, y, z in metres.
     expects: as `points`: what is taken where the file leaves it open and nothing speaks against it.
     expects_size: as `frame_size`: what is taken where the file leaves it open.
+    fps: frames a second, of an array of frames.
   """
 
   layout: Layout | None = None
@@ -64,6 +65,7 @@ class Told:
   points: Literal["keypoints", "joints3d"] | None = None
   expects: Literal["keypoints", "joints3d"] | None = None
   expects_size: tuple[int, int] | None = None
+  fps: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

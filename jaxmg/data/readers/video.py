@@ -196,9 +196,9 @@ def read_video(path: pathlib.Path, told: Any) -> VideoFile:
 
 
 def without_loss(
-  images: UInt8[np.ndarray, "t h w"], times: Float[np.ndarray, " t"] | None = None
+  images: UInt8[np.ndarray, "t h w *c"], times: Float[np.ndarray, " t"] | None = None
 ) -> Frames:
-  """Frames of one channel, such as depth, as PNG."""
+  """Frames [T, H, W] of one channel, such as depth, or [T, H, W, 3] in colours, as PNG."""
   from PIL import Image
 
   pictures = []
@@ -207,7 +207,7 @@ def without_loss(
     Image.fromarray(image).save(into, "PNG")
     pictures.append(into.getvalue())
   times = np.full(len(images), np.nan) if times is None else times
-  return Frames(tuple(pictures), times, images.shape[1:], channels=1)
+  return Frames(tuple(pictures), times, images.shape[1:3], channels=3 if images.ndim > 3 else 1)
 
 
 def _record(video: Frames | VideoFile) -> dict[str, Any]:

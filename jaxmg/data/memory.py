@@ -1,0 +1,146 @@
+"""Arrays -> a set in memory, which goes through the same pipeline as a prepared one.
+
+  data = memory.from_arrays(
+    keypoints,                       # of N clips, float[T, M, V, 3] each
+    labels,                          # numbers or names of classes
+    class_names=("still", "wave"),
+    subjects=("ann", "bob", ...),
+    layout="coco17",
+    frame_size=(720, 1280),
+    protocols={"xsub": by_subject(train=("ann",))},
+  )
+  batches = pipeline.train_batches(data, data.rows("train"), {"pose": heatmaps}, ...)
+
+A set that does not fit into memory is prepared once (`jaxmg.data.prepared`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmg.data import builders, readers, records, source, tracks
+from jaxmg.data.builders import by_subject as by_subject
+from jaxmg.errors import DataError
+from jaxmg.skeletons import topology
+
+
+def from_arrays(
+  clips: Iterable[Any] | Mapping[str, Iterable[Any]],
+  labels: Iterable[Any],
+  *,
+  class_names: Sequence[str],
+  subjects: Iterable[str] | None = None,
+  ids: Iterable[str] | None = None,
+  protocols: Mapping[str, builders.Protocol] | None = None,
+  mirror: bool = True,
+  name: str = "arrays",
+  **told: Any,
+) -> source.Source:
+  """A set of N clips; see the head of this module.
+
+  Args:
+    clips: arrays as `jaxmg.predict.Predictor` takes them, key points or frames of videos, each of
+      its own length, or `readers.Clip` and `readers.Frames`; or a dictionary of these by the track
+      that inputs read ("pose", "video"), with the same clips in the same order.
+    labels: numbers from 0, or names of classes; -1 where it is hidden.
+    subjects: who is seen; without it, each clip is taken to be of another person, so that figures
+      are too good if persons are both trained and tested on.
+    ids: names of the clips; without it "0", "1", ...
+    protocols: as a `Builder` has them, the first is the default. Without it, all is trained on.
+    mirror: whether a mirrored clip keeps its label.
+    told: `layout`, `frame_size`, `axes`, `points` and `fps` of the arrays (`readers.Told`).
+
+  Raises DataError, with the clip, for what cannot be: other layouts, labels, numbers of clips.
+  """
+  by_track = clips if isinstance(clips, Mapping) else {None: clips}
+  known = readers.Told(**told)
+  found = {}
+  for track, some in by_track.items():
+    recordings = [_recording(f"clips[{i}]", one, known) for i, one in enumerate(some)]
+    if not recordings:
+      raise DataError("clips", expected="at least one", got="none")
+    names = {one.track for one in recordings} | ({track} if track else set())
+    if len(names) > 1:
+      raise DataError(f"clips: {track or 'tracks'}", expected="one kind", got=" and ".join(names))
+    found[names.pop()] = recordings
+  count = len(next(iter(found.values())))
+  labels = list(labels)
+  ids = [str(i) for i in range(count)] if ids is None else list(ids)
+  subjects = ids if subjects is None else list(subjects)
+  for field, values in (*found.items(), ("labels", labels), ("ids", ids), ("subjects", subjects)):
+    if len(values) != count:
+      raise DataError(field, expected=f"{count}, one a clip", got=len(values))
+  columns = {field: [] for field in builders.COLUMNS}
+  for id, label, subject in zip(ids, labels, subjects, strict=True):
+    label = int(label) if isinstance(label, np.integer | jax.Array) else label
+    example = builders.Example(id, label, subject, None)
+    for field, value in builders.columns(name, example, class_names).items():
+      columns[field].append(value)
+  protocols = protocols or {"all": lambda clip: "train"}
+  index = {
+    "name": name,
+    "version": "1.0.0",
+    "class_names": list(class_names),
+    "mirror": mirror,
+    "synthetic": False,
+    "clips": columns,
+    "protocols": {key: builders.rows(key, one, columns) for key, one in protocols.items()},
+  }
+  held = {track: _held(name, track, ids, recordings) for track, recordings in found.items()}
+  data = source.Source.in_memory(index, held)
+  for protocol in data.protocols:
+    data.rows("train", protocol=protocol)  # checks it
+  for track in held.values():
+    data.check_copies(track)
+  return data
+
+
+def _recording(where: str, one: Any, told: readers.Told) -> readers.Clip | readers.Frames:
+  if isinstance(one, readers.Clip | readers.Frames):
+    return one
+  if not isinstance(one, np.ndarray | jax.Array):
+    expected = "an array, a readers.Clip or readers.Frames"
+    raise DataError(where, expected=expected, got=type(one).__name__)
+  try:
+    with readers.hints_as_arguments():
+      return readers.from_array(np.asarray(one), told)
+  except DataError as error:
+    raise DataError(f"{where}: {error}") from error
+
+
+def _held(name: str, track: str, ids: Sequence[str], recordings: Sequence[Any]) -> records.Held:
+  kind = _KINDS[track](recordings)
+  found = []
+  for id, one in zip(ids, recordings, strict=True):
+    try:
+      found.append([*kind.records(one)])
+    except ValueError as error:
+      raise DataError(f"{name}: clip {id!r}: {error}") from error
+  contents = [kind.content(one) for one in recordings]
+  lengths = [kind.num_frames(one) for one in recordings]
+  return records.Held(f"{name}: {track}", kind, ids, found, contents, lengths)
+
+
+def _poses(clips: Sequence[readers.Clip]) -> tracks.Pose:
+  sizes = [one.frame_size for one in clips if one.frame_size]
+  if not sizes:
+    raise DataError("frame_size", expected="(height, width) of the pictures", got="none")
+  return tracks.Pose(
+    topology.get(clips[0].layout),
+    frame_size=sizes[0],
+    num_persons=max(one.keypoints.shape[1] for one in clips),
+    joints3d=clips[0].joints3d is not None,
+  )
+
+
+def _videos(clips: Sequence[readers.Frames]) -> tracks.Video:
+  return tracks.Video(
+    tuple(max(one.frame_size[i] for one in clips) for i in (0, 1)),
+    channels=clips[0].channels,
+    timed=not any(np.isnan(one.times).any() for one in clips),
+  )
+
+
+_KINDS = {"pose": _poses, "video": _videos}

@@ -1,0 +1,128 @@
+# ruff: noqa: E501 (a row is a line)
+"""Wrong calls from Python are answered in a line that says what to do."""
+
+import functools
+
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+import jaxmg
+from jaxmg.models import MODELS
+from jaxmg.skeletons import augment, topology
+
+COCO17 = topology.get("coco17")
+KEY = jax.random.key(0)
+POSE = np.ones((2, 4, 1, 17, 3), np.float32)
+SIZE = np.array([[48, 64]] * 2)
+HEATMAPS = np.zeros((2, 4, 8, 8, 17), np.float32)
+
+heatmaps = functools.partial(jaxmg.inputs.heatmap_inputs, POSE, SIZE, skeleton="coco17", size=8)
+graph = functools.partial(jaxmg.inputs.graph_inputs, POSE, SIZE, skeleton="coco17")
+agcn = functools.partial(MODELS["agcn"], num_classes=2, variant="tiny")
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+  """Without the checks of types that all other tests run with."""
+  jaxtyping.config.update("jaxtyping_disable", True)
+  yield
+  jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@functools.cache
+def trained(name):
+  if name == "posec3d":
+    model, x = MODELS[name](num_classes=2, variant="tiny"), HEATMAPS
+  else:
+    model, x = agcn(parents=COCO17.parents), POSE
+  return model, jax.jit(model.init)(KEY, x)
+
+
+def apply(name, x, *, change=lambda variables: variables, **options):
+  model, variables = trained(name)
+  return model.apply(change(variables), x, **options)
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda: heatmaps(skeleton="coco"), r"skeleton: expected one of coco17, .*did you mean 'coco17'"),
+    (lambda: heatmaps(skeleton=None), "skeleton: expected one of coco17, .*got None"),
+    (lambda: heatmaps(skeleton="imigue22"), r"expected float\[B, T, M, 22, 3\], got float32\[2, 4"),
+    (lambda: heatmaps(size=(8, 8)), r"size: expected pixels of a side, .*got \(8, 8\)"),
+    (lambda: heatmaps(stream="limbs"), 'stream: expected "joint" or "limb"'),
+    (lambda: heatmaps(rotation=9.0), "rotation: expected keys=, one for each clip, .*got none"),
+    (lambda: heatmaps(crop_area=(0.1, 1.0)), "crop_area: expected keys="),
+    (lambda: heatmaps(mirror=True), "mirror: expected keys="),
+    (lambda: graph(scale=(0.9, 1.1)), "scale: expected keys="),
+    (lambda: heatmaps(keys=KEY), r"keys: expected one for each of 2 clips: jax\.random\.split.*one key"),
+    (lambda: graph(keys=jax.random.PRNGKey(0)), "keys: expected one for each of 2 .*got one key"),
+    (lambda: graph(keys=jax.random.split(KEY, 3)), r"keys: expected one for each of 2 .*got .*\(3,\)"),
+    (
+      lambda: jaxmg.inputs.heatmap_inputs(POSE.transpose(0, 4, 1, 2, 3), SIZE, skeleton="coco17"),
+      r"got float32\[2, 3, 4, 1, 17\] \(channels come last\)",
+    ),
+    (
+      lambda: jaxmg.inputs.heatmap_inputs(POSE, (48, 64), skeleton="coco17"),
+      r"frame_size: expected int\[2, 2\], got tuple, which is no array",
+    ),
+    (lambda: jaxmg.skeletons.heatmaps.render_joints(POSE, size=8), r"size: expected \(height, width\)"),
+    (lambda: MODELS["posec"], r"model: expected agcn or .*swinface, got 'posec' \(did you mean 'posec3d'"),
+    (lambda: jaxmg.inputs.INPUTS["heatmap"], "input: expected faces or .*did you mean 'heatmaps'"),
+    (lambda: MODELS["posec3d"](num_classes=2, variant="big"), "variant: expected slowonly-r50 or "),
+    (lambda: MODELS["posec3d"](num_classes=0), "num_classes: expected 1 or more, got 0"),
+    (lambda: agcn(parents="coco17"), "parents: expected the parent of every joint"),
+    (lambda: agcn(parents=(1, 2, 0)), "parents: expected the parent of every joint, the root its own"),
+    (lambda: apply("posec3d", HEATMAPS.transpose(0, 4, 1, 2, 3)), r"8, 8\] \(channels come last\)"),
+    (lambda: apply("posec3d", HEATMAPS[..., :12]), r"\[B, T, H, W, 17\], got float32\[2, 4, 8, 8, 12"),
+    (lambda: apply("posec3d", HEATMAPS[0]), r"heatmaps: expected float\[B, T, H, W, 17\], got"),
+    (lambda: apply("agcn", POSE[..., :12, :]), r"x: expected float\[B, T, M, 17, C\]"),
+    (lambda: apply("agcn", POSE[..., :2]), r"M x C = 3 \(persons, channels\), as its variables have"),
+    (lambda: apply("posec3d", HEATMAPS, train=True), r'expected mutable=\["batch_stats"\]'),
+    (
+      lambda: apply("posec3d", HEATMAPS, train=True, mutable=["batch_stats"]),
+      r'train=True: expected rngs=\{"dropout": key\}',
+    ),
+    (
+      lambda: apply("posec3d", HEATMAPS, change=lambda variables: variables["params"]),
+      "variables: expected what init gave",
+    ),
+    (
+      lambda: apply("posec3d", HEATMAPS, change=lambda x: {"params": x["params"]}),
+      'variables: expected "batch_stats" beside "params"',
+    ),
+    (
+      lambda: topology.Skeleton("coco17", ("a", "b"), (0, 0), ((0, 1),), ()),
+      "its name is that of one of ours, which has other joints",
+    ),
+    (lambda: jaxmg.inputs.Heatmaps("coco17", 48), "frame_size: expected height and width above 0"),
+    (lambda: jaxmg.inputs.Heatmaps("coco17", (48, 64), stream="limbs"), "stream: expected joint or limb"),
+    (lambda: jaxmg.inputs.Heatmaps("coco17", (48, 64), crop=0.8), "crop: expected two numbers in"),
+    (lambda: jaxmg.load("nowhere"), "recipe.json: expected a run directory with a recipe, got no such"),
+  ],
+)  # fmt: skip
+def test_a_wrong_call_says_what_to_do(call, message):
+  with pytest.raises((ValueError, KeyError), match=message) as raised:
+    call()
+  assert len(str(raised.value)) < 400
+
+
+def test_what_may_be_given_otherwise_is_taken():
+  made = topology.Skeleton("mine", ["a", "b"], np.array([0, 0]), [[0, 1]], [])
+  assert hash(made) == hash(topology.Skeleton("mine", ("a", "b"), (0, 0), ((0, 1),), ()))
+  by_name = jaxmg.inputs.Heatmaps("coco17", [48, 64], crop=[0.8, 1.0])
+  assert by_name == jaxmg.inputs.Heatmaps(COCO17, (48, 64), crop=(0.8, 1.0))
+  assert hash(by_name) is not None
+  legacy = jax.random.split(jax.random.PRNGKey(0), 2)
+  assert heatmaps(keys=legacy, rotation=9.0).shape == (2, 4, 8, 8, 17)
+  pose, permutation = POSE[0], COCO17.mirror.tolist()
+  for changed in (
+    augment.flip(pose, permutation, width=8),
+    augment.jitter(KEY, pose, pixels=1.0),
+    augment.drop_joints(KEY, pose, probability=0.5),
+    augment.scale(KEY, pose, factors=(0.9, 1.1)),
+    augment.stretch(KEY, pose, COCO17.parents, permutation, factors=(0.9, 1.1)),
+  ):
+    assert changed.shape == pose.shape
