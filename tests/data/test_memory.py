@@ -86,8 +86,8 @@ def test_a_run_on_it_is_saved_and_known(tmp_path):
   np.testing.assert_allclose(predictor(tmp_path / "clip.npy", **TOLD), expected[2], atol=1e-6)
   in_jax = predictor({"pose": jax.numpy.asarray(poses()[2])}, **TOLD)
   np.testing.assert_allclose(in_jax, expected[2], atol=1e-6)
-  assert predictor.features(poses(), **TOLD).shape == (6, 64)
-  assert predictor.tokens(poses()[0], **TOLD).shape[::2] == (1, 64)  # R L D
+  assert predictor.features(poses(), **TOLD).shape == (6, 32)
+  assert predictor.tokens(poses()[0], **TOLD).shape == (1, 2, 32)  # R L D
   windows = [*predictor.windows(poses()[5], length=9, hop=4, **TOLD)]
   assert [window[:2] for window in windows] == [(0, 8), (4, 12), (6, 14)]
 
