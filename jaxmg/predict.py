@@ -73,7 +73,7 @@ class Predictor:
     self.class_names = self.recipe.class_names
     self.label_embeddings = recipe.label_table(run, self.recipe)
     model = self.recipe.build_model()
-    mesh = sharding.data_mesh(jax.local_devices()[:1])
+    self._mesh = mesh = sharding.data_mesh(jax.local_devices()[:1])
     programs = {
       output: self.recipe.predict_step(model, output=output)
       for output in ("probabilities", "embedding")

@@ -252,8 +252,8 @@ def load(run: str | os.PathLike) -> Recipe:
   try:
     content = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
-    expected = "a run directory with a recipe"
-    raise errors.CheckpointError(path, expected=expected, got="no such file") from None
+    expected, hint = "a run directory with a recipe", _beside(pathlib.Path(run))
+    raise errors.CheckpointError(path, expected=expected, got="no such file", hint=hint) from None
   except (ValueError, RecursionError) as error:
     raise errors.CheckpointError(path, expected="JSON", got=error) from error
   if not isinstance(content, dict) or "sha256" not in content:
@@ -265,6 +265,14 @@ def load(run: str | os.PathLike) -> Recipe:
     return from_json(content)
   except ValueError as error:
     raise errors.CheckpointError(f"{path}: {error}") from error
+
+
+def _beside(run: pathlib.Path) -> str | None:
+  """A hint at a run of nearly this name, in the same folder or in ./runs."""
+  folders = (pathlib.Path("runs"), run.parent)
+  found = {path.parent.name: path.parent for one in folders for path in one.glob(f"*/{FILE}")}
+  near = errors.nearest(run.name, found)
+  return near and f"did you mean {found[near]}?"
 
 
 def from_json(content: Mapping[str, Any]) -> Recipe:
