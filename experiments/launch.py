@@ -107,7 +107,8 @@ def _config(values, given):
   """The config that a command line names, by --config or without it."""
   texts = [*filter(None, [values.config]), *given]
   if len(texts) > 1:
-    raise errors.ConfigError("CONFIG", expected="one", got=" and ".join(texts))
+    got, hint = " and ".join(texts), "a setting is --name=value"
+    raise errors.ConfigError("CONFIG", expected="one", got=got, hint=hint)
   if not texts:
     hint = "the name of one of ours, as posec3d:utd_mhad,joint,small, or a file"
     raise errors.ConfigError("CONFIG[:ARGUMENT] is required", hint=hint)

@@ -38,7 +38,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from jaxmg import detection, encoders, errors, predict, progress
+from jaxmg import detection, encoders, errors, predict, progress, recipe
 from jaxmg.data import face_crops, readers
 from jaxmg.pretrained import mtcnn
 
@@ -69,7 +69,10 @@ def run(values: flags.FlagValues) -> None:
     raise errors.ConfigError("--attribution is of one clip, without --window: --frames cuts it out")
   if values["class"].value is not None and not values.attribution:
     raise errors.ConfigError("--class needs --attribution")
-  known = told.get(values, encoders.load_recipe(values.run).inputs.values())
+  inputs = {}
+  if pathlib.Path(values.run, recipe.FILE).exists():
+    inputs = encoders.load_recipe(values.run).inputs
+  known = told.get(values, inputs.values())
   # Of several, each would overwrite the files of the one before.
   alone = len(values.input) > 1 or values.save or values.attribution
   found = [readers.read_all(path, known, most=1 if alone else None) for path in values.input]

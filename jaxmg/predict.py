@@ -81,6 +81,7 @@ class Predictor:
     self._programs = {
       name: steps.compile_predict_step(program, mesh) for name, program in programs.items()
     }
+    self._compiled: set[tuple[str, int]] = set()  # programs, and of how many clips
 
   def __call__(self, clip: Clip) -> Float[np.ndarray, " k"]:
     """The probabilities of the classes for one clip, averaged over its test views.
@@ -205,8 +206,12 @@ class Predictor:
 
   def _run(self, program: str, *parts: Mapping[str, Any]) -> Any:
     stacked = jax.tree.map(lambda *x: np.stack(x), *parts)
-    params, batch_stats = self._variables["params"], self._variables["batch_stats"]
-    return jax.tree.map(np.asarray, self._programs[program](params, batch_stats, stacked))
+    given = self._variables["params"], self._variables["batch_stats"], stacked
+    if (program, len(parts)) not in self._compiled:
+      with sharding.compiling("the prediction", self._mesh):
+        self._programs[program].lower(*given).compile()  # which the call then finds
+      self._compiled.add((program, len(parts)))
+    return jax.tree.map(np.asarray, self._programs[program](*given))
 
 
 def by_track(clip: Reading | Iterable[Reading]) -> dict[str, Reading]:
