@@ -187,7 +187,8 @@ ARROWS = {
   "experiments.launch": "absl jax jaxmg.errors .backend .settings .signals .workdir [.__main__]",
   "experiments.lineage": "jaxmg.errors jaxmg.recipe jaxmg.data.source jaxmg.training.checkpoints",
   "experiments.mvit": "jaxmg .launch .trainer .weights",
-  "experiments.overlay": "jaxmg.errors jaxmg.files jaxmg.skeletons.topology [av] [PIL]",
+  "experiments.movies": "jaxmg.errors jaxmg.files [av] [PIL]",
+  "experiments.overlay": "jaxmg.errors jaxmg.files jaxmg.skeletons.topology .movies [PIL]",
   "experiments.overview": "jaxmg.skeletons jaxmg.training.metrics",
   "experiments.plots": (
     "jax jaxmg.files jaxmg.recipe jaxmg.skeletons jaxmg.data.pipeline [matplotlib]"
@@ -196,9 +197,10 @@ ARROWS = {
   "experiments.predict": (
     "absl jaxmg.detection jaxmg.encoders jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe"
     " jaxmg.data.face_crops jaxmg.data.readers jaxmg.pretrained.mtcnn"
-    " .attribution .launch .overlay .timeline .told"
+    " .attribution .launch .overlay .seen .timeline .told"
   ),
   "experiments.processes": "jaxmg.errors .signals",
+  "experiments.seen": "jax jaxmg.recipe",
   "experiments.settings": (
     "absl ml_collections jaxmg.errors jaxmg.ranges jaxmg.training.losses jaxmg.training.optimizers"
   ),
@@ -208,7 +210,7 @@ ARROWS = {
     "scipy jaxmg.files jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics .grid"
     " .plots"
   ),
-  "experiments.timeline": "absl jaxmg.errors jaxmg.files .overlay [.plots]",
+  "experiments.timeline": "absl jaxmg.errors jaxmg.files .movies .overlay [.plots]",
   "experiments.told": "absl jaxmg.data.readers",
   "experiments.swinface": "jaxmg .launch .trainer .weights",
   "experiments.train": "jaxmg.errors jaxmg.models .launch",
