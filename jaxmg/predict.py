@@ -32,7 +32,8 @@ class Attribution:
   is shown there were taken away: if pixels were the mean grey of the input (of its motion: still),
   a joint not drawn on heatmaps, a node of a graph (a joint, or the bone that ends in it) all zero.
   Negative numbers speak against the class. The logit is the mean over the test views; what several
-  of them show is summed.
+  of them show is summed. Of two classes it is the difference to that of the other, as their
+  probabilities depend on nothing else.
 
   It is local: it sees slopes, where a network may be saturated, and each part alone, where two may
   stand for each other. So the numbers do not sum up to the logit, and say nothing of frames that

@@ -142,7 +142,8 @@ class Recipe:
   def attribution_step(self, model: nn.Module) -> Callable:
     """The step `(params, batch_stats, batch) -> (logit [B, R], gradients by input [B, R, ...])`.
 
-    The logit is that of the class `batch["class"]` int32[B], the gradients are those with respect
+    The logit is that of the class `batch["class"]` int32[B], of two classes less that of the other,
+    the gradients are those with respect
     to a mask of each input that hides nothing (`Input.ones`): gradient times input, summed over
     what one number of the mask multiplies.
     """
@@ -153,7 +154,10 @@ class Recipe:
       def of_view(view):
         def logit(masks):
           logits, _ = model.apply(variables, self.test_view(view, masks))
-          found = jnp.take_along_axis(logits, batch["class"][:, None], -1)[:, 0]
+          of = lambda k: jnp.take_along_axis(logits, k[:, None], -1)[:, 0]  # noqa: E731
+          found = of(batch["class"])
+          if logits.shape[-1] == 2:  # of which each alone says nothing
+            found -= of(1 - batch["class"])
           return found.sum(), found  # a row's logit depends on its own masks alone
 
         masks = {name: one.ones(view[name]) for name, one in self.inputs.items()}
