@@ -61,7 +61,9 @@ def gif(path: pathlib.Path, fps: float) -> Iterator[Add]:
     if len(times) == GIF_FRAMES:
       got = f"a longer one than {seconds:.0f} s"
       expected = f"a recording of at most {GIF_FRAMES} pictures in a .gif"
-      raise errors.ConfigError("--save", expected=expected, got=got, hint="a .mp4 has no end")
+      raise errors.ConfigError(
+        "--save", expected=expected, got=got, hint="a .mp4 may have any number"
+      )
     times.append(seconds)
     pictures.append(_flat(image, pictures[-1] if pictures else None))
 

@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from experiments import launch, predict
+from experiments import launch, movies, predict
 from jaxmg import inputs, models, recipe
 from jaxmg import predict as library
 from jaxmg.data import guarded, readers
@@ -248,6 +248,14 @@ def test_a_gif_has_the_heatmaps_beside_the_skeleton(command, make_run, folder):
   middle = np.int64((np.arange(len(expected)) + 0.5) * len(cells) / len(expected))
   bright = cells[middle][:, middle]
   assert np.corrcoef(bright.ravel(), expected.ravel())[0, 1] > 0.95
+
+
+def test_a_gif_has_an_end(command, tmp_path, monkeypatch):
+  monkeypatch.setattr(movies, "GIF_FRAMES", 10)
+  code, _, error = command(["pose"], "pose.npy", "--save=out.gif", "--fps=25")
+  assert code == 2
+  assert "--save: expected a recording of at most 10 pictures in a .gif, got" in error
+  assert [*tmp_path.iterdir()] == []
 
 
 def test_windows_have_a_strip_below_that_grows(command):
