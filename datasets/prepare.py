@@ -12,7 +12,6 @@ is; one that was killed goes on where it was, in DATA/<name>/<version>.part/.
 """
 
 import argparse
-import difflib
 import importlib
 import os
 import pathlib
@@ -38,8 +37,7 @@ def load(name: str, track: str | None = None) -> type[prepared.Builder]:
   paths = [path for folder in reversed(folders) for path in sorted(folder.glob(f"*/*{suffix}.py"))]
   found = {path.stem.removesuffix(suffix): path.parent for path in paths}
   if name not in found:
-    near = difflib.get_close_matches(name, found, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"your own: datasets/{name}/{name}{suffix}.py"
+    hint = errors.meant(name, found) or f"your own: datasets/{name}/{name}{suffix}.py"
     raise errors.ConfigError("data set", expected=" or ".join(found), got=name, hint=hint)
   for folder in folders:
     if str(folder) not in sys.path:  # ours is there when this file is the script
@@ -53,7 +51,7 @@ def load(name: str, track: str | None = None) -> type[prepared.Builder]:
       if isinstance(one, type) and issubclass(one, builder)
     }
     if track not in builders:
-      raise errors.ConfigError("--track", expected=" or ".join(builders), got=track)
+      raise errors.ConfigError(errors.unknown("--track", builders, track))
     builder = builders[track]
   # TFDS takes README.md and CITATIONS.bib from there.
   builder.pkg_dir_path = epath.Path(found[name])

@@ -1,5 +1,6 @@
 """The command `jaxmg` of an installed package; in a checkout, `python -m experiments` is the same.
 
+jaxmg                   this, and what is there: models, configs, layouts, prepared sets, runs
 jaxmg COMMAND ...
 jaxmg COMMAND --help
 """
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 
 from jaxmg import errors
 
+from . import overview
+
 # In the order in which they are used.
 COMMANDS = {
   "prepare": "datasets.prepare",
@@ -22,9 +25,9 @@ COMMANDS = {
   "predict": "experiments.predict",
   "faces": "experiments.faces",
   "extract_tokens": "experiments.extract_tokens",
-  "fuse_scores": "experiments.fuse_scores",
+  "fuse": "experiments.fuse_scores",
   "submit": "experiments.submit",
-  "import_weights": "experiments.import_weights",
+  "import": "experiments.import_weights",
   "ablate": "experiments.ablate",
 }
 
@@ -38,9 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       print(__doc__)
       for command in COMMANDS:
         print(f"  {command:<16}{summary(command)}")
+      print(*overview.lines(), sep="\n")
       return
     if name not in COMMANDS:
-      raise errors.ConfigError("jaxmg", expected=" or ".join(COMMANDS), got=name)
+      raise errors.ConfigError(errors.unknown("jaxmg", COMMANDS, name))
     sys.argv = [f"jaxmg {name}", *rest]
     runpy.run_module(module(name), run_name="__main__", alter_sys=True)
 

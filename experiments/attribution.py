@@ -14,6 +14,7 @@ from jaxmg.recipe import Recipe
 from . import overlay
 
 FILE = "attribution.npz"
+_PICTURES = 48  # of an input, at most: those of the frames that spoke most
 _CELLS = 28  # of a video's square, along each side: what is drawn are sums over them
 
 
@@ -41,7 +42,8 @@ def save(
     most = np.argsort(-np.abs(sums), kind="stable")[:3]
     # Faces are counted among themselves.
     shift, what = (0, "faces") if one.track == "faces" else (first, "frames")
-    said = ", ".join(f"{shift + frames[i]} ({sums[i]:+.3f})" for i in most)
+    at = _times(clips[one.track])
+    said = ", ".join(f"{_place(at, frames[i], shift)} ({sums[i]:+.3f})" for i in most)
     print(f"  {name}: {sums.sum():+.3f} in all, most of it in the {what} {said}")
     arrays |= {name: values, f"{name}_frames": shift + frames}
     options = {"clip": clips[one.track], "first": shift, "title": f"for {name_of_class}"}
@@ -59,13 +61,15 @@ def _frames(folder, name, one, frames, values, *, clip, first, title):
   most = np.abs(cells).max() or 1
   box = np.asarray(video.centred_box(jnp.array(clip.frame_size), one.test_crop)).round().astype(int)
   left, top, right, bottom = box.tolist()
-  for number, heat, value in zip(frames.tolist(), cells, values, strict=True):
+  at = _times(clip)
+  for i in _chosen(values):
+    number, heat, value = int(frames[i]), cells[i], values[i]
     image = overlay.draw([clip], number)
     picture = np.asarray(image) * np.float32(0.4)
     seen = np.asarray(image)[top:bottom, left:right]
     picture[top:bottom, left:right] = _heated(seen, heat / most)
     image = Image.fromarray(picture.round().astype(np.uint8))
-    overlay.label(image, f"{first + number}: {value.sum():+.3f} {title}")
+    overlay.label(image, f"{_place(at, number, first)}: {value.sum():+.3f} {title}")
     with files.replace(folder / f"{name}_{first + number:06d}.png") as part:
       image.save(part)
   return {}
@@ -77,14 +81,33 @@ def _faces(folder, name, one, frames, values, *, clip, first, title):
 
   cells = np.stack([_sums(value) for value in values])
   most = np.abs(cells).max() or 1
-  for number, heat, value in zip(frames.tolist(), cells, values, strict=True):
+  at = _times(clip)
+  for i in _chosen(values):
+    number, heat, value = int(frames[i]), cells[i], values[i]
     face = Image.open(io.BytesIO(clip.crops.pictures[number])).convert("RGB")
     seen = np.asarray(face.resize((224, 224)))
     image = Image.fromarray(_heated(seen, heat / most).round().astype(np.uint8))
-    overlay.label(image, f"{clip.crops.times[number]:.2f} s: {value.sum():+.3f} {title}")
+    overlay.label(image, f"{_place(at, number, first)}: {value.sum():+.3f} {title}")
     with files.replace(folder / f"{name}_{number:06d}.png") as part:
       image.save(part)
   return {}
+
+
+def _times(clip):
+  """When frames are seen, or faces, in seconds; None where that is not known."""
+  return clip.crops.times if clip.track == "faces" else clip.times
+
+
+def _place(times, number, shift):
+  """The number of a frame, and its second where that is known."""
+  known = times is not None and np.isfinite(times[number])
+  return f"{shift + number}" + (f" at {times[number]:.2f} s" if known else "")
+
+
+def _chosen(values):
+  """The places, in their order, of those that spoke most."""
+  sums = np.abs(values.sum(axis=tuple(range(1, values.ndim))))
+  return np.sort(np.argsort(-sums, kind="stable")[:_PICTURES])
 
 
 def _heated(seen, heat):

@@ -159,7 +159,9 @@ def _check_without(recipe: Recipe, names: Sequence[str]) -> None:
     raise errors.ConfigError("--without", expected=expected, got="one without")
   if not {*names} < recipe.inputs.keys():
     expected = f"some of {' and '.join(recipe.inputs)}, not all"
-    raise errors.ConfigError("--without", expected=expected, got=" and ".join(names))
+    wrong = [name for name in names if name not in recipe.inputs]
+    hint = errors.meant(wrong[0], recipe.inputs) if wrong else None
+    raise errors.ConfigError("--without", expected=expected, got=" and ".join(names), hint=hint)
 
 
 def _write(split, at, folder, recipe, data, rows, probabilities, labels):

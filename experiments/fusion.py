@@ -125,8 +125,8 @@ def tokens(config, data: Source) -> dict[str, Track]:
   names = _names("tokens", config.tokens)
   there = [name.removeprefix("tokens-") for name in data.track_names if name.startswith("tokens-")]
   if unknown := [name for name in names if name not in there]:
-    expected, got = " or ".join(there) or "tracks of tokens (extract_tokens)", unknown[0]
-    raise errors.ConfigError("--config.tokens", expected=expected, got=got)
+    there = there or ["tracks of tokens (extract_tokens)"]
+    raise errors.ConfigError(errors.unknown("--config.tokens", there, unknown[0]))
   return {name: data.track(f"tokens-{name}") for name in names}
 
 

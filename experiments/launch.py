@@ -7,13 +7,17 @@ An experiment is a function and one call:
   if __name__ == "__main__":
     launch.main(run)
 
-  python -m experiments.NAME --config=FILE.py[:ARGUMENT] --workdir=DIR [--config.KEY=VALUE ...]
+  python -m experiments.NAME CONFIG[:ARGUMENT] [--workdir=DIR] [--config.KEY=VALUE ...]
+
+CONFIG is the name of one of ours or a file, FILE.py; --config=CONFIG is the same. Without --workdir
+the run lives in runs/, by the name of its config.
 
 Exit codes: 0 done, 2 command line or config, 3 data, 4 checkpoint, 5 disk, 6 diverged, 7 in use by
 another process (a work directory, an evaluated split, a set that is being prepared), 75 stopped by
 SIGTERM and saved (start the same command again), 130 stopped by Ctrl-C, 1 a fault of jaxmg's own.
 """
 
+import contextlib
 import re
 import shlex
 import sys
@@ -26,9 +30,6 @@ from absl import flags
 from jaxmg import errors
 
 from . import backend, settings, signals, workdir
-
-# In the texts of --help, how a command is called.
-COMMAND = "python -m experiments." if __package__ == "experiments" else "jaxmg "
 
 
 def main(
@@ -51,20 +52,26 @@ def main(
     flags.DEFINE_string(
       "config",
       None,
-      "FILE.py[:ARGUMENT], or the NAME[:ARGUMENT] of a shipped one; --config.KEY=VALUE changes one"
-      " setting (with --help: lists them).",
-      required=True,
+      "FILE.py[:ARGUMENT], or the NAME[:ARGUMENT] of a shipped one, as without --config=;"
+      " --config.KEY=VALUE changes one setting (with --help: lists them).",
       flag_values=values,
     )
-    flags.DEFINE_string("workdir", None, "Where the run lives.", required=True, flag_values=values)
+    flags.DEFINE_string(
+      "workdir",
+      None,
+      "Where the run lives; else in runs/, by the name of its config.",
+      flag_values=values,
+    )
 
   def body():
-    values, _ = _parse(run, define, plain)
-    config = settings.read_config(values.config, overrides)
+    values, given = _parse(run, define, plain, "CONFIG", required=False)
+    text = _config(values, given)
+    config = settings.read_config(text, overrides)
     if not devices:
       jax.config.update("jax_platforms", "cpu")
     _start(values)
-    with workdir.taken(values.workdir, config) as folder, signals.watched():
+    place = values.workdir or str(workdir.default(text))
+    with workdir.taken(place, config) as folder, signals.watched():
       run(config, folder)
 
   return errors.exit_code(body, debug="--debug" in argv)
@@ -96,7 +103,19 @@ def command(
   return errors.exit_code(body, debug="--debug" in argv)
 
 
-def _parse(run, define, argv, positional=None):
+def _config(values, given):
+  """The config that a command line names, by --config or without it."""
+  texts = [*filter(None, [values.config]), *given]
+  if len(texts) > 1:
+    got, hint = " and ".join(texts), "a setting is --name=value"
+    raise errors.ConfigError("CONFIG", expected="one", got=got, hint=hint)
+  if not texts:
+    hint = "the name of one of ours, as posec3d:utd_mhad,joint,small, or a file"
+    raise errors.ConfigError("CONFIG[:ARGUMENT] is required", hint=hint)
+  return texts[0]
+
+
+def _parse(run, define, argv, positional=None, *, required=True):
   # A FlagValues of its own: several commands can run in one process.
   values = flags.FlagValues()
   values.set_gnu_getopt(True)
@@ -109,26 +128,45 @@ def _parse(run, define, argv, positional=None):
   )
   define(values)
   if "--help" in argv:
-    text = (run.__globals__["__doc__"] or "").replace("python -m experiments.", COMMAND)
-    print(text, values.get_help(), sep="\n")
-    for text in (flag.partition("=")[2] for flag in argv if re.match("--?config=", flag)):
-      print(f"\n{text}:")
-      for key, value in settings.flatten(settings.read_config(text, []).to_dict()).items():
-        print(f"  --config.{key}={shlex.quote(str(value))}")
+    print(_called(run.__globals__["__doc__"] or ""), values.get_help(), sep="\n")
+    given = []
+    if "config" in values:
+      with contextlib.suppress(flags.Error):
+        _, *arguments = values(["", *(argument for argument in argv if argument != "--help")])
+        given = [*filter(None, [values.config, *arguments])]
+      for text in given:
+        print(f"\n{text}:")
+        for key, value in settings.flatten(settings.read_config(text, []).to_dict()).items():
+          print(f"  --config.{key}={shlex.quote(str(value))}")
     sys.exit(0)
   try:
     _, *arguments = values(["", *argv])
   except flags.Error as error:
     message = re.sub(r"^flag (--\w+)=None: .*", r"\1 is required", str(error), flags=re.MULTILINE)
+    if unit := re.match(r"flag (--\w+)=(([-+.\d]+)\s*[a-z]+): could not convert", message):
+      flag, got, number = unit.groups()
+      hint = f"without its unit: {flag}={number}"
+      raise errors.ConfigError(flag, expected="a number", got=got, hint=hint) from error
     raise errors.ConfigError(message.removeprefix("flag ").replace("\n", ", ")) from error
   if arguments and not positional:
     raise errors.ConfigError(f"unexpected argument {arguments[0]!r}", hint="write --name=value")
-  if positional and not arguments:
+  if positional and required and not arguments:
     raise errors.ConfigError(f"{positional} is required")
   for name in values:
     if values[name].present > 1 and not isinstance(values[name], flags.MultiFlag):
       raise errors.ConfigError(f"--{name} is given twice")
   return values, arguments
+
+
+def _called(text: str) -> str:
+  """A text of --help; where the command `jaxmg` is installed, commands are called by its names."""
+  if __package__ == "experiments":
+    return text
+  from . import __main__ as main
+
+  names = {one.removeprefix("experiments."): name for name, one in main.COMMANDS.items()}
+  module = r"python -m experiments\.(\w+)"
+  return re.sub(module, lambda match: f"jaxmg {names.get(match[1], 'train')}", text)
 
 
 def _start(values):

@@ -1,14 +1,14 @@
-"""A video of a recording on which is drawn what was found: the class, and the skeleton.
+"""A moving picture of a recording on which is drawn what was found: the class, and the skeleton.
 
-It is drawn over the frames of a video, or on black where there are poses alone. Needs
-`jaxmg[video]`.
+It is drawn over the frames of a video, or on black where there are poses alone: then the picture is
+where somebody is. Beside it stands what the network is given of poses, and below it, of a recording
+with windows, the classes so far. Needs `jaxmg[video]`.
 """
 
-import contextlib
-import fractions
+import colorsys
+import functools
 import io
-import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,13 @@ import numpy as np
 from jaxmg import errors, files
 from jaxmg.skeletons import topology
 
-CODECS = ("libx264", "mpeg4")  # the first that is there
-_TICK = fractions.Fraction(1, 60_000)  # of a second: 25 and 30000/1001 frames are whole numbers
+from . import movies
+
 _SIDE = 480  # the short side of a picture of poses alone, in pixels
+_GIF_SIDE = 320  # the short side of a frame in a .gif, at most
 _LIMB, _JOINT = (80, 180, 255), (255, 80, 60)
+# From 0 to 1, what the network is given: black, violet, red, yellow.
+_HEAT = np.array([(0, 0, 4), (80, 18, 123), (182, 54, 121), (251, 135, 97), (252, 253, 191)])
 
 
 def check(clips: Sequence[Any], fps: float | None) -> None:
@@ -41,21 +44,60 @@ def check(clips: Sequence[Any], fps: float | None) -> None:
     )
 
 
-def write(pieces, path, names, clock, *, clips, top) -> Iterator[Any]:
+def write(pieces, path, names, clock, *, clips, top, seen) -> Iterator[Any]:
   """The same pieces; each frame is drawn on the way with the best class of its piece."""
   # With decoders of their own: windows are ahead of what is drawn.
   clips = [one.part(0, one.num_frames - 1) for one in _ordered(clips)]
-  with files.replace(path) as part, _written(part, clock.fps) as add:
+  num_frames, suffix, strip = clips[0].num_frames, path.suffix.lower(), None
+  with files.replace(path) as part, movies.MOVIES[suffix](part, clock.fps) as add:
     for first, last, probabilities in pieces:
-      text = "nobody"
+      k, text, color = None, "nobody", "white"
       if probabilities is not None:
-        k = probabilities.argmax()
+        k = int(probabilities.argmax())
         text = f"{names[k]} {probabilities[k]:.1%}"
+      windows = last + 1 - first < num_frames
+      if windows and k is not None:
+        color = _color(k)
       for frame in range(first, last + 1):
         image = draw(clips, frame)
-        label(image, text)
+        if suffix == ".gif" and min(image.size) > _GIF_SIDE:
+          image.thumbnail([side * _GIF_SIDE // min(image.size) for side in image.size])
+        label(image, text, color)
+        for picture in seen.of(frame):
+          image = _beside(image, picture)
+        if windows:
+          strip = strip or Strip(clock, num_frames, image.width)
+          image = strip.below(image, frame, None if k is None else (probabilities[k], color))
         add(image, clock.of(frame) - clock.of(0))
       yield first, last, probabilities
+
+
+class Strip:
+  """The best classes over time so far, as a picture: how high a column is, is the probability."""
+
+  def __init__(self, clock: Any, num_frames: int, width: int):
+    from PIL import Image
+
+    self._clock, self._start = clock, clock.of(0)
+    self._scale = width / (clock.of(num_frames) - self._start)
+    self._image = Image.new("RGB", (width, max(20, width // 16)), (40, 40, 40))
+
+  def below(self, image: Any, frame: int, best: tuple[float, Any] | None) -> Any:
+    """The picture with the strip below it, on which this frame is drawn: probability and color."""
+    from PIL import Image, ImageDraw
+
+    width, height = self._image.size
+    left, right = ((self._clock.of(k) - self._start) * self._scale for k in (frame, frame + 1))
+    if best:
+      top = round(height * (1 - best[0]))
+      box = (round(left), top, max(round(left), round(right) - 1), height)
+      ImageDraw.Draw(self._image).rectangle(box, best[1])
+    both = Image.new("RGB", (image.width, image.height + height))
+    both.paste(image)
+    both.paste(self._image, (0, image.height))
+    now = min(round(right), width - 1)
+    ImageDraw.Draw(both).line((now, image.height, now, both.height), "white")
+    return both
 
 
 def draw(clips: Sequence[Any], frame: int) -> Any:
@@ -66,7 +108,7 @@ def draw(clips: Sequence[Any], frame: int) -> Any:
   return image
 
 
-def label(image: Any, text: str) -> None:
+def label(image: Any, text: str, color: Any = "white") -> None:
   """Writes a line on a picture, at the upper left; as small as it must be to fit."""
   from PIL import ImageDraw, ImageFont
 
@@ -77,7 +119,32 @@ def label(image: Any, text: str) -> None:
   left, top, right, bottom = canvas.textbbox(place, text, font)
   margin = size / 4
   canvas.rectangle((left - margin, top - margin, right + margin, bottom + margin), "black")
-  canvas.text(place, text, "white", font)
+  canvas.text(place, text, color, font)
+
+
+def _beside(image, picture):
+  """A picture with another one beside it: what the network is given, [H, W] in [0, 1]."""
+  from PIL import Image
+
+  values = np.clip(picture, 0, 1)
+  heat = np.stack([np.interp(values, np.linspace(0, 1, 5), one) for one in _HEAT.T], -1)
+  height, width = values.shape
+  top = image.height // 8  # for the label
+  below = image.height - top
+  size = (max(1, round(width * below / height)), below)
+  heat = Image.fromarray(heat.round().astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+  panel = Image.new("RGB", (heat.width, image.height))
+  panel.paste(heat, (0, top))
+  label(panel, "what the network sees")
+  both = Image.new("RGB", (image.width + panel.width, image.height))
+  both.paste(image)
+  both.paste(panel, (image.width, 0))
+  return both
+
+
+def _color(k):
+  """A color of a class by its number: those that follow each other differ."""
+  return tuple(round(255 * x) for x in colorsys.hsv_to_rgb(k * 0.618 % 1, 0.55, 1.0))
 
 
 def _ordered(clips: Sequence[Any]) -> list[Any]:
@@ -95,13 +162,14 @@ def _skeleton(clip, frame, image):
   from PIL import Image, ImageDraw
 
   height, width = clip.frame_size
+  corner = np.zeros(2)
   if image is None:
-    scale = min(_SIDE / min(height, width), 4 * _SIDE / max(height, width))
-    image = Image.new("RGB", (max(1, round(width * scale)), max(1, round(height * scale))))
+    corner, (width, height) = _extent(clip)
+    image = Image.new("RGB", (round(width * _SIDE / height), _SIDE))
   canvas, size = ImageDraw.Draw(image), np.array(image.size)
   radius = max(1, round(min(image.size) / 120))
   for person in clip.keypoints[frame]:
-    points = person[:, :2] * (size / (width, height))
+    points = (person[:, :2] - corner) * (size / (width, height))
     # What lies far outside cannot be seen, and lines to it take long.
     there = (person[:, 2] > 0) & (np.abs(points - size / 2) < 2 * size).all(-1)
     for limb in topology.get(clip.layout).limbs:
@@ -110,6 +178,18 @@ def _skeleton(clip, frame, image):
     for x, y in points[there].tolist():
       canvas.ellipse((x - radius, y - radius, x + radius, y + radius), _JOINT)
   return image
+
+
+@functools.lru_cache(maxsize=1)
+def _extent(clip):
+  """Where anybody is in a recording of poses: the upper left corner, and width and height."""
+  there = clip.keypoints[..., 2] > 0
+  points = clip.keypoints[there][:, :2] if there.any() else np.float32([[0, 0]])
+  low, high = np.percentile(points, (0.5, 99.5), axis=0)  # a few joints may be anywhere
+  width, height = np.maximum(1.35 * (high - low), 1)
+  width = max(width, height)
+  sides = np.array([width, max(height, width * 9 / 16)])
+  return (low + high) / 2 - sides * (0.5, 0.55), sides  # more room above, for the label
 
 
 def _face(clip, frame, image):
@@ -126,28 +206,3 @@ def _face(clip, frame, image):
 
 
 _DRAW = {"video": _frame, "pose": _skeleton, "faces": _face}
-
-
-@contextlib.contextmanager
-def _written(path: pathlib.Path, fps: float) -> Iterator[Callable]:
-  """Gives `add(picture, seconds)`, for frames in the order of time, of one size."""
-  import av
-
-  codec = next(name for name in CODECS if name in av.codecs_available)
-  with files.naming(path), av.open(path, "w", format="mp4") as container:
-    stream = container.add_stream(codec, rate=fractions.Fraction(fps).limit_denominator(1001))
-    stream.codec_context.time_base, stream.pix_fmt = _TICK, "yuv420p"
-    last = -1
-
-    def add(image, seconds):
-      nonlocal last
-      width, height = (side + side % 2 for side in image.size)  # of colours every second pixel
-      if last < 0:
-        stream.width, stream.height = width, height
-      frame = av.VideoFrame.from_image(image.crop((0, 0, width, height)))
-      last = frame.pts = max(round(seconds / _TICK), last + 1)
-      frame.time_base = _TICK
-      container.mux(stream.encode(frame))
-
-    yield add
-    container.mux(stream.encode())

@@ -24,9 +24,12 @@ of it. A long one is gone through by windows:
 Each frame has the mean of the windows that cover it; what is printed is from when to when which
 class is the best. Windows that show nobody have no class.
 
-  --save=FILE.mp4          the frames with their class drawn on them, with windows or without; and
-                           the skeleton, where poses are among the inputs. What the model does not
-                           take is only drawn: poses over a video, or what poses are seen in
+  --save=FILE.mp4 or .gif  the frames with their class drawn on them, with windows or without; and
+                           the skeleton, where poses are among the inputs, and beside it the
+                           heatmaps that the network sees. With windows the classes so far are
+                           drawn below. What the model does not take is only drawn: poses over a
+                           video, or what poses are seen in. A .gif is small: at most 12.5 frames a
+                           second, and 750 in all
   --detector=FOLDER        of a run that sees faces, which are found in the video: MTCNN's weights.
                            Without it they are found by key points, another --input
   --attribution=DIR        what in the clip speaks for the class, or for --class=NAME: pictures and
@@ -42,7 +45,7 @@ from jaxmg import detection, encoders, errors, predict, progress, recipe
 from jaxmg.data import face_crops, readers
 from jaxmg.pretrained import mtcnn
 
-from . import attribution, launch, overlay, timeline, told
+from . import attribution, launch, overlay, seen, timeline, told
 
 
 def define(values: flags.FlagValues) -> None:
@@ -88,7 +91,7 @@ def _predict(predictor, values, names, clips) -> None:
   where = " and ".join(values.input)
   number = _number(predictor.class_names, values["class"].value)
   try:
-    names, clips = _with_faces(predictor.recipe, values, names, clips)
+    names, clips = _with_faces(predictor.recipe, values, names, _sized(clips))
     given = predict.by_track(clips)
     first = 0
     if values.frames:
@@ -104,8 +107,13 @@ def _predict(predictor, values, names, clips) -> None:
       for name, one in predictor.recipe.inputs.items()
       if one.track not in given and predictor.recipe.may_lack
     ]
+    if windows and windows[0] > clips[0].num_frames:
+      frames = f"{clips[0].num_frames} frames, fewer than the {windows[0]} of a window"
+      notes.append(f"the recording has {frames}: it is one window")
+    shown = None
     if timeline.draws(values):
       overlay.check(clips, clock.fps)
+      shown = seen.Seen(predictor.recipe, given)
     elif given.keys() - (tracks := {*predictor.recipe.tracks}) and given.keys() & tracks:
       expected, hint = " and ".join(sorted(tracks)), "to draw the other: --save=FILE.mp4"
       raise errors.DataError("inputs", expected=expected, got=" and ".join(given), hint=hint)
@@ -117,17 +125,18 @@ def _predict(predictor, values, names, clips) -> None:
       print(f"{name}: {one.guess}", flush=True)
     for note in notes:
       progress.say(f"note: {note}")
-    save = {"clips": clips, "save": values.save, "top": values.top}
+    save = {"clips": clips, "save": values.save, "top": values.top, "seen": shown}
     if windows:
       rate = f"{clock.fps:.4g} a second" if clock.fps else "the file has no rate (--fps)"
       print(f"  windows of {windows[0]} frames, every {windows[1]}; frames: {rate}")
       # Windows that the network weighs have no plain mean: without --window it is told.
       save |= {"mean": predictor.recipe.model.get("pool") != "attention"}
+      pieces = shown.watched(pieces) if shown else pieces
       timeline.tell(timeline.averaged(pieces), predictor.class_names, clock, **save)
     else:
       _tell(predictor, given, probabilities, values.top)
       if values.save:
-        whole = [(0, clips[0].num_frames - 1, probabilities)]
+        whole = shown.watched([(0, clips[0].num_frames - 1, probabilities)])
         for _ in timeline.saved(whole, predictor.class_names, clock, **save):
           pass
         print(f"  saved: {values.save}")
@@ -139,6 +148,15 @@ def _predict(predictor, values, names, clips) -> None:
   for one in clips:
     for note in one.notes:  # of a video, known when it is decoded
       progress.say(f"note: {note}")
+
+
+def _sized(clips) -> list:
+  """The recordings; a pose that leaves open of what pictures it is, is of the video beside it.
+
+  So is one for which the size of the run's data stands, where the video has another shape.
+  """
+  size = next((one.source_size for one in clips if hasattr(one, "source_size")), None)
+  return [one.sized(size) if one.track == "pose" else one for one in clips]
 
 
 def _with_faces(recipe, values, names, clips) -> tuple[list, list]:
@@ -196,7 +214,7 @@ def _tell(predictor, clip, probabilities, top) -> None:
 
 def _number(names: tuple[str, ...], name: str | None) -> int | None:
   if name is not None and name not in names:
-    raise errors.ConfigError("--class", expected=" or ".join(names), got=name)
+    raise errors.ConfigError(errors.unknown("--class", names, name))
   return None if name is None else names.index(name)
 
 

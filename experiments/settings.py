@@ -1,6 +1,5 @@
 """The settings of a run: read from a config file, changed on the command line, and checked."""
 
-import difflib
 import json
 import math
 import os
@@ -92,8 +91,8 @@ def read_config(text: str, overrides: Sequence[str]) -> ConfigDict:
   for override in overrides:
     key = re.sub(r"--?(no)?config\.", "", override, count=1).partition("=")[0]
     if key not in settings:
-      close = difflib.get_close_matches(key, settings, n=1)
-      hint = f"did you mean --config.{close[0]}?" if close else f"settings: {', '.join(settings)}"
+      near = errors.nearest(key, settings)
+      hint = f"did you mean --config.{near}?" if near else f"settings: {', '.join(settings)}"
       raise errors.ConfigError(f"--config.{key}: no such setting", hint=hint)
     if key in seen:
       raise errors.ConfigError(f"--config.{key} is given twice")
@@ -136,7 +135,8 @@ def load(name: str) -> dict[str, Any]:
   }
   path = name if os.path.isfile(name) else shipped.get(name)
   if path is None:
-    raise ValueError(f"expected a file, or {' or '.join(shipped)}, got {name}")
+    hint = errors.meant(name, shipped) or "jaxmg alone lists them"
+    raise ValueError(f"expected a file, or {' or '.join(shipped)}, got {name} ({hint})")
   # As if it lay in configs/, wherever that is and it is: so `from . import grammar` finds it.
   stem = pathlib.Path(path).stem.replace(".", "_")
   return runpy.run_path(path, run_name=f"{__package__}.configs.{stem}")
@@ -157,7 +157,7 @@ def check(config: ConfigDict, given: Collection[str] = ()) -> None:
     elif key in RANGES and value is not None:
       expected = ranges.wanted(value, RANGES[key])
     elif key in CHOICES and value not in CHOICES[key]:
-      expected = " or ".join(CHOICES[key])
+      raise errors.ConfigError(errors.unknown(where, CHOICES[key], value))
     if expected:
       raise errors.ConfigError(where, expected=expected, got=value)
     other = _lacking(settings, key)

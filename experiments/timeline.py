@@ -19,7 +19,7 @@ from absl import flags
 
 from jaxmg import errors, files
 
-from . import overlay
+from . import movies, overlay
 
 Piece = tuple[int, int, np.ndarray | None]
 
@@ -65,8 +65,8 @@ def define(values: flags.FlagValues) -> None:
 def check(values: flags.FlagValues) -> None:
   """Raises ConfigError for flags that are wrong whatever the recording is."""
   drawn = draws(values)
-  for name, used in (("hop", False), ("fps", drawn), ("save", drawn)):
-    if values.window is None and values[name].present and not used:
+  for name in ("hop", "fps"):
+    if values.window is None and values[name].present and not (drawn and name == "fps"):
       raise errors.ConfigError(f"--{name} needs --window")
   if values.fps is not None and not 0 < values.fps < math.inf:
     raise errors.ConfigError("--fps", expected="frames a second, above 0", got=values.fps)
@@ -75,6 +75,9 @@ def check(values: flags.FlagValues) -> None:
     if path.suffix.lower() not in SAVERS:
       expected = f"a name in {' or '.join(SAVERS)}"
       raise errors.ConfigError("--save", expected=expected, got=values.save)
+    if values.window is None and not drawn:
+      others = " and ".join(name for name, saver in SAVERS.items() if saver is not overlay.write)
+      raise errors.ConfigError(f"--save={path.suffix} needs --window, as {others} are over time")
     if path.exists() and any(os.path.exists(x) and path.samefile(x) for x in values.input):
       raise errors.ConfigError("--save", expected="another file than --input", got=values.save)
     if path.is_dir() or not path.parent.is_dir():
@@ -162,15 +165,17 @@ def tell(
   clips: Sequence[Any],
   save: str | None,
   top: int,
+  seen: Any = None,
   mean: bool = True,
 ) -> None:
   """Prints the segments, and saves the pieces that they are made of as they come.
 
   And, with `mean`, what is the best class over all of the time. `top` is of a picture: it shows the
-  classes that are among so many of the best anywhere.
+  classes that are among so many of the best anywhere. `seen` is of a moving picture
+  (`experiments.seen`).
   """
   if save is not None:
-    pieces = saved(pieces, names, clock, clips=clips, save=save, top=top)
+    pieces = saved(pieces, names, clock, clips=clips, save=save, top=top, seen=seen)
   total, frames = np.zeros(len(names)), 0
 
   def counted():
@@ -191,13 +196,13 @@ def tell(
     print(f"  saved: {save}")
 
 
-def saved(pieces, names, clock, *, clips, save, top) -> Iterator[Piece]:
+def saved(pieces, names, clock, *, clips, save, top, seen) -> Iterator[Piece]:
   """The same pieces, which are saved on the way: after the last, the file is there."""
   path = pathlib.Path(save)
-  return SAVERS[path.suffix.lower()](pieces, path, names, clock, clips=clips, top=top)
+  return SAVERS[path.suffix.lower()](pieces, path, names, clock, clips=clips, top=top, seen=seen)
 
 
-def table(pieces, path, names, clock, *, clips, top) -> Iterator[Piece]:
+def table(pieces, path, names, clock, *, clips, top, seen) -> Iterator[Piece]:
   """The same pieces, which are on the way written to a csv, a line a frame."""
   seconds = clock.fps is not None
   with files.replace(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
@@ -214,7 +219,7 @@ def table(pieces, path, names, clock, *, clips, top) -> Iterator[Piece]:
       yield first, last, probabilities
 
 
-def picture(pieces, path, names, clock, *, clips, top) -> Iterator[Piece]:
+def picture(pieces, path, names, clock, *, clips, top, seen) -> Iterator[Piece]:
   """The same pieces; in the end a picture of them is drawn, a column the mean of its time."""
   from . import plots  # with the loaders, which prediction does without
 
@@ -237,4 +242,4 @@ def picture(pieces, path, names, clock, *, clips, top) -> Iterator[Piece]:
   plots.timeline(path, shares[:, seen], [names[k] for k in seen], ends=ends, unit=clock.unit)
 
 
-SAVERS = {".csv": table, ".png": picture, ".mp4": overlay.write}
+SAVERS = {".csv": table, ".png": picture} | dict.fromkeys(movies.MOVIES, overlay.write)

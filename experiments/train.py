@@ -1,9 +1,12 @@
 """Trains the model of a config, whichever it is.
 
-  python -m experiments.train --config=posec3d:utd_mhad,joint,small --workdir=RUN
+  python -m experiments.train posec3d:utd_mhad,joint,small
+  python -m experiments.train FILE.py:ARGUMENT --workdir=RUN
 
-`config.model.name` names the experiment, whose own command does the same; --help beside --config
-lists the settings. The same command in the same work directory goes on where it stopped.
+The first is a config of ours, by its name, the second a file of one's own. Without --workdir the
+run lives in runs/, by the name of its config: runs/posec3d-utd_mhad-joint-small. The same command
+goes on where it stopped. --help beside a config lists its settings. `config.model.name` names the
+experiment, whose own command does the same.
 """
 
 import importlib
@@ -25,8 +28,7 @@ def experiment(config) -> ModuleType:
   """The experiment of a config, which has the name of its model."""
   name = config.model.name if "model" in config else None
   if name not in models.MODELS:
-    expected = " or ".join(models.MODELS)
-    raise errors.ConfigError("--config.model.name", expected=expected, got=name)
+    raise errors.ConfigError(errors.unknown("--config.model.name", models.MODELS, name))
   return importlib.import_module(f".{EXPERIMENTS.get(name, name)}", __package__)
 
 

@@ -38,7 +38,7 @@ from jaxmg.training import (
 from . import evaluate, lineage, settings, signals
 
 HINTS = {
-  "num_classes": "of other classes: import_weights --drop_head",
+  "num_classes": "of other classes: jaxmg import --drop_head",
   "preparation": "--config.inputs.preparation",
 }
 
@@ -267,7 +267,7 @@ def with_weights(
   """
   where = f"--config.init_from={run}"
   if pathlib.Path(run).is_file():
-    hint = "PyTorch's weights: jaxmg import_weights makes one"
+    hint = "PyTorch's weights: jaxmg import makes one"
     raise errors.CheckpointError(where, expected="a run directory", got="a file", hint=hint)
   # A fusion of tokens has its encoders beside its weights.
   of_run = encoders.load_recipe if recipe.model.get("encoders") else recipes.load

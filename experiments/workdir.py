@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ from . import settings
 
 # Settings that a run may be continued with after a change; of the data there is a fingerprint.
 MAY_CHANGE = frozenset({"data.dir", "schedule.epochs", "train.log_every"})
+
+
+def default(config: str) -> pathlib.Path:
+  """Where a run lives by default: runs/agcn-nods-joint-small of `agcn:nods,joint,small`."""
+  name, colon, argument = config.partition(":")
+  return pathlib.Path("runs", re.sub(r"[^\w.]+", "-", pathlib.Path(name).stem + colon + argument))
 
 
 @contextlib.contextmanager

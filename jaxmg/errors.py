@@ -1,11 +1,12 @@
 """The errors that a command reports in one line, each with a stable exit code."""
 
+import difflib
 import io
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 # What more of jaxmg than the library needs, and the extra of `pip install` that it comes with.
@@ -73,6 +74,29 @@ class Interrupted(Error):
   """Ctrl-C, and what is whole so far is kept."""
 
   exit_code = 130
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+  """The one of the known names that was meant, perhaps: one spelt alike, or begun alike."""
+  known, name = [*known], str(name)
+  begun = [one for one in known if min(len(one), len(name)) > 2 and _begin(one, name)]
+  return next(iter([*difflib.get_close_matches(name, known, n=1), *begun]), None)
+
+
+def _begin(a: str, b: str) -> bool:
+  return a.startswith(b) or b.startswith(a)
+
+
+def meant(name: object, known: Iterable[str]) -> str | None:
+  """The hint "did you mean ...?", or None where no known name is near."""
+  found = nearest(name, known)
+  return found and f"did you mean {found}?"
+
+
+def unknown(where: object, known: Iterable[str], name: object) -> str:
+  """The message for a name that is none of the known ones: `where: expected ..., got name`."""
+  known = [*known]
+  return str(Error(where, expected=" or ".join(known), got=name, hint=meant(name, known)))
 
 
 def exit_code(body: Callable[[], Any], *, debug: bool = False) -> int:

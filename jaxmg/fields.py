@@ -16,6 +16,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from jaxmg import errors
 from jaxmg.skeletons import topology
 
 
@@ -111,7 +112,7 @@ def mapping(place: str, value: Any) -> Mapping[str, Any]:
 def choice(place: str, value: Any, choices: Any) -> Any:
   if not isinstance(value, str) or value not in choices:
     got = value if isinstance(value, str) else repr(value)
-    raise ValueError(f"{place}: expected {' or '.join(choices)}, got {got:.60}")
+    raise ValueError(errors.unknown(place, choices, f"{got:.60}"))
   return value
 
 

@@ -1,7 +1,8 @@
 """Things that are known by their names, such as models; a wrong name is told which there are."""
 
-import difflib
 from typing import Any
+
+from jaxmg import errors
 
 
 class ByName(dict):
@@ -12,9 +13,7 @@ class ByName(dict):
     self._kind = kind
 
   def __missing__(self, name: Any) -> Any:
-    near = difflib.get_close_matches(str(name), self, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise _UnknownName(f"{self._kind}: expected {' or '.join(self)}, got {name!r}{hint}")
+    raise _UnknownName(errors.unknown(self._kind, self, repr(name)))
 
 
 class _UnknownName(KeyError):

@@ -37,7 +37,8 @@ class Attribution:
   is shown there were taken away: if pixels were the mean grey of the input (of its motion: still),
   a joint not drawn on heatmaps, a node of a graph (a joint, or the bone that ends in it) all zero.
   Negative numbers speak against the class. The logit is the mean over the test views; what several
-  of them show is summed.
+  of them show is summed. Of two classes it is the difference to that of the other, as their
+  probabilities depend on nothing else.
 
   It is local: it sees slopes, where a network may be saturated, and each part alone, where two may
   stand for each other. So the numbers do not sum up to the logit, and say nothing of frames that
@@ -103,25 +104,26 @@ class Predictor:
     self._model = self.recipe.build_model()
     self._mesh = sharding.data_mesh(jax.local_devices()[:1])
     self._variables = jax.device_put(variables, sharding.replicated(self._mesh))
-    self._program = functools.cache(self._compiled)
+    self._program = functools.cache(self._jitted)
+    self._compiled: set[tuple[str, int]] = set()  # programs, and of how many clips
     self._said: set[str] = set()
 
-  def __call__(self, clips: Clip | Iterable[Clip], **told: Any) -> Float[np.ndarray, "*n k"]:
+  def __call__(self, clips: Any, **told: Any) -> Float[np.ndarray, "*n k"]:
     """The probabilities of the classes, averaged over the test views of a clip."""
     return self._all("probabilities", clips, told)
 
-  def features(self, clips: Clip | Iterable[Clip], **told: Any) -> Float[np.ndarray, "*n c"]:
+  def features(self, clips: Any, **told: Any) -> Float[np.ndarray, "*n c"]:
     """What the classifier sees of a clip: the model's "features", averaged over its test views."""
     return self._all("features", clips, told)
 
-  def tokens(self, clips: Clip | Iterable[Clip], **told: Any) -> Float[np.ndarray, "*n r l d"]:
+  def tokens(self, clips: Any, **told: Any) -> Float[np.ndarray, "*n r l d"]:
     """The model's "tokens" of each of the R test views: the clips, then their mirror images.
 
     They are in the order of time, with a class token before them where the model has one.
     """
     return self._all("tokens", clips, told)
 
-  def nearest(self, clips: Clip | Iterable[Clip], **told: Any) -> list:
+  def nearest(self, clips: Any, **told: Any) -> list:
     """All classes and the cosines of their label embeddings with the clip's, the nearest first.
 
     A list of (name, cosine); of several clips, a list of these. Raises CheckpointError for a run
@@ -309,10 +311,15 @@ class Predictor:
   def _start(self, output: str, *parts: Mapping[str, Any]) -> Any:
     """The program's outcome, which may still be being computed."""
     stacked = jax.tree.map(lambda *x: np.stack(x), *parts)
-    params, batch_stats = self._variables["params"], self._variables["batch_stats"]
-    return self._program(output)(params, batch_stats, stacked)
+    given = self._variables["params"], self._variables["batch_stats"], stacked
+    program = self._program(output)
+    if (output, len(parts)) not in self._compiled:
+      with sharding.compiling("the prediction", self._mesh):
+        program.lower(*given).compile()  # which the call then finds
+      self._compiled.add((output, len(parts)))
+    return program(*given)
 
-  def _compiled(self, output: str) -> Any:
+  def _jitted(self, output: str) -> Any:
     if output == "attribution":
       program = self.recipe.attribution_step(self._model)
     else:

@@ -150,7 +150,8 @@ class Recipe:
   def attribution_step(self, model: nn.Module) -> Callable:
     """The step `(params, batch_stats, batch) -> (logit [B, R], gradients by input [B, R, ...])`.
 
-    The logit is that of the class `batch["class"]` int32[B], the gradients are those with respect
+    The logit is that of the class `batch["class"]` int32[B], of two classes less that of the other,
+    the gradients are those with respect
     to a mask of each input that hides nothing (`Input.ones`): gradient times input, summed over
     what one number of the mask multiplies.
     """
@@ -161,7 +162,10 @@ class Recipe:
       def of_view(view):
         def logit(masks):
           logits, _ = model.apply(variables, self.test_view(view, masks))
-          found = jnp.take_along_axis(logits, batch["class"][:, None], -1)[:, 0]
+          of = lambda k: jnp.take_along_axis(logits, k[:, None], -1)[:, 0]  # noqa: E731
+          found = of(batch["class"])
+          if logits.shape[-1] == 2:  # of which each alone says nothing
+            found -= of(1 - batch["class"])
           return found.sum(), found  # a row's logit depends on its own masks alone
 
         masks = {name: one.ones(view[name]) for name, one in self.inputs.items()}
@@ -323,8 +327,8 @@ def load(run: str | os.PathLike) -> Recipe:
   try:
     content = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
-    expected = "a run directory with a recipe"
-    raise errors.CheckpointError(path, expected=expected, got="no such file") from None
+    expected, hint = "a run directory with a recipe", _beside(pathlib.Path(run))
+    raise errors.CheckpointError(path, expected=expected, got="no such file", hint=hint) from None
   except (ValueError, RecursionError) as error:
     raise errors.CheckpointError(path, expected="JSON", got=error) from error
   if not isinstance(content, dict) or "sha256" not in content:
@@ -336,6 +340,14 @@ def load(run: str | os.PathLike) -> Recipe:
     return from_json(content)
   except ValueError as error:
     raise errors.CheckpointError(f"{path}: {error}") from error
+
+
+def _beside(run: pathlib.Path) -> str | None:
+  """A hint at a run of nearly this name, in the same folder or in ./runs."""
+  folders = (pathlib.Path("runs"), run.parent)
+  found = {path.parent.name: path.parent for one in folders for path in one.glob(f"*/{FILE}")}
+  near = errors.nearest(run.name, found)
+  return near and f"did you mean {found[near]}?"
 
 
 def from_json(content: Mapping[str, Any]) -> Recipe:

@@ -165,8 +165,8 @@ def test_a_wrong_setting(sandbox, row):
 
 @rows(
   [
-    ("B01", ["--workdir=none/run"], "--config is required"),
-    ("B01", [CONFIG], "--workdir is required"),
+    ("B01", ["--workdir=none/run"], "CONFIG[:ARGUMENT] is required"),
+    ("B01", [CONFIG, "agcn:nods,joint"], "CONFIG: expected one, got "),
     ("B01", [CONFIG, "--wrkdir=none/run"], "Did you mean: workdir"),
     ("B01", ["--config=none.py", WORKDIR], "--config=none.py: expected a file, or "),
     ("B01", [f"--config={ROOT}/README.md", WORKDIR], "README.md: SyntaxError"),
@@ -177,7 +177,7 @@ def test_a_wrong_setting(sandbox, row):
       "got 'imigue,face'",
     ),
     ("B02", [CONFIG, WORKDIR, "--config.model.dropout"], "Missing value for flag"),
-    ("B02", [CONFIG, WORKDIR, "--config.model.dropout", "0"], "unexpected argument '0'"),
+    ("B02", [CONFIG, WORKDIR, "--config.model.dropout", "0"], "and 0 (a setting is --name=value)"),
     ("B02", [CONFIG, WORKDIR, "--debug=perhaps"], "--debug=perhaps"),
     ("B08", [CONFIG, WORKDIR, WORKDIR], "--workdir is given twice"),
     ("B08", [CONFIG, WORKDIR, *2 * ["--config.train.seed=1"]], "train.seed is given twice"),

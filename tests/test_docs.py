@@ -80,12 +80,14 @@ def commands():
   for path in ("README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("datasets/*/*.md")):
     text = (ROOT / path).read_text().replace("\\\n", "")
     yield from re.findall(r"python -m experiments.*--config=.*", text)
+    called = r"(?:python -m experiments\.|jaxmg )\w+ "
+    yield from re.findall(rf"{called}(?:[a-z0-9_/]+|\S+\.py):[a-z].*", text)
 
 
 @pytest.mark.parametrize("command", sorted({*commands()}))
 def test_config_of_every_command_is_complete_and_in_range(command, monkeypatch):
   monkeypatch.chdir(ROOT)
-  (config,) = re.findall(r"--config=(\S+)", command)
+  (config,) = re.findall(r"--config=(\S+)", command) or re.findall(r" (\S+:[^\s`]+)", command)[:1]
   config = settings.read_config(config, re.findall(r"--config\.\S+", command))
   if "experiments.ablate" in command:
     for one in grid.plan(config):

@@ -39,9 +39,9 @@ ARROWS = {
     " jaxmg.training.step [jaxmg.training.checkpoints]"
   ),
   "jaxmg.faces": "jax jaxmg.shapes jaxmg.skeletons.topology",
-  "jaxmg.fields": "jaxmg.skeletons.topology",
+  "jaxmg.fields": "jaxmg.errors jaxmg.skeletons.topology",
   "jaxmg.files": "jaxmg.errors jaxmg.progress",
-  "jaxmg.names": "",
+  "jaxmg.names": "jaxmg.errors",
   "jaxmg.pickles": "jaxmg.errors",
   "jaxmg.progress": "[tqdm]",
   "jaxmg.ranges": "",
@@ -68,7 +68,7 @@ ARROWS = {
   "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.swinface": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
-  "jaxmg.models.variants": "flax",
+  "jaxmg.models.variants": "flax jaxmg.errors",
   "jaxmg.pretrained": "",
   "jaxmg.pretrained.agcn": "jaxmg.pretrained.convert",
   "jaxmg.pretrained.convert": "flax jax jaxmg.errors",
@@ -138,7 +138,7 @@ ARROWS = {
   "jaxmg.training.checkpoints": "jax orbax jaxmg.errors",
   "jaxmg.training.evaluate": "jax jaxmg.training.sharding",
   "jaxmg.training.loop": (
-    "jax tensorboardX tqdm jaxmg.errors jaxmg.files"
+    "jax tensorboardX jaxmg.errors jaxmg.files jaxmg.progress"
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
   ),
   "jaxmg.training.losses": "jax",
@@ -146,12 +146,12 @@ ARROWS = {
   "jaxmg.training.mixing": "jax scipy jaxmg.video",
   "jaxmg.training.optimizers": "flax jax optax jaxmg.errors",
   "jaxmg.training.parameters": "flax jaxmg.errors",
-  "jaxmg.training.sharding": "jax jaxmg.errors",
+  "jaxmg.training.sharding": "jax jaxmg.errors jaxmg.progress",
   "jaxmg.training.step": "flax jax optax jaxmg.training.parameters jaxmg.training.sharding",
   # Composition, and the only place for flags and configs; imported by itself alone, and by names
   # from where it stands: in a wheel it is jaxmg.experiments.
   "experiments": "",
-  "experiments.__main__": "jaxmg.errors",
+  "experiments.__main__": "jaxmg.errors .overview",
   "experiments.ablate": (
     "jaxmg.errors jaxmg.data.source .grid .launch .processes .settings .tables .train .trainer"
   ),
@@ -167,7 +167,7 @@ ARROWS = {
   "experiments.configs.agcn": "ml_collections jaxmg.inputs .grammar",
   "experiments.configs.emotion": "ml_collections jaxmg.models.interfusion .grammar",
   "experiments.configs.fusion": "ml_collections jaxmg.models.fusion .grammar",
-  "experiments.configs.grammar": "ml_collections",
+  "experiments.configs.grammar": "ml_collections jaxmg.errors",
   "experiments.configs.mvit": "ml_collections jaxmg.inputs .grammar",
   "experiments.configs.swinface": "ml_collections .grammar",
   "experiments.configs.posec3d": "ml_collections jaxmg.inputs.heatmaps .grammar",
@@ -189,10 +189,12 @@ ARROWS = {
   "experiments.fusion": "jax jaxmg .launch .trainer",
   "experiments.grid": "jaxmg.errors",
   "experiments.import_weights": "absl jax jaxmg .agcn .launch .mvit .posec3d .swinface .weights",
-  "experiments.launch": "absl jax jaxmg.errors .backend .settings .signals .workdir",
+  "experiments.launch": "absl jax jaxmg.errors .backend .settings .signals .workdir [.__main__]",
   "experiments.lineage": "jaxmg.errors jaxmg.recipe jaxmg.data.source jaxmg.training.checkpoints",
   "experiments.mvit": "jaxmg .launch .trainer .weights",
-  "experiments.overlay": "jaxmg.errors jaxmg.files jaxmg.skeletons.topology [av] [PIL]",
+  "experiments.movies": "jaxmg.errors jaxmg.files [av] [PIL]",
+  "experiments.overlay": "jaxmg.errors jaxmg.files jaxmg.skeletons.topology .movies [PIL]",
+  "experiments.overview": "jaxmg.skeletons jaxmg.training.metrics",
   "experiments.plots": (
     "jax jaxmg.files jaxmg.recipe jaxmg.skeletons jaxmg.data.pipeline [matplotlib]"
   ),
@@ -200,9 +202,10 @@ ARROWS = {
   "experiments.predict": (
     "absl jaxmg.detection jaxmg.encoders jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe"
     " jaxmg.data.face_crops jaxmg.data.readers jaxmg.pretrained.mtcnn"
-    " .attribution .launch .overlay .timeline .told"
+    " .attribution .launch .overlay .seen .timeline .told"
   ),
   "experiments.processes": "jaxmg.errors .signals",
+  "experiments.seen": "jax jaxmg.recipe",
   "experiments.settings": (
     "absl ml_collections jaxmg.errors jaxmg.ranges jaxmg.training.losses jaxmg.training.optimizers"
   ),
@@ -212,7 +215,7 @@ ARROWS = {
     "scipy jaxmg.files jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics .grid"
     " .plots"
   ),
-  "experiments.timeline": "absl jaxmg.errors jaxmg.files .overlay [.plots]",
+  "experiments.timeline": "absl jaxmg.errors jaxmg.files .movies .overlay [.plots]",
   "experiments.told": "absl jaxmg.data.readers",
   "experiments.swinface": "jaxmg .launch .trainer .weights",
   "experiments.train": "jaxmg.errors jaxmg.models .launch",

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import ml_collections
 from ml_collections.config_dict import placeholder
 
+from jaxmg import errors
+
 
 class Argument(NamedTuple):
   dataset: str
@@ -28,9 +30,18 @@ def parse(text: str, streams: Sequence[str], variants: Sequence[str]) -> Argumen
   folds = [re.fullmatch(r"fold=(\d+)(/\d+)?", x) for x in options if x not in variants]
   if not dataset or stream not in streams or not all(folds) or max(len(chosen), len(folds)) > 1:
     expected = f"DATASET,{' or '.join(streams)}[,{' or '.join(variants)}][,fold=I[/N]]"
-    raise ValueError(f"expected {expected}, got {text!r}")
+    near = [errors.meant(x, known) for x, known in _unknown(stream, options, streams, variants)]
+    hint = f" ({next(filter(None, near))})" if any(near) else ""
+    raise ValueError(f"expected {expected}, got {text!r}{hint}")
   fold = f"{folds[0][1]}{folds[0][2] or '/4'}" if folds else None
   return Argument(dataset, stream, chosen[0] if chosen else None, fold)
+
+
+def _unknown(stream, options, streams, variants):
+  """What of an argument is none of its choices, and these."""
+  known = (*variants, "fold=0/4")
+  wrong = [option for option in options if option not in variants and "fold=" not in option]
+  return [(stream, streams)] * (stream not in streams) + [(option, known) for option in wrong]
 
 
 def training(argument: Argument) -> ml_collections.ConfigDict:

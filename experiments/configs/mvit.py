@@ -5,7 +5,7 @@ r"""MViTv2-S on frames of a camera (Li et al., CVPR 2022, arXiv 2112.01526).
 
 DATASET: the name of a prepared set with a track of videos. STREAM: frames, motion (what each next
 frame differs by) or both. The network is meant to go on from
-weights of Kinetics (`import_weights --model=mvit --drop_head`, then --config.init_from=RUN): the
+weights of Kinetics (`jaxmg import --model=mvit --drop_head`, then --config.init_from=RUN): the
 recipe is that of its training on Kinetics-400, shorter, without RandAugment, and with a lower rate
 for blocks nearer to the pixels. "small" is a
 network, an input and a recipe of ours for sets of some hundred clips and a laptop's CPU, without

@@ -4,7 +4,7 @@ r"""SwinFace on aligned faces of a video (Qin et al., 2023, arXiv 2308.11509).
     --config=experiments/configs/swinface.py:DATASET,faces[,small][,fold=I[/N]] --workdir=DIR
 
 DATASET: the name of a prepared set with a track of faces. The network is meant to go on from its
-authors' weights (`import_weights --model=swinface --drop_head`, then --config.init_from=RUN). Its
+authors' weights (`jaxmg import --model=swinface --drop_head`, then --config.init_from=RUN). Its
 branches come along, are not computed and learn nothing, so that what they tell is out of date in
 the end; without weights, leave them out by --config.model.branches=False. The recipe is ours:
 that of MViTv2 here, without what mixes clips. "small" is a network, an input and a recipe for sets

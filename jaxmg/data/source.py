@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from jaxmg import fields
+from jaxmg import errors, fields
 from jaxmg.data import records
 from jaxmg.errors import DataError
 
@@ -297,14 +297,22 @@ def _newest_version(directory: pathlib.Path) -> pathlib.Path:
   if not versions:
     # Of a version, what is prepared again is the set.
     folder = directory.parent if _VERSION.fullmatch(directory.name) else directory
+    near = errors.nearest(folder.name, _names(folder.parent))
     raise DataError(
       directory,
       expected="a prepared data set, DATA/<name>/<version>/ with an index.json",
       got="none" if directory.is_dir() else "a file" if directory.exists() else "no such folder",
-      hint=f"jaxmg prepare {folder.name} --manual_dir=RAW --data_dir={folder.parent}, or of a "
+      hint=f"did you mean {folder.with_name(near)}?"
+      if near
+      else f"jaxmg prepare {folder.name} --manual_dir=RAW --data_dir={folder.parent}, or of a "
       f"pickle: pyskl_pickle --manual_dir=FILE --name={folder.name}",
     )
   return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
+
+
+def _names(data_dir: pathlib.Path) -> list[str]:
+  """The prepared sets of a folder."""
+  return sorted({path.parent.parent.name for path in data_dir.glob(f"*/*/{INDEX}")})
 
 
 def _truth(value: Any) -> bool:

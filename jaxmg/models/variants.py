@@ -5,6 +5,8 @@ from typing import Any
 
 from flax import linen as nn
 
+from jaxmg import errors
+
 
 def fill(model: nn.Module, variants: Mapping[str, Mapping[str, Any]], variant: str) -> None:
   """Gives the fields of a model that are None the values of a variant.
@@ -16,7 +18,7 @@ def fill(model: nn.Module, variants: Mapping[str, Mapping[str, Any]], variant: s
   if not isinstance(model.num_classes, int) or model.num_classes < 1:
     raise ValueError(f"num_classes: expected 1 or more, got {model.num_classes!r}")
   if variant not in variants:
-    raise ValueError(f"variant: expected {' or '.join(variants)}, got {variant}")
+    raise ValueError(errors.unknown("variant", variants, variant))
   for name, value in variants[variant].items():
     if getattr(model, name) is None:
       setattr(model, name, value)

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,18 +10,17 @@ from typing import Any
 import jax
 import numpy as np
 import tensorboardX
-import tqdm
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
-from jaxmg import errors, files
+from jaxmg import errors, files, progress
 from jaxmg.training import sharding
 from jaxmg.training.checkpoints import Checkpoints
 from jaxmg.training.step import TrainState
 
 
 class Logger:
-  """Writes metrics.jsonl, TensorBoard events, a progress bar on a terminal, and a line per epoch.
+  """Writes metrics.jsonl, TensorBoard events, how far training is, and a line per epoch.
 
   A line of metrics.jsonl is an object with "step" and "epoch" and either the means over the steps
   since the line before ("loss", "learning_rate", "clips_per_second", ...; null where none was
@@ -38,8 +36,7 @@ class Logger:
 
     So does the evaluation after `step`, unless it was `evaluated`.
     """
-    terminal = self._active and sys.stderr.isatty()
-    self._bar = tqdm.tqdm(initial=step, total=steps, unit="step", disable=not terminal)
+    self._bar, self._place = None, {"done": step, "total": steps}
     if not self._active:
       return
     if step:
@@ -60,9 +57,15 @@ class Logger:
     self._file = path.open("a")
     self._events = tensorboardX.SummaryWriter(str(self._directory), purge_step=step + 1)
 
-  def advance(self) -> None:
-    """Moves the bar by one step."""
-    self._bar.update()
+  def begin(self) -> None:
+    """Steps are made from here on: what was done before does not count for their speed."""
+    if self._bar is None:
+      self._bar = progress.Bar("training", unit="steps", shown=self._active, **self._place)
+    self._bar.resume()
+
+  def advance(self, metrics: Mapping[str, Array] | None) -> None:
+    """One more step is made; the metrics are those of the newest one that has ended, if any."""
+    self._bar.update(lambda: f"loss {float(metrics['loss']):.3g}" if metrics else "")
 
   def log(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
     """Writes one line of metrics.jsonl and the same to TensorBoard."""
@@ -74,15 +77,16 @@ class Logger:
       if value is not None:
         self._events.add_scalar(name, value, step)
 
-  def say(self, epoch: float, values: Mapping[str, float | None]) -> None:
-    """Prints a line."""
+  def say(self, epoch: float, values: Mapping[str, float | None], seconds: float) -> None:
+    """Prints a line, which ends with the time that was taken."""
     if self._active:
-      figures = ", ".join(f"{name} {x:.4g}" for name, x in values.items() if x is not None)
-      self._bar.write(f"epoch {epoch:g}: {figures}")
-      sys.stdout.flush()
+      figures = (f"{name} {x:.4g}" for name, x in values.items() if x is not None)
+      line = f"epoch {epoch:g}: {', '.join([*figures, f'{seconds:.1f} s'])}"
+      (self._bar.write if self._bar else print)(line)
 
   def close(self) -> None:
-    self._bar.close()
+    if self._bar is not None:
+      self._bar.close()
     if self._active:
       self._file.close()
       self._events.close()
@@ -131,10 +135,11 @@ def train(
     return evaluate and step and (step == steps or step % evaluate_every == 0)
 
   def score(step):
+    start = time.perf_counter()
     if results := evaluate(state):
       values = {f"eval/{name}": x for name, x in results.items()}
       logger.log(step, round(step / steps_per_epoch, 3), values)
-      logger.say(round(step / steps_per_epoch, 3), values)
+      logger.say(round(step / steps_per_epoch, 3), values, time.perf_counter() - start)
       checkpoints.set_score(step, results[best_metric])
 
   def leave(step, signal):
@@ -155,18 +160,20 @@ def train(
       score(start)
       leave(start, stop())
     history, logged = [], 0  # the metrics of this epoch's steps; how many of them are written
-    previous, since = None, time.perf_counter()
+    previous = None
     for step in range(start + 1, steps + 1):
       batch = sharding.shard_batch(mesh, next(batches))
       if step == start + 1:
         with sharding.compiling("the training step", mesh):
           train_step.lower(state, batch, key).compile()  # which the calls then find
+        logger.begin()
+        since = began = time.perf_counter()
       state, metrics = train_step(state, batch, key)
       history.append(metrics)
       # One step runs and one waits: enough to keep the devices busy, and no stop is far away.
       jax.block_until_ready(previous)
+      logger.advance(previous)
       previous = metrics
-      logger.advance()
 
       signal = stop()
       last = step == steps
@@ -183,7 +190,7 @@ def train(
       logger.log(step, epoch, _means(history[logged:]) | other)
       logged = len(history)
       if epoch_ends or last:
-        logger.say(epoch, _means(history) | other)
+        logger.say(epoch, _means(history) | other, time.perf_counter() - began)
         history, logged = [], 0
       if skipped > max_skipped:
         raise errors.DivergedError(
@@ -198,7 +205,9 @@ def train(
         score(step)
         signal = stop()
       leave(step, signal)
+      logger.begin()
       since = time.perf_counter()
+      began = since if epoch_ends else began
   finally:
     logger.close()
     checkpoints.wait()

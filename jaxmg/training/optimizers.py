@@ -106,7 +106,7 @@ def _kernels(params):
 
 def _check(what, name, known):
   if name not in known:
-    raise errors.ConfigError(what, expected=" or ".join(known), got=name)
+    raise errors.ConfigError(errors.unknown(what, known, name))
 
 
 OPTIMIZERS = {"sgd": _sgd, "adamw": _adamw}

@@ -5,13 +5,14 @@ import ctypes
 import functools
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxmg import errors
+from jaxmg import errors, progress
 
 _OPTIONS = {  # for XLA, by platform
   # By default convolutions with small kernels go to YNNPACK, which runs them on one thread. This
@@ -87,14 +88,22 @@ def on_host(function: Callable, *arguments: Any) -> Any:
 
 
 @contextlib.contextmanager
-def compiling(what: str, mesh: Mesh, *, patience: float = 5.0) -> Iterator[None]:
-  """Says on the first process what is being waited for, if it takes longer than `patience` s."""
-  text = f"compiling {what} for {mesh.size} x {mesh.devices.flat[0].device_kind} ..."
-  timer = threading.Timer(patience, print, [text], {"flush": True})
-  if jax.process_index() == 0:
+def compiling(what: str, mesh: Mesh, *, patience: float = 2.0) -> Iterator[None]:
+  """Says on the first process's stderr what is waited for, if it takes longer than `patience` s.
+
+  And then, for how long.
+  """
+  kind = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+  text = f"compiling {what} for {kind}: once, for seconds to minutes ..."
+  timer = threading.Timer(patience, progress.say, [text])
+  first, start = jax.process_index() == 0, time.perf_counter()
+  if first:
     timer.start()
   try:
     yield
+    seconds = time.perf_counter() - start
+    if first and seconds > patience:
+      progress.say(f"compiled {what} in {seconds:.1f} s")
   finally:
     timer.cancel()
 

@@ -2,6 +2,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from absl import flags
 
 from experiments import backend, launch, settings, signals
-from jaxmg import errors
+from jaxmg import errors, recipe
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = """
@@ -143,6 +144,46 @@ def test_help_with_a_config_lists_its_settings(capsys):
   assert stop.value.code == 0
   lines = capsys.readouterr().out.splitlines()
   assert lines[lines.index("c.py:limb:") + 1 :].count("  --config.inputs.stream=limb") == 1
+
+
+def test_help_takes_a_config_by_position(capsys):
+  with pytest.raises(SystemExit):
+    launch.main(lambda *_: None, ["c.py:limb", "--help"])
+  assert capsys.readouterr().out.count("  --config.inputs.stream=limb\n") == 1
+
+
+@pytest.mark.parametrize("config", ["c.py:limb", "--config=c.py:limb"])
+def test_a_run_lives_by_the_name_of_its_config(config, tmp_path, capsys):
+  got = []
+  assert launch.main(lambda *args: got.extend(args), [config, "--config.model.depth=5"]) == 0
+  assert got[0].inputs.stream == "limb"
+  assert got[1] == tmp_path / "runs" / "c-limb"
+  assert f"work directory: {got[1]}\n" in capsys.readouterr().out
+  (got[1] / "checkpoints" / "10").mkdir(parents=True)
+  assert launch.main(lambda *args: None, [config]) == 2
+  _check_one_line(capsys, "holds a run with another config: model.depth 5 -> 3")
+
+
+@pytest.mark.parametrize("more", ["--config=c.py", "c.py:limb"])
+def test_a_config_is_given_once(more, capsys):
+  assert launch.main(lambda *_: None, ["c.py", "--workdir=run", more]) == 2
+  _check_one_line(capsys, r"CONFIG: expected one, got c\.py")
+
+
+def test_a_number_with_a_unit_is_refused_with_the_number(capsys):
+  def define(values):
+    flags.DEFINE_float("window", None, "Seconds.", flag_values=values)
+
+  assert launch.command(lambda values: None, define, ["--window=2.5s"]) == 2
+  _check_one_line(capsys, r"--window: expected a number, got 2.5s \(without .*: --window=2.5\)$")
+
+
+def test_a_run_that_is_not_there_is_answered_with_one_beside_it(run, tmp_path):
+  shutil.copytree(run, tmp_path / "runs" / "first")
+  for name in ("first", "frst", "runs/frist", "runs/first2"):
+    with pytest.raises(errors.CheckpointError) as caught:
+      recipe.load(name)
+    assert "(did you mean runs/first?)" in str(caught.value)
 
 
 def test_the_same_command_in_the_same_work_directory_goes_on():
@@ -301,7 +342,7 @@ def test_a_command_with_plain_flags_shares_the_error_handling(capsys):
   assert launch.command(lambda values: None, define, []) == 2
   _check_one_line(capsys, "--run is required$")
   assert launch.main(lambda *_: None, []) == 2
-  _check_one_line(capsys, "--config is required, --workdir is required$")
+  _check_one_line(capsys, r"CONFIG\[:ARGUMENT\] is required \(the name of one of ours, ")
 
 
 def test_a_command_may_take_arguments_that_are_no_flags(capsys):

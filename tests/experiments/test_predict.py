@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from experiments import launch, predict
+from experiments import launch, movies, predict
 from jaxmg import inputs, models, recipe
 from jaxmg import predict as library
 from jaxmg.data import guarded, readers
@@ -47,6 +47,7 @@ def watches():
 
 VIDEO = inputs.Video(SIZE, num_frames=4, seconds=1.0, size=16)
 POSE = inputs.Graph(COCO17, (480, 640), num_frames=4)
+HEATMAPS = inputs.Heatmaps(COCO17, (480, 640), num_frames=4, size=16, test_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def make_run(watches, tmp_path_factory):
       into.save(1, {"params": params, "batch_stats": {}}, {})
     return folder
 
-  kinds = {"video": VIDEO, "pose": POSE}
+  kinds = {"video": VIDEO, "pose": POSE, "heatmaps": HEATMAPS}
   return functools.cache(lambda *names: make(**{name: kinds[name] for name in names}))
 
 
@@ -193,13 +194,86 @@ def test_a_saved_video_has_the_times_of_the_file_and_the_joints_at_their_place(c
   video, images = shown("out.mp4")
   assert video.times == pytest.approx(TIMES[20:60] - TIMES[20], abs=1e-4)
   for k, (image, frame) in enumerate(zip(images, pictures()[20:60], strict=True)):
+    assert image.shape == (SIZE[0] + 20, SIZE[1], 3)  # the classes so far are below
+    image = image[: SIZE[0]]
     red = image[..., 0] - image[..., 2]
     y, x = np.unravel_index(red[30:, :12].argmax(), (18, 12))
     assert (y + 30, x) == pytest.approx((40, 6), abs=1.5)  # the wrist, ten times as small
-    assert image.shape == (*SIZE, 3)
     assert image[:8].min() < 30  # the label's ground
     white = (frame == 255).all(-1) & (np.abs(red) < 30)
     assert image[white].mean() > frame.mean() + 50, k
+
+
+def test_a_pose_without_a_size_of_frames_is_of_the_video_beside_it(command, folder, make_run):
+  pose = np.load(folder / "pose.npy")
+  pose[..., :2] /= 10
+  np.save("small.npy", pose)
+  here = pathlib.Path("small.npy").absolute()
+  code, printed, error = command(["video"], "clip.mkv", f"--input={here}", "--save=out.mp4")
+  assert code == 0, error
+  assert (
+    "read as 90 frames of 1 person, 17 joints (coco17), pixels, axes TVC, 48 x 64 as" in printed
+  )
+  wrist = shown("out.mp4")[1][20][30:, :12]
+  y, x = np.unravel_index((wrist[..., 0] - wrist[..., 2]).argmax(), (18, 12))
+  assert (y + 30, x) == pytest.approx((40, 6), abs=1.5)
+
+
+def gif(path):
+  """Frames and durations in seconds."""
+  frames, durations = [], []
+  with Image.open(path) as image:
+    for k in range(image.n_frames):
+      image.seek(k)
+      frames.append(np.asarray(image.convert("RGB")).astype(int))
+      durations.append(image.info["duration"] / 1000)
+  return frames, durations
+
+
+def test_a_gif_has_the_heatmaps_beside_the_skeleton(command, make_run, folder):
+  assert command(["heatmaps"], "pose.npy", "--save=out.gif", "--fps=25")[0] == 0
+  frames, durations = gif("out.gif")
+  assert sum(durations) == pytest.approx(NUM_FRAMES / 25, abs=0.02)
+  height, width, _ = frames[0].shape
+  skeleton, heat = np.split(frames[0], [width - (height - height // 8)], axis=1)
+  # The skeleton is blue and red. What the network sees is on a ramp: nothing in it is mostly blue.
+  assert (skeleton[..., 2] - skeleton[..., 0]).max() > 80
+  below = heat[height // 4 :]
+  assert (below[..., 2] - below[..., 0]).max() < 60
+  seen = library.recipe.load(make_run("heatmaps")).inputs["heatmaps"]
+  clip = readers.read(folder / "pose.npy", layout="coco17")
+  part = {name: jnp.asarray(x[None]) for name, x in seen.read_test(clip.record(), 2).items()}
+  view = jax.tree.map(lambda x: x[0], seen.views(part, False))
+  expected = np.asarray(seen.picture(seen.view(view)))[0, 0]
+  cells = heat[height // 8 :].sum(-1)
+  middle = np.int64((np.arange(len(expected)) + 0.5) * len(cells) / len(expected))
+  bright = cells[middle][:, middle]
+  assert np.corrcoef(bright.ravel(), expected.ravel())[0, 1] > 0.95
+
+
+def test_a_gif_has_an_end(command, tmp_path, monkeypatch):
+  monkeypatch.setattr(movies, "GIF_FRAMES", 10)
+  code, _, error = command(["pose"], "pose.npy", "--save=out.gif", "--fps=25")
+  assert code == 2
+  assert "--save: expected a recording of at most 10 pictures in a .gif, got" in error
+  assert [*tmp_path.iterdir()] == []
+
+
+def test_windows_have_a_strip_below_that_grows(command):
+  flags = ("pose.npy", "--save=out.gif", "--fps=25", "--window=0.8", "--hop=0.4")
+  assert command(["heatmaps"], *flags)[0] == 0
+  frames, _ = gif("out.gif")
+  strips = [frame[-frame.shape[1] // 16 + 2 :] for frame in frames]
+  filled = [(strip[-3].max(-1) > 150).mean() for strip in strips]
+  assert filled == sorted(filled)
+  assert filled[0] < 0.1
+  assert filled[-1] > 0.95
+
+
+def test_a_window_that_is_longer_than_the_recording_is_said(command):
+  code, _, error = command(["pose"], "pose.npy", "--window=100")
+  assert code == 0
+  assert "note: the recording has 90 frames, fewer than the 100 of a window: it is one win" in error
 
 
 def test_poses_alone_are_drawn_on_black_at_the_rate_that_is_told(command):
@@ -217,7 +291,7 @@ def test_poses_alone_are_drawn_on_black_at_the_rate_that_is_told(command):
 def test_a_video_that_cannot_be_finished_is_not_there(command, tmp_path, monkeypatch):
   from experiments import overlay
 
-  def fail(image, text):
+  def fail(*_):
     raise OSError("gone")
 
   monkeypatch.setattr(overlay, "label", fail)

@@ -75,7 +75,8 @@ def test_a_config_that_is_not_there_is_named_with_those_that_are():
     settings.read_config("recipe_a:imigue", [])
   assert str(caught.value) == (
     "--config=recipe_a:imigue: expected a file, or ablations/long_tail or ablations/recipe_a or "
-    "ablations/sampling or agcn or emotion or fusion or mvit or posec3d or swinface, got recipe_a"
+    "ablations/sampling or agcn or emotion or fusion or mvit or posec3d or swinface, got recipe_a "
+    "(did you mean ablations/recipe_a?)"
   )
 
 

@@ -1,12 +1,13 @@
 import contextlib
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
 import pytest
 
-from jaxmg import errors
+from jaxmg import errors, progress
 from jaxmg.training import checkpoints, loop, losses, optimizers, sharding
 from jaxmg.training import step as steps
 
@@ -247,4 +248,14 @@ def test_epochs_are_printed_where_there_is_no_terminal(make_run, capsys):
   out, err = capsys.readouterr()
   assert out.count("epoch") == 6
   assert "epoch 3: eval/top1 0.5" in out
+  assert all(re.search(r", \d+\.\d s$", line) for line in out.splitlines())
   assert err == ""
+
+
+def test_without_a_terminal_the_loss_is_said_now_and_then(make_run, monkeypatch, capsys):
+  run = make_run()
+  monkeypatch.setattr(progress, "SECONDS", 0.0)
+  run()
+  _, *lines = capsys.readouterr().err.splitlines()
+  assert len(lines) == STEPS - 1
+  assert all(re.match(r"training: \d+ of 12 steps, loss \d\S*, 0 min", line) for line in lines)

@@ -1,3 +1,4 @@
+import re
 import resource
 import subprocess
 import sys
@@ -94,8 +95,13 @@ def test_compiling_for_long_is_said(seconds, said, capsys):
   with sharding.compiling("the training step", mesh, patience=0.1):
     time.sleep(seconds)
   time.sleep(0.2)
-  line = "compiling the training step for 2 x cpu ...\n"
-  assert capsys.readouterr().out == (line if said else "")
+  lines = (
+    r"compiling the training step for 2 x cpu: once, for seconds to minutes \.\.\.\n"
+    r"compiled the training step in 0\.\d s\n"
+  )
+  out, err = capsys.readouterr()
+  assert out == ""
+  assert re.fullmatch(lines if said else "", err)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc")

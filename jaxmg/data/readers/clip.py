@@ -186,13 +186,21 @@ class Clip:
   part = cut  # of a video something else
 
   def sized(self, frame_size: tuple[int, int] | None) -> "Clip":
-    """The clip, whose frame size, where it is not known, is taken to be this one."""
-    if self.frame_size or not frame_size:
+    """The clip, whose frame size, where it is not known, is taken to be this one.
+
+    One that was assumed is replaced by one of another shape.
+    """
+    if not frame_size or (self.frame_size and not self._assumes_other(frame_size)):
       return self
     guess = self.guess and dataclasses.replace(
       self.guess, frame_size=frame_size, assumed=self.guess.assumed | {"frame_size"}
     )
     return self._with(frame_size=frame_size, guess=guess)
+
+  def _assumes_other(self, frame_size):
+    shapes = [width / height for height, width in (self.frame_size, frame_size)]
+    assumed = self.guess is not None and "frame_size" in self.guess.assumed
+    return assumed and max(shapes) > 1.03 * min(shapes)
 
   def doubts(self) -> list[str]:
     """What is odd about the joints; DataError if that is so of a layout that was assumed."""
