@@ -23,6 +23,7 @@ COMMANDS = {
   "faces": "experiments.faces",
   "extract_tokens": "experiments.extract_tokens",
   "fuse_scores": "experiments.fuse_scores",
+  "report": "experiments.report",
   "submit": "experiments.submit",
   "import_weights": "experiments.import_weights",
   "ablate": "experiments.ablate",

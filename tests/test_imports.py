@@ -171,6 +171,9 @@ ARROWS = {
     " jaxmg.skeletons .launch .told"
   ),
   "experiments.evaluate": "absl flax jax jaxmg .launch .lineage .plots .signals .workdir",
+  "experiments.evaluated": (
+    "jaxmg.errors jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
+  ),
   "experiments.extract_tokens": (
     "absl jax jaxmg .launch .lineage .settings .signals .train .trainer .workdir"
   ),
@@ -198,6 +201,14 @@ ARROWS = {
     " .attribution .launch .overlay .timeline .told"
   ),
   "experiments.processes": "jaxmg.errors .signals",
+  "experiments.page": "",
+  "experiments.pictures": (
+    "jaxmg.errors jaxmg.data.records jaxmg.data.source jaxmg.data.tracks .page [PIL]"
+  ),
+  "experiments.report": (
+    "absl jaxmg jaxmg.errors jaxmg.files jaxmg.recipe jaxmg.scores jaxmg.training.metrics"
+    " .evaluated .launch .page .pictures .settings"
+  ),
   "experiments.settings": (
     "absl ml_collections jaxmg.errors jaxmg.ranges jaxmg.training.losses jaxmg.training.optimizers"
   ),
