@@ -1,6 +1,6 @@
 """Figures of a classifier from its probabilities and the labels (host, numpy)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -63,8 +63,8 @@ def summary(
   } | _auc_of_two(probabilities, labels)
 
 
-def titles(summary: Mapping[str, float], num_classes: int) -> dict[str, str]:
-  """The figures of a summary that say something with so many classes, and their titles."""
+def titles(summary: Collection[str], num_classes: int) -> dict[str, str]:
+  """Of the names in a summary, those that say something with so many classes; their titles."""
   found = TITLES_OF_TWO if "auc" in summary else TITLES
   return {name: title for name, title in found.items() if name != "top5" or num_classes > 5}
 
