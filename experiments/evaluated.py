@@ -73,10 +73,9 @@ def read_metrics(path: pathlib.Path, found: Scores, hint: str) -> dict[str, Any]
   """
   if not path.exists():
     raise errors.DataError(path, expected="an evaluated run", got="no such file", hint=hint)
-  content = _json(path)
   summary = metrics.summary(found.probabilities, found.labels, len(found.class_names))
   per_class = metrics.per_class(found.labels, found.probabilities.argmax(-1), found.class_names)
-  content.setdefault("per_class", per_class)
+  content = {"per_class": per_class, "interval_over_subjects": {}} | _json(path)
   for name, value in summary.items():
     got = content.get(name)
     if not is_number(got) or abs(got - value) > 1e-6:
@@ -85,7 +84,7 @@ def read_metrics(path: pathlib.Path, found: Scores, hint: str) -> dict[str, Any]
     expected = "the figures of scores.npz"
     raise errors.DataError(f"{path}: per_class", expected=expected, got="others", hint=hint)
   for place in ("interval", "interval_over_subjects"):
-    pairs = content.setdefault(place, {}) if place != "interval" else content.get(place)
+    pairs = content.get(place)
     if not isinstance(pairs, dict) or not all(map(_is_pair, pairs.values())):
       expected = "two numbers of each figure"
       raise errors.DataError(f"{path}: {place}", expected=expected, got="others", hint=hint)

@@ -1,12 +1,13 @@
-"""Writes one page about evaluated runs: figures, curves, classes, calibration, the surest mistakes.
+"""Writes one page of HTML about evaluated runs.
 
   python -m experiments.report RUN
   python -m experiments.report RUN RUN RUN --split=test --out=FILE.html
 
 A RUN is a run directory that `experiments.evaluate` has left metrics.json and scores.npz in, in the
 folder --split. Several runs must have the same clips: each is compared with the first one, clip by
-clip. The page is one file of HTML (default: RUN/<split>/report.html of the first run), which needs
-nothing else: no network, no other file.
+clip. The page is one file (default: RUN/<split>/report.html of the first run), which needs nothing
+else: no network, no other file. It has the figures, the training curves, the classes and what they
+are confused with, the calibration, the surest mistakes, and the recipe.
 
 The clips that were most surely wrong are shown from the prepared set. Where it is gone, the page
 says so and has all else; --data=DATA/NAME says where it is now.
@@ -64,7 +65,7 @@ def run(values: flags.FlagValues, *directories: str) -> None:
   out = pathlib.Path(values.out) if values.out else paths[0] / values.split / "report.html"
   text = write(runs)
   with files.replace(out) as part:
-    part.write_text(text, encoding="utf-8")
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")
   print(f"{', '.join(names)}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -157,7 +158,8 @@ def _figures(runs: Sequence[Run]) -> Html:
 def _compared(runs: Sequence[Run]) -> Html:
   """Each run's difference to the first one, of the same bootstrap samples of clips."""
   first, *others = runs
-  groups = first.data.subjects[first.rows] if first.data else None
+  known = next((one for one in runs if one.data), None)
+  groups = known.data.subjects[known.rows] if known else None
   samples = [metrics.bootstrap(one.scores.probabilities, one.scores.labels) for one in runs]
   several = groups is not None and len(np.unique(groups)) > 1
   over = [
@@ -341,8 +343,10 @@ def _mistakes(one: Run, most: int) -> Html:
     return tag("p", "There are none: every clip was recognised.")
   sure = p[wrong, guesses[wrong]]
   chosen = wrong[np.argsort(-sure, kind="stable")[:most]].tolist()
-  text = f"{len(wrong)} of {len(labels)} clips are wrong. These are the {len(chosen)} of which the "
-  text += "run was surest: the network is at fault, the label, or the clip shows little."
+  text = (
+    f"{len(wrong)} of {len(labels):,} clips are wrong. These are the {len(chosen)} of which the "
+    "run was surest. The network may be wrong, the label may be wrong, or the clip may show little."
+  )
   rows = one.rows if one.data else None
   shown = pictures.tracks_of(one.data, one.recipe.tracks) if one.data else []
   cards = []
@@ -367,7 +371,9 @@ def _mistakes(one: Run, most: int) -> Html:
   elif note := pictures.note(shown):
     parts.append(tag("p", note, class_="note"))
     parts.append(tag("button", "stop all", class_="pause", type="button"))
-    parts.append(tag("noscript", tag("p", "They need JavaScript, which is off.", class_="warn")))
+    parts.append(
+      tag("noscript", tag("p", "Skeletons need JavaScript, which is off.", class_="warn"))
+    )
   return page.join(*parts, tag("div", *cards, class_="clips"))
 
 
