@@ -26,6 +26,7 @@ COMMANDS = {
   "faces": "experiments.faces",
   "extract_tokens": "experiments.extract_tokens",
   "fuse": "experiments.fuse_scores",
+  "report": "experiments.report",
   "submit": "experiments.submit",
   "import": "experiments.import_weights",
   "ablate": "experiments.ablate",

@@ -188,12 +188,13 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
   number = len(np.unique(subjects))
   samples = metrics.bootstrap_groups(probabilities, labels, subjects)
   over_subjects = {name: metrics.interval(x) for name, x in samples.items()}
+  per_class = metrics.per_class(labels, probabilities.argmax(-1), recipe.class_names)
   workdir.write(
     folder / "metrics.json",
     summary
     | {"interval": intervals}
     | ({"interval_over_subjects": over_subjects} if number > 1 else {})
-    | {"split": split, "step": at}
+    | {"split": split, "step": at, "per_class": per_class}
     | {name: recipes.to_json(recipe)[name] for name in ("data", "inputs", "views")},
   )
   print(report(recipe, side, summary, intervals, over_subjects, number))
@@ -370,9 +371,7 @@ def report(
 ) -> str:
   """The figures, with 95 % of bootstrap samples of clips and of subjects, and their worth."""
   synthetic = "SYNTHETIC data: " if recipe.data["synthetic"] else ""
-  titles = metrics.TITLES_OF_TWO if "auc" in summary else metrics.TITLES
-  if len(recipe.class_names) <= 5:  # then it says nothing
-    titles = {name: title for name, title in titles.items() if name != "top5"}
+  titles = metrics.titles(summary, len(recipe.class_names))
 
   def between(found, name):
     return f"[{100 * found[name][0]:.1f}, {100 * found[name][1]:.1f}]" if name in found else ""

@@ -176,6 +176,9 @@ ARROWS = {
     " jaxmg.skeletons .launch .told"
   ),
   "experiments.evaluate": "absl flax jax jaxmg .launch .lineage .plots .signals .workdir",
+  "experiments.evaluated": (
+    "jaxmg.errors jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
+  ),
   "experiments.extract_tokens": (
     "absl jax jaxmg .launch .lineage .settings .signals .train .trainer .workdir"
   ),
@@ -206,6 +209,14 @@ ARROWS = {
   ),
   "experiments.processes": "jaxmg.errors .signals",
   "experiments.seen": "jax jaxmg.recipe",
+  "experiments.page": "",
+  "experiments.pictures": (
+    "jaxmg.errors jaxmg.data.records jaxmg.data.source jaxmg.data.tracks .page [PIL]"
+  ),
+  "experiments.report": (
+    "absl jaxmg jaxmg.errors jaxmg.files jaxmg.recipe jaxmg.scores jaxmg.training.metrics"
+    " .evaluated .launch .page .pictures .settings"
+  ),
   "experiments.settings": (
     "absl ml_collections jaxmg.errors jaxmg.ranges jaxmg.training.losses jaxmg.training.optimizers"
   ),

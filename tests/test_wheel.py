@@ -82,6 +82,7 @@ def test_command_of_a_wheel_prepares_trains_evaluates_and_predicts(
   config = "--config=posec3d:synthetic_imigue,joint,small"
   jaxmg("train", config, *settings, "--workdir=run")
   assert "32 clips" in jaxmg("evaluate", "--run=run")
+  assert "run: run/test/report.html (" in jaxmg("report", "run")
   found = jaxmg("predict", "--run=run", "--input=raw/example_clip.csv", "--top=3")
   assert found.count("%") == 3
   assert sorted(path.name for path in folder.iterdir()) == ["data", "raw", "run"]

@@ -1,5 +1,7 @@
 """Figures of a classifier from its probabilities and the labels (host, numpy)."""
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -59,6 +61,75 @@ def summary(
     "majority_class": majority_class_rate(labels),
     "num_clips": len(labels),
   } | _auc_of_two(probabilities, labels)
+
+
+def titles(summary: Collection[str], num_classes: int) -> dict[str, str]:
+  """Of the names in a summary, those that say something with so many classes; their titles."""
+  found = TITLES_OF_TWO if "auc" in summary else TITLES
+  return {name: title for name, title in found.items() if name != "top5" or num_classes > 5}
+
+
+def per_class(
+  labels: Int[np.ndarray, " n"], predictions: Int[np.ndarray, " n"], class_names: Sequence[str]
+) -> list[dict[str, str | int | float | None]]:
+  """Returns a dictionary for each class, in their order.
+
+  name          of the class
+  count         how many clips have it as their label
+  accuracy      share of these that are recognised (recall); None without clips
+  precision     share of the clips that are taken for it that have it as label; None if none is
+  f1            2 hits / (label + prediction counts); None for a class that is neither
+  confused_with the class that its clips are most often wrongly taken for (of equals, the first)
+  confused      how many are; 0, and None as the class, where all are recognised
+  """
+  counts = confusion_matrix(labels, predictions, len(class_names))
+  wrong = counts.copy()
+  np.fill_diagonal(wrong, 0)
+  found = []
+  for k, name in enumerate(class_names):
+    hits, count, taken = (int(x) for x in (counts[k, k], counts[k].sum(), counts[:, k].sum()))
+    other = int(wrong[k].argmax())
+    confused = int(wrong[k, other])
+    found.append(
+      {
+        "name": name,
+        "count": count,
+        "accuracy": hits / count if count else None,
+        "precision": hits / taken if taken else None,
+        "f1": 2 * hits / (count + taken) if count + taken else None,
+        "confused_with": class_names[other] if confused else None,
+        "confused": confused,
+      }
+    )
+  return found
+
+
+def calibration(
+  probabilities: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], *, num_bins: int = 15
+) -> dict[str, Float[np.ndarray, " bins"] | Int[np.ndarray, " bins"] | float]:
+  """Whether a classifier that is 80 % sure is right in 80 % of the clips (Guo et al., ICML 2017).
+
+  Clips are put into `num_bins` bins of equal width by the probability of their most probable class;
+  a bin holds its upper edge. Returns `count`, `confidence` (the mean of these probabilities) and
+  `accuracy` of each bin, NaN where it is empty, and `error`, the expected calibration error: the
+  mean over clips of |accuracy - confidence| of their bin.
+
+  Raises:
+    ValueError: as `summary`.
+  """
+  _check(probabilities, labels, probabilities.shape[1])
+  sure = np.float64(probabilities.max(axis=-1))
+  hits = probabilities.argmax(axis=-1) == labels
+  bins = np.clip(np.ceil(sure * num_bins).astype(int) - 1, 0, num_bins - 1)
+  count = np.bincount(bins, minlength=num_bins)
+  with np.errstate(invalid="ignore"):
+    confidence, accuracy = (
+      np.bincount(bins, weights=x, minlength=num_bins) / count for x in (sure, hits)
+    )
+  error = np.nansum(count * np.abs(accuracy - confidence)) / len(labels)
+  return {
+    "count": count, "confidence": confidence, "accuracy": accuracy, "error": float(error),
+  }  # fmt: skip
 
 
 def bootstrap(

@@ -35,6 +35,50 @@ def test_confusion_has_labels_as_rows():
   assert confusion.tolist() == [[2, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
 
 
+def test_figures_of_each_class_by_hand():
+  found = metrics.per_class(LABELS, PROBABILITIES.argmax(axis=-1), ["a", "b", "c", "d"])
+  names = ("name", "count", "accuracy", "precision", "f1", "confused_with", "confused")
+  assert [tuple(one[name] for name in names) for one in found] == [
+    ("a", 3, pytest.approx(2 / 3), 1.0, pytest.approx(4 / 5), "b", 1),
+    ("b", 1, 1.0, pytest.approx(1 / 3), 0.5, None, 0),
+    ("c", 1, 0.0, None, 0.0, "b", 1),
+    ("d", 0, None, None, None, None, 0),
+  ]
+
+
+def test_means_of_the_figures_of_classes_are_those_of_the_summary():
+  rng = np.random.default_rng(0)
+  probabilities, labels = rng.dirichlet(np.ones(7), size=40), rng.integers(6, size=40)
+  summary = metrics.summary(probabilities, labels, 7)
+  found = metrics.per_class(labels, probabilities.argmax(-1), list("abcdefg"))
+  for mean, name in (("mean_class", "accuracy"), ("macro_f1", "f1")):
+    values = [one[name] for one in found if one[name] is not None]
+    assert np.mean(values) == pytest.approx(summary[mean])
+
+
+def test_calibration_by_hand():
+  sure = np.array([0.6, 0.7, 0.75, 1.0, 0.5])
+  found = metrics.calibration(np.stack([sure, 1 - sure], 1), np.array([0, 1, 0, 0, 0]), num_bins=4)
+  assert found["count"].tolist() == [0, 1, 3, 1]  # an edge is in the bin below it
+  np.testing.assert_allclose(found["confidence"], [np.nan, 0.5, 2.05 / 3, 1])
+  np.testing.assert_allclose(found["accuracy"], [np.nan, 1, 2 / 3, 1])
+  assert found["error"] == pytest.approx((0.5 + 3 * abs(2 - 2.05) / 3) / 5)
+
+
+def test_what_is_as_sure_as_it_is_right_has_no_calibration_error():
+  probabilities = np.tile([0.75, 0.25], (4, 1))
+  assert metrics.calibration(probabilities, np.array([0, 0, 1, 0]))["error"] == 0
+
+
+@pytest.mark.parametrize(
+  ("num_classes", "names"), [(5, "top1 mean_class macro_f1"), (6, "top1 top5 mean_class macro_f1")]
+)
+def test_top_5_of_five_classes_is_no_figure(num_classes, names):
+  summary = metrics.summary(np.eye(num_classes), np.arange(num_classes), num_classes)
+  assert [*metrics.titles(summary, num_classes)] == names.split()
+  assert [*metrics.titles([*summary, "auc"], 2)] == ["top1", "mean_class", "macro_f1", "auc"]
+
+
 def test_top_k_counts_the_first_of_equal_classes():
   equal = np.full((3, 4), 0.25)
   labels = np.array([0, 1, 2])
