@@ -31,6 +31,18 @@ POSEC3D = {
   "train.batch_size": 256,
 }
 LESS_DECAY = POSEC3D | {"optimizer.weight_decay": 1e-4}
+KINETICS_SKELETONS = LESS_DECAY | {"model.variant": "slowonly-r50-346"}
+UCF101 = POSEC3D | {
+  "model.variant": "slowonly-r50-346",
+  "inputs.size": 48,
+  "sampling.test_size": 56,
+  "optimizer.learning_rate": 0.01,
+  "optimizer.reference_batch": 128,
+  "schedule.name": "step",
+  "schedule.epochs": 120,
+  "schedule.milestones": (90, 110),
+  "train.batch_size": 128,
+}
 AGCN_3D = {
   "skeleton": "kinect25",
   "sampling.num_frames": 300,
@@ -102,7 +114,9 @@ SSV2 = MVIT | {
     ("posec3d:ntu120_2d,joint", POSEC3D),
     ("posec3d:gym,limb", POSEC3D),
     ("posec3d:diving48,joint", LESS_DECAY),
-    ("posec3d:k400_hrnet,limb", LESS_DECAY),
+    ("posec3d:k400_hrnet,limb", KINETICS_SKELETONS),
+    ("posec3d:ucf101,joint", UCF101),
+    ("posec3d:hmdb51_2d,joint", UCF101 | {"optimizer.weight_decay": 1e-4}),
     ("agcn:ntu60_3d,joint,paper", AGCN_3D),
     ("agcn:ntu120_3danno,bone,paper", AGCN_3D),
     ("agcn:ntu60,bone,paper", AGCN_2D),
