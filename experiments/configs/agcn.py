@@ -55,10 +55,8 @@ NTU_3D = OTHER | dict(
   num_persons=2,
   paper={"inputs.preparation": "ntu"},
 )
-NTU_2D = IMIGUE | dict(
-  skeleton="coco17",
+NTU_2D = OTHER | dict(
   num_persons=2,
-  logit_adjustment=0.0,
   paper={  # mmaction2's configs/skeleton/2s-agcn/*-u100-80e_ntu60-xsub-keypoint-2d
     "sampling.kind": "uniform",
     "sampling.num_frames": 100,

@@ -58,7 +58,6 @@ AGCN_3D = {
   "train.batch_size": 64,
 }
 AGCN_2D = {
-  "skeleton": "coco17",
   "sampling.kind": "uniform",
   "sampling.num_frames": 100,
   "sampling.num_persons": 2,
