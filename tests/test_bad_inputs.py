@@ -114,7 +114,7 @@ CONFIG, WORKDIR = (
     (
       "B01",
       "model.variant=huge",
-      "expected slowonly-r50 or small or small-strided or tiny, got huge",
+      "expected slowonly-r50 or slowonly-r50-346 or small or small-strided or tiny, got huge",
     ),
     ("B01", "model.name=posec4d", "--config.model.name: expected posec3d, got posec4d"),
     ("B01", "skeleton=coco71", "--config.skeleton: "),

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from experiments import grid, settings
-from jaxmg import models
+from jaxmg import errors, models
 from jaxmg.data import prepared, readers, source
 from jaxmg.data.readers import annotations
 
@@ -66,6 +66,37 @@ def test_example_of_your_data_is_a_sound_layout(tmp_path):
   row = [value for v in range(9) for value in (5 * v, 90 - v, 0.5)]
   np.savetxt(tmp_path / "a.csv", [row] * 4, delimiter=",")
   assert readers.read(tmp_path / "a.csv", layout=skeleton).keypoints.shape == (4, 1, 9, 3)
+
+
+def test_example_of_migration_puts_kinetics_skeletons_together(tmp_path, monkeypatch):
+  (example,) = blocks("docs/migration.md")
+  monkeypatch.chdir(tmp_path)
+  pathlib.Path("kpfiles").mkdir()
+  rng = np.random.default_rng(0)
+  persons = rng.uniform(0.1, 60, (15, 17, 3)).astype(np.float16)
+  persons[:12, :, 2] = np.arange(12)[:, None] + 1  # twelve in one frame, of which ten are kept
+  there, nobody = {"frame_inds": np.array(12 * [3] + [5, 5, 9])}, {"frame_inds": np.array([], int)}
+  common = {"raw_file": "data/k400/kpfiles/part_0.pkl", "img_shape": (72, 128), "total_frames": 20}
+  clips = [
+    {"frame_dir": "a", "label": 0, **common, **there},
+    {"frame_dir": "b", "label": 1, **common, **nobody},
+    {"frame_dir": "c", "label": 1, **common, **there},
+  ]
+  table = {"split": {"train": ["a", "b"], "val": ["c"]}, "annotations": clips}
+  pathlib.Path("k400_hrnet.pkl").write_bytes(pickle.dumps(table))
+  kpfile = {"a": {"keypoint": persons}, "b": {"keypoint": persons[:0]}}
+  kpfile["c"] = {"keypoint": persons[:, ::-1]}
+  pathlib.Path("kpfiles/part_0.pkl").write_bytes(pickle.dumps(kpfile))
+  with pytest.raises(errors.DataError, match=r"Kinetics-400's: docs/migration\.md"):
+    annotations.read("k400_hrnet.pkl")
+  exec(example, {})
+  found = annotations.read("k400.pkl")
+  assert found.protocols() == {"val": ({"a"}, {"c"})}
+  points, score = found.clips[0].points, found.clips[0].score
+  assert points.shape == (3, 10, 17, 2)
+  np.testing.assert_array_equal(score[0, :, 0], np.arange(12, 2, -1))
+  np.testing.assert_array_equal(points[2, 0], persons[14, :, :2])
+  assert not points[1:, 2:].any()
 
 
 @pytest.mark.parametrize("i", [0, 1], ids=["time", "labels"])

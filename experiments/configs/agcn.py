@@ -6,7 +6,8 @@ r"""One stream of 2s-AGCN (Shi et al., CVPR 2019, arXiv 1805.07694).
 DATASET: utd_mhad (3-D joints), imigue, synthetic_imigue (key points), or the name of any other
 prepared set, which is then seen in its own layout, in 3-D if it has that; STREAM: joint, bone,
 joint_motion or bone_motion. "small" is a network for a laptop's CPU, "paper" the published recipe
-for NTU RGB+D; all else is ours.
+for NTU RGB+D: of ntu60_3d and ntu120_3d with the original's preparation, of ntu60_2d and ntu120_2d
+that of mmaction2 (docs/migration.md); all else is ours.
 
 What to expect, on the test subjects (README.md says of which commits):
   utd_mhad,joint,small  top-1 96.3 to 96.7 %, 4 minutes on one core of an AMD EPYC
@@ -47,6 +48,30 @@ DATASETS = {
 }
 # The data set's own layout, in 3-D if it has that, and as many persons as it has.
 OTHER = DATASETS["utd_mhad"] | dict(skeleton=None, points=None, num_persons=None, mirror=True)
+# What "paper" is for NTU RGB+D. In 3-D: 2s-AGCN's config/nturgbd-cross-subject.
+NTU_3D = OTHER | dict(
+  skeleton="kinect25",
+  points="joints3d",
+  num_persons=2,
+  paper={"inputs.preparation": "ntu"},
+)
+NTU_2D = OTHER | dict(
+  num_persons=2,
+  paper={  # mmaction2's configs/skeleton/2s-agcn/*-u100-80e_ntu60-xsub-keypoint-2d
+    "sampling.kind": "uniform",
+    "sampling.num_frames": 100,
+    "sampling.test_clips": 10,
+    "optimizer.weight_decay": 5e-4,
+    "optimizer.reference_batch": 128,
+    "schedule.name": "cosine",
+    "schedule.milestones": (),
+    "schedule.epochs": 80,
+    "train.batch_size": 128,
+  },
+)
+for name in ("ntu60", "ntu120"):  # the files of PYSKL and of mmaction2 give their names
+  DATASETS |= dict.fromkeys((f"{name}_3d", f"{name}_3danno"), NTU_3D)
+  DATASETS |= dict.fromkeys((name, f"{name}_2d", f"{name}_hrnet"), NTU_2D)
 STREAMS = inputs.STREAMS
 VARIANTS = ("small", "paper")
 
@@ -89,4 +114,5 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.optimizer.nesterov = True
     config.schedule.update(name="step", epochs=50, warmup_epochs=0.0, milestones=(30, 40))
     config.train.update(batch_size=64, label_smoothing=0.0, logit_adjustment=0.0)
+    config.update_from_flattened_dict(dataset.get("paper", {}))
   return config

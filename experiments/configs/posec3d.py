@@ -3,11 +3,12 @@ r"""PoseC3D, SlowOnly-R50 on pose heatmaps (Duan et al., CVPR 2022, arXiv 2104.1
   python -m experiments.posec3d \
     --config=experiments/configs/posec3d.py:DATASET,STREAM[,small][,fold=I[/N]] --workdir=DIR
 
-DATASET: imigue, smg, utd_mhad, synthetic_imigue, or the name of any other prepared set, which is
-then seen in its own layout. STREAM: joint or limb, or recipe_a or recipe_a_limb, the same streams
-with what Xu et al. (MiGA 2025, arXiv 2506.12848) add to PoseC3D: interpolation in time, label
-embeddings and, for imigue, the skeleton with the face; how, is our reading (docs/recipe_a.md).
-"small" is a network and an input for a laptop's CPU, without claim to anybody's figures.
+DATASET: imigue, smg, utd_mhad, synthetic_imigue; ntu60, ntu120, gym, diving48, k400, ucf101,
+hmdb51, as published (docs/migration.md); or the name of any other prepared set, which is then seen
+in its own layout. STREAM: joint or limb, or recipe_a or recipe_a_limb, the same streams with what
+Xu et al. (MiGA 2025, arXiv 2506.12848) add to PoseC3D: interpolation in time, label embeddings and,
+for imigue, the skeleton with the face; how, is our reading (docs/recipe_a.md). "small" is a network
+and an input for a laptop's CPU, without claim to anybody's figures.
 
 What to expect, on the test subjects (README.md says of which commits, and what it does not show):
   utd_mhad,joint,small          top-1 88.4 to 90.0 %, 5 to 6 minutes on one core of an AMD EPYC
@@ -63,6 +64,38 @@ DATASETS = {
 }
 # The data set's own layout, and as many persons as it has.
 OTHER = IMIGUE | dict(skeleton=None, recipe_a_skeleton=None, num_persons=None)
+# As published: PYSKL's configs/posec3d/slowonly_r50_*, whose repeated sets make 240 epochs. 8 GPUs
+# saw 32 clips each; so does each part of ours, in which its batch norms are computed.
+PUBLISHED = OTHER | dict(
+  learning_rate=0.4,
+  reference_batch=256,
+  clip_norm=40.0,
+  full={"schedule.epochs": 240, "train.batch_size": 256, "train.accumulate": 8},
+)
+LESS_DECAY = PUBLISHED["full"] | {"optimizer.weight_decay": 1e-4}
+# From Kinetics' weights of the other network, on 8 x 16 smaller clips.
+FROM_KINETICS = {
+  "model.variant": "slowonly-r50-346",
+  "inputs.size": 48,
+  "sampling.test_size": 56,
+  "schedule.name": "step",
+  "schedule.epochs": 120,
+  "schedule.milestones": (90, 110),
+  "train.batch_size": 128,
+  "train.accumulate": 8,
+}
+FINE_TUNED = PUBLISHED | dict(learning_rate=0.01, reference_batch=128, full=FROM_KINETICS)
+for name, row in {
+  "ntu60": PUBLISHED,  # slowonly_r50_ntu60_xsub, _xview
+  "ntu120": PUBLISHED,  # _ntu120_xset; _xsub also shows classes 60 to 119 twice as often
+  "gym": PUBLISHED,  # _gym
+  "diving48": PUBLISHED | dict(full=LESS_DECAY),  # _diving48, joint alone
+  "k400": PUBLISHED | dict(full=LESS_DECAY | {"model.variant": "slowonly-r50-346"}),  # _346_k400
+  "ucf101": FINE_TUNED,  # _ucf101_k400p, joint alone
+  "hmdb51": FINE_TUNED | dict(full=FROM_KINETICS | {"optimizer.weight_decay": 1e-4}),  # as that
+}.items():
+  # The files of PYSKL and of mmaction2 give their names.
+  DATASETS |= dict.fromkeys((name, f"{name}_hrnet", f"{name}_2d"), row)
 STREAMS = (*heatmaps.STREAMS, "recipe_a", "recipe_a_limb")
 VARIANTS = ("small",)
 
@@ -108,6 +141,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   config.optimizer.clip_norm = dataset["clip_norm"]
   config.schedule.epochs = 100
   config.train.batch_size = 32
+  if argument.variant is None:
+    config.update_from_flattened_dict(dataset.get("full", {}))
   if argument.variant == "small":
     config.model.update(variant="small", dropout=0.2)
     config.sampling.update(num_frames=16, test_clips=2, test_size=24)

@@ -18,10 +18,12 @@ from jaxtyping import Array, Float, Int
 from jaxmg import shapes
 from jaxmg.models import layers, variants
 
-# The published network has 2,024,860 parameters at 17 joints and 60 classes. "small" and
+# The published network has 2,024,860 parameters at 17 joints and 60 classes; PYSKL's other one, for
+# Kinetics and what begins with its weights, has its stages in another order. "small" and
 # "small-strided" are ours, for laptops; "tiny", with every kind of layer, is for tests.
 VARIANTS = {
   "slowonly-r50": dict(width=32, depths=(4, 6, 3), stem=(7, 1)),
+  "slowonly-r50-346": dict(width=32, depths=(3, 4, 6), stem=(7, 1)),
   "small": dict(width=16, depths=(1, 2, 1), stem=(7, 1)),
   "small-strided": dict(width=16, depths=(1, 3, 3), stem=(3, 2)),
   "tiny": dict(width=4, depths=(1, 1), stem=(7, 1)),

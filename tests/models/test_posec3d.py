@@ -11,6 +11,7 @@ from jaxmg.models import layers, posec3d
 
 PARAMETERS = {  # at 17 joints and 60 classes
   "slowonly-r50": 2_024_860,  # published
+  "slowonly-r50-346": 3_034_140,  # mmaction2's table of 51, 101, 400 classes: 3.0, 3.1, 3.2 M
   "small": 199_852,
   "small-strided": 421_292,
   "tiny": 7_576,

@@ -386,7 +386,9 @@ def _annotation(where: str, fields: Any) -> Annotation:
     got = list(points.shape) if _is_numbers(points) else f"a {_kind(points)}"
     if points is None:
       got = _kind(fields)
-    raise DataError(f"{where}: keypoint", expected="numbers [M, T, V, 2 or 3]", got=got)
+    apart = points is None and "raw_file" in fields
+    hint = "a table of contents, as Kinetics-400's: docs/migration.md" if apart else None
+    raise DataError(f"{where}: keypoint", expected="numbers [M, T, V, 2 or 3]", got=got, hint=hint)
   if points.shape[1] < _FEWEST_FRAMES and points.shape[0] > _MOST_PERSONS:
     got, hint = list(points.shape), "[T, M, V, C]? exchange the first two axes"
     raise DataError(f"{where}: keypoint", expected="[M, T, V, C]", got=got, hint=hint)
