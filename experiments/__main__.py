@@ -24,6 +24,7 @@ COMMANDS = {
   "extract_tokens": "experiments.extract_tokens",
   "fuse_scores": "experiments.fuse_scores",
   "submit": "experiments.submit",
+  "export": "experiments.export",
   "import_weights": "experiments.import_weights",
   "ablate": "experiments.ablate",
 }
