@@ -12,7 +12,8 @@ test views take depend on their number alone, and are constants in it, as are th
 nothing: a recording that shows nobody has probabilities too.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -108,7 +109,8 @@ def exported(
     for name, one in wholes.items()
   }
   args = (arrays,) if len(arrays) > 1 else tuple(*(one.values() for one in arrays.values()))
-  return export.export(jax.jit(program), platforms=tuple(platforms))(*args)
+  with _without_paths():
+    return export.export(jax.jit(program), platforms=tuple(platforms))(*args)
 
 
 def describe(recipe: Recipe, wholes: Mapping[str, Whole]) -> dict[str, Any]:
@@ -134,6 +136,18 @@ def describe(recipe: Recipe, wholes: Mapping[str, Whole]) -> dict[str, Any]:
     },
     "class_names": recipe.class_names,
   }
+
+
+@contextlib.contextmanager
+def _without_paths() -> Iterator[None]:
+  """Leaves out where in which file each operation comes from: it would name folders of ours."""
+  name = "jax_traceback_in_locations_limit"
+  before = getattr(jax.config, name)
+  jax.config.update(name, 0)
+  try:
+    yield
+  finally:
+    jax.config.update(name, before)
 
 
 def _named(one, arrays):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 
 
 class Whole(NamedTuple):
@@ -52,24 +52,34 @@ def blended(
 def shrunk(
   pictures: UInt8[Array, "*b h w c"], size: tuple[int, int]
 ) -> UInt8[Array, "*b new_h new_w c"]:
-  """Pictures as small as `size` (height, width): Pillow's bilinear resizing.
+  """Pictures as small as `size` (height, width), to the byte as by Pillow's bilinear resizing.
 
   A pixel is the mean over a triangle, along its row and then along its column; both are rounded.
   """
-  height, width = pictures.shape[-3:-1]
-  x = pictures.astype(jnp.float32)
-  for axis, form, old, new in (
-    (-2, "...hwc,nw->...hnc", width, size[1]),
-    (-3, "...hwc,nh->...nwc", height, size[0]),
-  ):
-    if x.shape[axis] != new:
-      x = jnp.floor(jnp.einsum(form, x, _triangles(old, new), precision="highest") + 0.5)
-  return x.astype(jnp.uint8)
+  for axis, new in ((-2, size[1]), (-3, size[0])):
+    old = pictures.shape[axis]
+    if old == new:
+      continue
+    total = jnp.int32(1 << _BITS - 1)  # so that what is cut off rounds
+    for place, weight in zip(*_triangles(old, new), strict=True):
+      seen = jnp.take(pictures, place, axis).astype(jnp.int32)
+      total += seen * weight.reshape(-1, *[1] * (-axis - 1))
+    pictures = (total >> _BITS).astype(jnp.uint8)
+  return pictures
 
 
-def _triangles(old: int, new: int) -> Float[np.ndarray, "{new} {old}"]:
+_BITS = 22  # of a weight, in whole numbers as in Pillow: halves are common, and round up
+
+
+def _triangles(
+  old: int, new: int
+) -> tuple[Int32[np.ndarray, "taps {new}"], Int32[np.ndarray, "taps {new}"]]:
+  """Which pixels of a line of `old` each of `new` sees, and their weights, one at a time."""
   scale = old / new
-  middles = (np.arange(new)[:, None] + 0.5) * scale
-  distance = np.abs(np.arange(old) + 0.5 - middles) / max(scale, 1.0)
-  weights = np.maximum(0.0, 1 - distance)
-  return np.float32(weights / weights.sum(1, keepdims=True))
+  middles = (np.arange(new) + 0.5) * scale
+  first = (middles - scale + 0.5).astype(np.int64)
+  places = first + np.arange(2 * int(np.ceil(scale)) + 1)[:, None]
+  weights = np.maximum(0.0, 1 - np.abs((places + 0.5 - middles) / scale))
+  weights *= (places >= 0) & (places < old)
+  weights *= 1 / weights.sum(0)
+  return np.clip(places, 0, old - 1).astype(np.int32), (weights * 2**_BITS + 0.5).astype(np.int32)
