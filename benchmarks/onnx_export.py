@@ -104,9 +104,7 @@ def _random(name, variant, shape):
   rng = np.random.default_rng(0)  # norms and heads begin as nothing
 
   def moved(x):
-    return np.float32(
-      x + np.abs(rng.normal(0, 0.1 / np.sqrt(max(1, np.prod(x.shape[:-1]))), x.shape))
-    )
+    return np.float32(x + 0.1 * np.abs(rng.normal(size=x.shape)) if x.ndim == 1 else x)
 
   return model, jax.tree.map(moved, variables)
 
