@@ -28,6 +28,7 @@ COMMANDS = {
   "fuse": "experiments.fuse_scores",
   "report": "experiments.report",
   "submit": "experiments.submit",
+  "export": "experiments.export",
   "import": "experiments.import_weights",
   "ablate": "experiments.ablate",
 }

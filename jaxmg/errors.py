@@ -14,6 +14,7 @@ EXTRAS = {
   **dict.fromkeys(("absl", "array_record", "etils", "google", "grain", "ml_collections"), "train"),
   **dict.fromkeys(("optax", "orbax", "tensorboardX", "tensorflow_datasets", "tqdm"), "train"),
   **dict.fromkeys(("python_calamine", "scipy", "xlsxwriter"), "prepare"),
+  "flatbuffers": "export",
   "matplotlib": "plots",
   **dict.fromkeys(("PIL", "av", "simplejpeg"), "video"),
 }

@@ -142,7 +142,7 @@ class Recipe:
     )
 
     def predict_step(params, batch_stats, batch):
-      variables = _folded(model, params, batch_stats)
+      variables = folded(model, params, batch_stats)
       return predict(variables["params"], variables["batch_stats"], batch)
 
     return predict_step
@@ -157,7 +157,7 @@ class Recipe:
     """
 
     def attribution_step(params, batch_stats, batch):
-      variables = _folded(model, params, batch_stats)
+      variables = folded(model, params, batch_stats)
 
       def of_view(view):
         def logit(masks):
@@ -178,7 +178,8 @@ class Recipe:
     return attribution_step
 
 
-def _folded(model, params, batch_stats):
+def folded(model: nn.Module, params: Any, batch_stats: Any) -> dict[str, Any]:
+  """The variables for inference of a model that training has left these of."""
   variables = {"params": params, "batch_stats": batch_stats}
   fold = getattr(model, "folded", lambda variables: variables)
   return {"batch_stats": {}} | fold(variables)

@@ -20,15 +20,21 @@ ARROWS = {
     "jax jaxmg.errors jaxmg.fields jaxmg.inputs jaxmg.recipe jaxmg.training.checkpoints"
   ),
   "jaxmg.errors": "",
+  "jaxmg.export": (
+    "jax jaxmg.errors jaxmg.recipe jaxmg.data.batch jaxmg.inputs.whole jaxmg.training.step"
+  ),
   "jaxmg.inputs": "jaxmg.inputs jaxmg.names",
-  "jaxmg.inputs.faces": "jax jaxmg.ranges jaxmg.video jaxmg.inputs.video",
+  "jaxmg.inputs.faces": "jax jaxmg.ranges jaxmg.video jaxmg.inputs.video jaxmg.inputs.whole",
   "jaxmg.inputs.graph": (
     "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.inputs.published jaxmg.skeletons"
   ),
   "jaxmg.inputs.heatmaps": "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
-  "jaxmg.inputs.pose": "jax jaxmg.ranges jaxmg.skeletons",
+  "jaxmg.inputs.pose": "jax jaxmg.ranges jaxmg.inputs.whole jaxmg.skeletons",
   "jaxmg.inputs.tokens": "jax jaxmg.ranges",
-  "jaxmg.inputs.video": "jax jaxmg.ranges jaxmg.video jaxmg.skeletons.sampling [PIL] [simplejpeg]",
+  "jaxmg.inputs.video": (
+    "jax jaxmg.ranges jaxmg.video jaxmg.inputs.whole jaxmg.skeletons.sampling [PIL] [simplejpeg]"
+  ),
+  "jaxmg.inputs.whole": "jax",
   "jaxmg.inputs.published": "jax jaxmg.skeletons.topology",
   "jaxmg.predict": (
     "jax jaxmg.encoders jaxmg.errors jaxmg.progress jaxmg.recipe jaxmg.data.batch"
@@ -176,9 +182,13 @@ ARROWS = {
     " jaxmg.skeletons .launch .told"
   ),
   "experiments.evaluate": "absl flax jax jaxmg .launch .lineage .plots .signals .workdir",
+<<<<<<< HEAD
   "experiments.evaluated": (
     "jaxmg.errors jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
   ),
+=======
+  "experiments.export": "absl flatbuffers jax jaxmg .launch",
+>>>>>>> export
   "experiments.extract_tokens": (
     "absl jax jaxmg .launch .lineage .settings .signals .train .trainer .workdir"
   ),
@@ -252,6 +262,9 @@ ARROWS = {
   "benchmarks.mutants": "[cosmic_ray]",
   "benchmarks.mvit": (
     "jax benchmarks.peers benchmarks.timing jaxmg.models jaxmg.training [torch] [torchvision]"
+  ),
+  "benchmarks.onnx_export": (
+    "jax jaxmg.models jaxmg.recipe jaxmg.skeletons [jax2onnx] [jaxmg.encoders] [onnxruntime]"
   ),
   "benchmarks.peers": "flax jax optax benchmarks.timing jaxmg.pretrained jaxmg.training [torch]",
   "benchmarks.posec3d": (

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int64, Key
 
 from jaxmg import ranges, video
 from jaxmg.inputs import video as frames
+from jaxmg.inputs import whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +113,30 @@ class Faces:
     earlier = np.maximum(later - 1, low)
     nearer = at - times[earlier] <= times[later] - at
     return np.where(nearer, earlier, later)
+
+  def whole(
+    self,
+    num_frames: int,
+    num_clips: int,
+    *,
+    frame_size: tuple[int, int] | None = None,
+    fps: float | None = None,
+  ) -> whole.Whole:
+    """What it takes of whole recordings of so many frames (`whole.Whole`), with a face in each.
+
+    Their rate is as in `inputs.Video`; faces have our `size`.
+    """
+    times = frames.evenly_timed(num_frames, self.seconds, fps)
+    span = np.array([0.0, num_frames * (times[1] if num_frames > 1 else self.seconds)])
+    chosen = self.sampled({"times": times, "span": span}, num_clips)
+    shape = (num_frames, self.size, self.size, 3)
+    about = "batch, faces, rows, columns, values; an aligned face of each frame, red, green, blue"
+    return whole.Whole(
+      {"frames": jax.ShapeDtypeStruct(shape, jnp.uint8)},
+      {"frames": f"{about} from 0 to 255"},
+      lambda part: {"frames": part["frames"][:, chosen]},
+      chosen,
+    )
 
   def _part(self, record, chosen):
     pictures = np.empty((len(chosen), self.size, self.size, 3), np.uint8)

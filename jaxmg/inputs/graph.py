@@ -77,6 +77,12 @@ class Graph(poses.Pose):
     numbers = np.arange(float(published.NUM_FRAMES)) % len(record[self.points])
     return np.stack([numbers] * num_clips)
 
+  def _device_sampling(self, num_frames, num_clips):
+    if not self._published:
+      return super()._device_sampling(num_frames, num_clips)
+    clip = jax.vmap(self._published.device_clip)
+    return lambda pose: jnp.stack([clip(pose)] * num_clips, 1), None
+
   def _published_part(self, record, frames):
     joints = self.skeleton.indices_in(record["layout"])
     clip = self._published.clip(record[self.points].take(joints, axis=2))

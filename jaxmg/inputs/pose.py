@@ -11,9 +11,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Integer, Key
 
 from jaxmg import ranges
+from jaxmg.inputs import whole
 from jaxmg.skeletons import augment, plausible, topology
 from jaxmg.skeletons import sampling as frames
 from jaxmg.skeletons.topology import Skeleton
+
+_VALUES = "x to the right and y down in pixels, score"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +121,43 @@ class Pose:
     numbers = np.arange(1.0, 1 + len(record[self.points])).reshape(-1, 1, 1, 1)
     options = {"kind": self.sampling, "num_frames": self.num_frames, "style": self.style}
     return frames.sample_test(numbers, num_clips=num_clips, **options)[..., 0, 0, 0] - 1
+
+  def whole(
+    self,
+    num_frames: int,
+    num_clips: int,
+    *,
+    frame_size: tuple[int, int] | None = None,
+    fps: float | None = None,
+  ) -> whole.Whole:
+    """What it takes of whole recordings of so many frames (`whole.Whole`), and how it reads them.
+
+    The joints are those of our skeleton. Pixels and seconds are for inputs of pictures alone.
+    """
+    sample, frames = self._device_sampling(num_frames, num_clips)
+    shape = (num_frames, self.num_persons, self.skeleton.num_joints, 3)
+    arrays = {self.points: jax.ShapeDtypeStruct(shape, jnp.float32)}
+    axes = "batch, frames, persons, joints, values; "
+    values = "x to the right, y and z in metres" if self.points == "joints3d" else _VALUES
+    about = {self.points: f"{axes}{values}; an absent joint is all zero"}
+    if self.points == "keypoints":
+      arrays["frame_size"] = jax.ShapeDtypeStruct((2,), jnp.int32)
+      about["frame_size"] = "batch, values; height and width of the pictures in pixels"
+
+    def read(part):
+      ours = jnp.broadcast_to(jnp.int32(self.frame_size), (part[self.points].shape[0], 2))
+      return {
+        self.points: sample(part[self.points]),
+        "frame_size": part.get("frame_size", ours),  # of 3-D joints, it changes nothing
+      }
+
+    return whole.Whole(arrays, about, read, frames)
+
+  def _device_sampling(self, num_frames, num_clips):
+    """The function [B, F, M, V, 3] -> [B, N, T, M, V, 3] of `read_test`, and its frames."""
+    record = {self.points: np.empty((num_frames, 0, 0, 3), np.float32)}
+    frames = self.sampled(record, num_clips)
+    return lambda pose: whole.blended(whole.persons_first(pose, self.points), frames), frames
 
   def _part(self, record, points, sample):
     joints = _indices(self.skeleton, record["layout"])

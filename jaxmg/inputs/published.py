@@ -23,6 +23,7 @@ class Preparation(NamedTuple):
 
   fixed: Mapping[str, Any]  # what the fields of an input must be
   clip: Callable  # host: pose [T, M, V, 3] -> [300, 2, V, 3]
+  device_clip: Callable  # the same on the device, for programs without a host part
   coordinates: Callable  # device: pose [..., T, 2, V, 3], frame size [..., 2] -> the same shape
   parents: tuple[int, ...]  # of its bones
   train_frames: int
@@ -87,6 +88,39 @@ def kinetics_clip(pose: Float32[np.ndarray, "t m v 3"]) -> Float32[np.ndarray, "
   clip = np.zeros((NUM_FRAMES, _PERSONS, *pose.shape[2:]), np.float32)
   clip[: len(best), : best.shape[1]] = best
   return clip
+
+
+def ntu_clip_on_device(pose: Float[Array, "t m v 3"]) -> Float[Array, "300 2 v 3"]:
+  """`ntu_frames(ntu_persons(pose))` with static shapes."""
+  pose = pose[:, :4]
+  there = pose.any((-2, -1))  # t m
+  count = there.sum(0)
+  seen = there[..., None, None]
+  # Deviations about the mean, as sums of squares would lose them.
+  number = jnp.maximum(count, 1)[:, None, None] * pose.shape[2]
+  mean = jnp.where(seen, pose, 0).sum((0, 2), keepdims=True) / number
+  square = jnp.where(seen, pose - mean, 0) ** 2
+  spread = jnp.sqrt(square.sum((0, 2), keepdims=True) / number)[0].sum((-2, -1))  # m
+  order = jnp.argsort(-spread, stable=True)[:_PERSONS]
+  body, there = pose[:NUM_FRAMES, order], there[:NUM_FRAMES, order]
+  length = len(body)
+  last = length - 1 - there[::-1].argmax(0)
+  # Seen ones first, in their order; of who is there at the start, all up to the last.
+  places = jnp.where(there[0], jnp.arange(length)[:, None], jnp.argsort(~there, 0, stable=True))
+  lengths = jnp.where(there[0], last + 1, jnp.maximum(there.sum(0), 1))
+  chosen = jnp.take_along_axis(places, jnp.arange(NUM_FRAMES)[:, None] % lengths, 0)
+  clip = jnp.take_along_axis(body, chosen[..., None, None], 0)
+  return jnp.pad(clip, ((0, 0), (0, _PERSONS - clip.shape[1]), (0, 0), (0, 0)))
+
+
+def kinetics_clip_on_device(pose: Float[Array, "t m v 3"]) -> Float[Array, "300 2 v 3"]:
+  """`kinetics_clip` with static shapes."""
+  pose = pose[:NUM_FRAMES, :5]
+  pose = jnp.where(pose[..., 2:] > 0, pose, 0)
+  order = jnp.argsort(-pose[..., 2].sum(-1), 1, stable=True)[:, :_PERSONS]
+  best = jnp.take_along_axis(pose, order[..., None, None], 1)
+  frames, persons = NUM_FRAMES - len(best), _PERSONS - best.shape[1]
+  return jnp.pad(best, ((0, frames), (0, persons), (0, 0), (0, 0)))
 
 
 def ntu_coordinates(
@@ -161,6 +195,7 @@ PREPARATIONS = {
   "ntu": Preparation(
     fixed=_FIXED | {"skeleton": _KINECT25, "points": "joints3d"},
     clip=lambda pose: ntu_frames(ntu_persons(pose)),
+    device_clip=ntu_clip_on_device,
     coordinates=ntu_coordinates,
     parents=_KINECT25.parents,
     train_frames=NUM_FRAMES,
@@ -169,6 +204,7 @@ PREPARATIONS = {
   "kinetics": Preparation(
     fixed=_FIXED | {"skeleton": _OPENPOSE18, "points": "keypoints"},
     clip=kinetics_clip,
+    device_clip=kinetics_clip_on_device,
     coordinates=kinetics_coordinates,
     parents=(0, 0, *_OPENPOSE18.parents[2:14], 0, 0, *_OPENPOSE18.parents[16:]),  # from the nose
     train_frames=150,

@@ -78,6 +78,10 @@ class Tokens:
     """The numbers of the tokens, in the place of frames."""
     return np.tile(np.arange(self.num_tokens), (num_clips, 1))
 
+  def whole(self, num_frames: int, num_clips: int, **given: Any) -> None:
+    """Raises ValueError: no recording holds tokens."""
+    raise ValueError(f"{self.track}: expected what a recording holds, got tokens of a network")
+
   def example(self, num_clips: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of one: of training, or of `num_clips` test clips."""
     views = (num_clips,) if num_clips else (self.windows,) if self.windows else ()

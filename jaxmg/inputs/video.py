@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int64, Key, UInt8
 
 from jaxmg import ranges, video
+from jaxmg.inputs import whole
 from jaxmg.skeletons import sampling as frames
 
 STREAMS = ("frames", "motion", "both")
@@ -122,11 +123,45 @@ class Video:
     nearer = at - times[later - 1] <= times[later] - at
     return later - nearer
 
+  def whole(
+    self,
+    num_frames: int,
+    num_clips: int,
+    *,
+    frame_size: tuple[int, int] | None = None,
+    fps: float | None = None,
+  ) -> whole.Whole:
+    """What it takes of whole recordings of so many frames (`whole.Whole`), and how it reads them.
+
+    The frames have a size (height, width; else ours), and come at a rate; without one, all of
+    them last as long as what is seen, `seconds`.
+    """
+    size = frame_size or self.frame_size
+    chosen = self.sampled({"times": evenly_timed(num_frames, self.seconds, fps)}, num_clips)
+    shown = self._shown(size)
+    rows, columns = (most - side for most, side in zip(self.frame_size, shown, strict=True))
+    numbers, places = np.unique(chosen, return_inverse=True)
+
+    def read(part):
+      pictures = whole.shrunk(part["frames"][:, numbers], shown)[:, places.reshape(chosen.shape)]
+      pad = (*[(0, 0)] * 3, (0, rows), (0, columns), (0, 0))
+      sizes = jnp.broadcast_to(jnp.int32(shown), (pictures.shape[0], 2))
+      return {"frames": jnp.pad(pictures, pad, "edge"), "frame_size": sizes}
+
+    shape = (num_frames, *size, self.channels)
+    colors = "red, green, blue" if self.channels == 3 else "brightness"
+    about = {"frames": f"batch, frames, rows, columns, values; {colors} from 0 to 255"}
+    return whole.Whole({"frames": jax.ShapeDtypeStruct(shape, jnp.uint8)}, about, read, chosen)
+
+  def _shown(self, size):
+    height, width = self.frame_size
+    scale = min(1, height / size[0], width / size[1])
+    return tuple(max(1, round(side * scale)) for side in size)
+
   def _part(self, record, chosen):
     size = tuple(map(int, record["frame_size"]))
     height, width = self.frame_size
-    scale = min(1, height / size[0], width / size[1])
-    shown = tuple(max(1, round(side * scale)) for side in size)
+    shown = self._shown(size)
     pictures = np.empty((len(chosen), height, width, self.channels), np.uint8)
     rows, columns = shown
     fill(pictures[:, :rows, :columns], record["frames"], chosen, size)
@@ -213,6 +248,13 @@ def starts_of_tests(num_clips: int) -> Iterator[tuple[float, float]]:
   """Where each test clip starts in what there is to spare, in [0, 1], and its phase in a part."""
   starts = np.linspace(0, 1, num_clips) if num_clips > 1 else (0.5,)
   return zip(starts, (np.arange(num_clips) + 0.5) / num_clips, strict=True)
+
+
+def evenly_timed(
+  num_frames: int, seconds: float, fps: float | None
+) -> Float[np.ndarray, " {num_frames}"]:
+  """When each frame is shown; without a rate, all of them last so many seconds."""
+  return np.arange(num_frames) / (fps or num_frames / seconds)
 
 
 def clips_and_mirrored(pictures: UInt8[Array, "b n *c"], mirror: bool) -> dict[str, Array]:

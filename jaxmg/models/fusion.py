@@ -80,8 +80,8 @@ class Sequence(nn.Module):
     sequence, seen, owner = [], [], []
     if self.class_token:
       token = self.param("class_token", normal, (self.width,), jnp.float32).astype(self.dtype)
-      sequence = [jnp.broadcast_to(token, (len(there), 1, self.width))]
-      seen, owner = [jnp.ones((len(there), 1), bool)], [-1]
+      sequence = [jnp.broadcast_to(token, (there.shape[0], 1, self.width))]
+      seen, owner = [jnp.ones((there.shape[0], 1), bool)], [-1]
     for i, (name, one) in enumerate(given.items()):
       # What is missing is nothing, whatever is in its place: no NaN of it, and no gradient to it.
       tokens = jnp.where(there[:, i, None, None], one["tokens"], 0)

@@ -328,7 +328,8 @@ def relu_of_sum(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
   `nn.relu` takes them from its input, a sum of two branches that would be kept beside. The barrier
   stops XLA from keeping the sum all the same, to take the maximum again where it is needed.
   """
-  return jax.lax.optimization_barrier(jnp.maximum(x, 0))
+  zero = jnp.zeros((), x.dtype)  # of a Python 0, jax2onnx makes float64
+  return jax.lax.optimization_barrier(jnp.maximum(x, zero))
 
 
 relu_of_sum.defjvps(lambda gradient, y, x: jnp.where(y > 0, gradient, 0))

@@ -390,8 +390,8 @@ class MViT(nn.Module):
     x = Patches(self.width, self.dtype, name="patches")(clips)
     grid = x.shape[1:4]
     token = self.param("class_token", normal, (self.width,), jnp.float32).astype(x.dtype)
-    token = jnp.broadcast_to(token, (len(x), 1, self.width))
-    x = jnp.concatenate([token, x.reshape(len(x), -1, self.width)], 1)
+    token = jnp.broadcast_to(token, (x.shape[0], 1, self.width))
+    x = jnp.concatenate([token, x.reshape(x.shape[0], -1, self.width)], 1)
     out = {"patches": x}
     for i, sizes in enumerate(self.blocks()):
       block = Block(**sizes, dtype=self.dtype, name=f"block{i}")
@@ -408,7 +408,7 @@ class MViT(nn.Module):
     shown = slice(1 if self.tokens == "class" else None)
     out["tokens"] = norm(x[:, shown])
     places = grid[1] * grid[2]
-    times = layers.token_times(len(x), grid[0], places=places, class_token=True)
+    times = layers.token_times(x.shape[0], grid[0], places=places, class_token=True)
     out["times"] = times[:, shown]
     if self.embedding_size:
       out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)

@@ -159,7 +159,7 @@ class PoseC3D(nn.Module):
     # A token is a moment, as of 2s-AGCN, and not a place in it as well: 24 instead of 1176 of a
     # clip, of which most would show an empty part of the heatmaps.
     out["tokens"] = x.mean((2, 3), dtype=wide)
-    out["times"] = layers.token_times(len(x), x.shape[1])
+    out["times"] = layers.token_times(x.shape[0], x.shape[1])
     if self.embedding_size:
       out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)
     x = layers.Dropout(self.dropout)(features, train=train, rows=rows)

@@ -120,7 +120,7 @@ class Attention(nn.Module):
       x = jnp.roll(x, (-self.shift, -self.shift), (1, 2))
     x = _blocks(x, WINDOW)
     blocks = x.shape
-    x = x.reshape(len(x), -1, WINDOW**2, features)
+    x = x.reshape(x.shape[0], -1, WINDOW**2, features)
     x = layers.Dense(3 * features, self.dtype, name="qkv")(x)
     q, k, v = jnp.moveaxis(x.reshape(*x.shape[:3], 3, self.heads, -1), 3, 0)
     wide = jnp.promote_types(q.dtype, jnp.float32)

@@ -19,6 +19,7 @@ from jaxmg.data import source
 from jaxmg.training import metrics
 
 CLASSIFIER = ("stage=classifier", "train.logit_adjustment=0.0")
+RATE = "optimizer.learning_rate=8.0"  # another outcome is wanted, not a good one
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = (
   "skeleton=coco17",
@@ -81,7 +82,7 @@ def done(config_file, tmp_path_factory):
   """An ablation that is done: its config and its work directory."""
   rows = (
     ("plain", ()),
-    ("re-trained, longer", (*CLASSIFIER, "init_from=@plain", "schedule.epochs=8")),
+    ("re-trained, longer", (*CLASSIFIER, "init_from=@plain", "schedule.epochs=8", RATE)),
   )
   config = config_file(rows, fused=(("both", ("plain", "re-trained, longer")),))
   workdir = tmp_path_factory.mktemp("ablation") / "done"
