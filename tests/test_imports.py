@@ -182,13 +182,10 @@ ARROWS = {
     " jaxmg.skeletons .launch .told"
   ),
   "experiments.evaluate": "absl flax jax jaxmg .launch .lineage .plots .signals .workdir",
-<<<<<<< HEAD
   "experiments.evaluated": (
     "jaxmg.errors jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
   ),
-=======
   "experiments.export": "absl flatbuffers jax jaxmg .launch",
->>>>>>> export
   "experiments.extract_tokens": (
     "absl jax jaxmg .launch .lineage .settings .signals .train .trainer .workdir"
   ),
