@@ -19,7 +19,7 @@ from jaxmg.data import source
 from jaxmg.training import metrics
 
 CLASSIFIER = ("stage=classifier", "train.logit_adjustment=0.0")
-RATE = "optimizer.learning_rate=4.0"  # another outcome is wanted, not a good one
+RATE = "optimizer.learning_rate=1.0"  # another outcome is wanted, not a good one
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = (
   "skeleton=coco17",
