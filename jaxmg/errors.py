@@ -42,26 +42,38 @@ class Error(Exception):
 
 
 class ConfigError(Error, ValueError):
+  """A setting, a flag or an argument that cannot be."""
+
   exit_code = 2
 
 
 class DataError(Error, ValueError):
+  """A file, an array or a set that is not what it should be."""
+
   exit_code = 3
 
 
 class CheckpointError(Error, ValueError):
+  """A run, its weights or its recipe that is missing, damaged or another."""
+
   exit_code = 4
 
 
 class StorageError(Error):
+  """The disk: full, not there, not allowed."""
+
   exit_code = 5
 
 
 class DivergedError(Error, ArithmeticError):
+  """A training whose losses or gradients are not finite any more."""
+
   exit_code = 6
 
 
 class LockedError(Error):
+  """A folder that another process is writing."""
+
   exit_code = 7
 
 

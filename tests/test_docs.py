@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+import pkgutil
 import re
 
 import jax
@@ -152,3 +153,12 @@ def test_the_own_loop_learns_and_is_saved(tmp_path, monkeypatch):
   assert names["probabilities"].shape == (20, 2)
   assert names["accuracy"] > 0.9
   assert len([line for line in example.splitlines() if line.strip()]) < 45
+
+
+def test_names_of_the_api_are_there():
+  names = re.findall(r"`(jaxmg(?:\.\w+)+)`", (ROOT / "docs/api.md").read_text())
+  assert len(names) > 50
+  for name in names:
+    *modules, last = name.split(".")
+    found = pkgutil.resolve_name(":".join([".".join(modules), last]))
+    assert found.__doc__, name
