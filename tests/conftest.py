@@ -1,3 +1,4 @@
+import functools
 import gc
 import importlib.util
 import os
@@ -67,9 +68,8 @@ def one_device():
 
   original = sharding.data_mesh
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(
-      sharding, "data_mesh", lambda devices=None: original(devices or jax.devices()[:1])
-    )
+    first = functools.wraps(original)(lambda devices=None: original(devices or jax.devices()[:1]))
+    patch.setattr(sharding, "data_mesh", first)
     yield original
 
 
