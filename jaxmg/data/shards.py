@@ -1,7 +1,7 @@
 """Records on the disk: ArrayRecord shards, written as records come, in TFDS's format.
 
 A journal beside them has a line for each shard that is whole, so that a killed writer goes on. A
-line begins with its SHA-256 and holds that of the shard: what is damaged is not gone on with.
+line begins with its SHA-256 and holds that of the shard: nothing is added to what is damaged.
 """
 
 import contextlib

@@ -55,7 +55,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise ValueError("an empty file")
       tensors = _reader(head)(file)
       if not all(name.isprintable() and len(name) < 300 for name in tensors):
-        raise ValueError("a tensor whose name is none")
+        raise ValueError("a tensor without a printable name")
       return tensors
   except FileNotFoundError:
     raise errors.CheckpointError(path, expected="a checkpoint", got="no such file") from None

@@ -255,7 +255,7 @@ def corpus():
     "B70 two": (archive(tree(model=tree(w=good), state_dict=tree(w=good))), "state_dict, model"),
     "B70 none": (archive(tree(state_dict=b"}")), "no dictionary of tensors"),
     "B70 a list": (archive(b"](" + good + b"e"), "no dictionary of tensors"),
-    "B70 control characters": (archive(tree(**{"\x1b[2J": good})), "whose name is none"),
+    "B70 control characters": (archive(tree(**{"\x1b[2J": good})), "without a printable name"),
     "B70 a number as name": (archive(b"}K\x01" + good + b"s"), "'1', which is no tensor"),
   }
   for name, options in {
