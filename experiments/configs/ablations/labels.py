@@ -35,7 +35,7 @@ def get_config(argument: str = "imigue") -> ml_collections.ConfigDict:
         "sampling.test_size=24",
         "sampling.test_clips=1",
       )
-      config.settings += ("sampling.num_frames=32", "schedule.epochs=8", *network)
+      config.settings += ("sampling.num_frames=32", "schedule.epochs=6", *network)
 
   mse, contrastive = "semantic.loss=mse", "semantic.loss=contrastive"
   config.rows = (
