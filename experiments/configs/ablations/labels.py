@@ -6,7 +6,11 @@
 DATASET: imigue (default), utd_mhad, or another one of which the joints of iMiGUE can be taken. Of
 utd_mhad it takes the protocol "long_tail" (datasets/utd_mhad/README.md). FILE: the text file of
 GloVe 6B with 50 numbers a word, or the part of it in docs/glove.6B.50d.subset.txt; without it the
-rows of word vectors are left out. For other vectors, change WEIGHTS here.
+rows of word vectors are left out. For other vectors, change IMIGUE or WEIGHTS here.
+
+What to expect of utd_mhad,small with words: 15 runs of 2 to 4 minutes on one core of an AMD EPYC;
+top-1 66.0 % without labels, 61.8 and 65.3 with mse (spelling, GloVe), 61.6 and 61.0 with
+contrastive (docs/recipe_a.md).
 """
 
 import ml_collections
