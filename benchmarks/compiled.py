@@ -233,7 +233,7 @@ class Clips:
   """What the commands ask of a prepared set, or of one of its tracks, before they read it."""
 
   name, version, directory, synthetic = "clips", "1.0.0", pathlib.Path("clips"), True
-  mirror, protocols = True, {}
+  mirror, protocols, is_held = True, {}, False
   class_names = class_short_names = tuple(f"class {k}" for k in range(32))
   class_groups = ("all",) * 32
 

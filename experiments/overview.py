@@ -22,6 +22,7 @@ PARAMETERS = {
   "mvit": {"mvitv2-s": 34_254_752, "small": 486_240, "tiny": 40_176},
   "posec3d": {
     "slowonly-r50": 2_018_336,
+    "slowonly-r50-346": 3_027_616,
     "small": 196_576,
     "small-strided": 414_816,
     "tiny": 7_632,

@@ -167,6 +167,7 @@ ARROWS = {
   ),
   "experiments.backend": "absl jax jaxmg.errors jaxmg.training.sharding",
   # As if all of them lay in configs/ (`experiments.settings.load`).
+  "experiments.configs.ablations.labels": "ml_collections .grammar",
   "experiments.configs.ablations.long_tail": "ml_collections .grammar",
   "experiments.configs.ablations.recipe_a": "ml_collections .grammar",
   "experiments.configs.ablations.sampling": "ml_collections .grammar",

@@ -83,7 +83,7 @@ KEYPOINTS = "keypoints: expected float[B, T, M, 17, 3], got"
     (agcn, dict(x=POSES[:, :, 0]), "x: expected float[B, T, M, 17, C], got float32[2, 4, 17, 3]"),
     (agcn, dict(x=np.moveaxis(POSES, -1, 1)), "x: expected float[B, T, M, 17, C], got float32[2"),
     (agcn, dict(x=POSES[:, :0]), "x: expected float[B, T, M, 17, C], got float32[2, 0, 1, 17, 3]"),
-    (posec3d, dict(volume=None), "heatmaps: expected float[B, T, H, W, V], got NoneType"),
+    (posec3d, dict(volume=None), "heatmaps: expected float[B, T, H, W, C], got NoneType"),
   ],
 )
 def test_another_array_is_refused_by_its_name_and_shape(function, arguments, message):

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from experiments import ablate, grid, launch, settings
-from jaxmg import scores
-from jaxmg.data import source
+from jaxmg import errors, scores
+from jaxmg.data import embeddings, source
 from jaxmg.training import metrics
 
 CLASSIFIER = ("stage=classifier", "train.logit_adjustment=0.0")
@@ -247,9 +247,30 @@ def test_config_of_something_else_is_one_line(tmp_path, capsys):
   assert "--config: expected ['also', 'base', " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["recipe_a", "sampling", "long_tail"])
+@pytest.mark.parametrize("name", ["labels", "long_tail", "recipe_a", "sampling"])
 def test_shipped_ablations_are_complete(name):
   for argument in ("", ":synthetic_imigue,small"):
     config = settings.read_config(f"ablations/{name}{argument}", [])
     for one in grid.plan(config):
       settings.read_config(config.base, one.overrides(pathlib.Path("runs")))
+
+
+def test_word_vectors_have_rows_of_their_own_beside_those_of_spelling():
+  plain, given = (
+    settings.read_config(f"ablations/labels:imigue{words}", []) for words in ("", ",words=a/b.txt")
+  )
+  assert given.rows[:3] == plain.rows
+  assert all("semantic.table=a/b.txt" in row for _, row in given.rows[3:])
+  with pytest.raises(errors.ConfigError, match="expected a file after words=, got none"):
+    settings.read_config("ablations/labels:imigue,words=", [])
+
+
+@pytest.mark.parametrize("name", ["imigue", "utd_mhad"])
+def test_weight_of_glove_is_what_the_ancestor_pays_for_an_empty_prediction(prepare, name):
+  labels = settings.load("ablations/labels")
+  builder = prepare.load(name)
+  names = builder.class_short_names or builder.class_names
+  table = embeddings.load(str(ROOT / "docs" / "glove.6B.50d.subset.txt"), names)
+  weight = labels["WEIGHTS"].get(name, labels["IMIGUE"])
+  expected = 20 * embeddings.MEAN_SQUARE
+  np.testing.assert_allclose(weight * np.square(table).mean(), expected, rtol=1e-4)

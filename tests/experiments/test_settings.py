@@ -10,6 +10,7 @@ from jaxmg import errors, inputs
 from jaxmg.data import source
 
 EXPERIMENTS = {"posec3d": posec3d, "agcn": agcn, "mvit": mvit, "swinface": swinface}
+ABLATIONS = ("labels", "long_tail", "recipe_a", "sampling")
 CONFIGS = pathlib.Path(settings.__file__).with_name("configs")
 
 
@@ -41,7 +42,7 @@ def test_every_file_of_configs_is_one_of_these():
     "emotion.py",
     "fusion.py",
   }  # of tokens: tests/experiments/test_fusion.py, test_emotion.py
-  ablations = {f"ablations/{name}.py" for name in ("long_tail", "recipe_a", "sampling")}
+  ablations = {f"ablations/{name}.py" for name in ABLATIONS}
   assert names == {f"{name}.py" for name in EXPERIMENTS} | {"grammar.py"} | ablations
 
 
@@ -77,6 +78,9 @@ def test_a_config_that_is_not_there_is_named_with_those_that_are():
     "--config=recipe_a:imigue: expected a file, or ablations/long_tail or ablations/recipe_a or "
     "ablations/sampling or agcn or emotion or fusion or mvit or posec3d or swinface, got recipe_a "
     "(did you mean ablations/recipe_a?)"
+    "--config=recipe_a:imigue: expected a file, or ablations/labels or ablations/long_tail or "
+    "ablations/recipe_a or ablations/sampling or agcn or emotion or fusion or mvit or posec3d or "
+    "swinface, got recipe_a"
   )
 
 
@@ -122,6 +126,6 @@ def test_what_the_file_sets_may_be_made_idle_by_a_setting_that_is_given():
 
 @pytest.mark.parametrize("text", ["imigue,fold=2", "imigue,small,small", ",small", "imigue,joint"])
 def test_an_ablation_takes_a_data_set_and_its_size_alone(text):
-  for name in ("long_tail", "recipe_a", "sampling"):
+  for name in ABLATIONS:
     with pytest.raises(errors.ConfigError, match=r"expected DATASET\[,small\], got"):
       settings.read_config(f"ablations/{name}:{text}", [])
