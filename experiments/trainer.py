@@ -126,6 +126,9 @@ def run(
       )
       mean_square = np.square(table).mean()
       print(f"label embeddings: {found}; {table.shape[1]} values, mean square {mean_square:.3g}")
+      for first, second in embeddings.same(table):
+        names = f"{data.class_names[first]!r} and {data.class_names[second]!r}"
+        print(f"NOTE: {names} have the same embedding, which does not tell them apart")
   with checkpoints.Checkpoints(workdir / "checkpoints", fingerprint=fingerprint) as saved:
     if saved.latest_step() is None:
       if config.init_from:

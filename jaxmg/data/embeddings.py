@@ -132,6 +132,17 @@ def from_npy(path: str | pathlib.Path, num_classes: int) -> Float32[np.ndarray, 
   return table
 
 
+def same(table: Float[np.ndarray, "k d"]) -> list[tuple[int, int]]:
+  """The pairs of classes whose rows are equal, to rounding: names of the same words, say."""
+  scale = np.abs(table).max()
+  return [
+    (i, j)
+    for j in range(len(table))
+    for i in range(j)
+    if np.abs(table[i] - table[j]).max() <= 1e-6 * scale
+  ]
+
+
 def nearest(
   embedding: Float[np.ndarray, " d"], table: Float[np.ndarray, "k d"]
 ) -> tuple[Int64[np.ndarray, " k"], Float[np.ndarray, " k"]]:

@@ -275,3 +275,9 @@ def test_nearest_orders_classes_by_cosine():
   order, cosines = embeddings.nearest(np.zeros(2), table)
   assert order.tolist() == [0, 1, 2, 3, 4]
   assert not cosines.any()
+
+
+def test_names_of_the_same_words_are_the_same():
+  names = ("sit to stand", "wave", "stand to sit", "stand")
+  assert embeddings.same(embeddings.built_in(names)) == [(0, 2)]
+  assert embeddings.same(np.eye(3, dtype=np.float32)) == []
