@@ -26,6 +26,7 @@ from absl import flags
 
 import jaxmg
 from jaxmg import encoders, errors, export, files
+from jaxmg import recipe as recipes
 from jaxmg.data import readers
 
 from . import launch
@@ -49,6 +50,13 @@ def run(values: flags.FlagValues) -> None:
   if not values.platforms or {*values.platforms} - {*export.PLATFORMS}:
     expected, got = f"some of {', '.join(export.PLATFORMS)}", ",".join(values.platforms)
     raise errors.ConfigError("--platforms", expected=expected, got=got)
+  out = pathlib.Path(values.out)
+  beside = out.with_name(f"{out.name}.json")
+  if not out.name or not out.parent.is_dir() or out.is_dir() or beside.is_dir():
+    expected = "a file, in a folder that is there"
+    raise errors.ConfigError("--out", expected=expected, got=values.out or "no name")
+  if (out.parent / recipes.FILE).exists():
+    raise errors.ConfigError("--out", expected="a file outside of runs", got=values.out)
   size = values.frame_size and readers.frame_size(values.frame_size)
   options = {"num_frames": values.frames, "frame_size": size, "fps": values.fps}
   recipe, variables = encoders.load(values.run, step=values.step)
@@ -61,11 +69,10 @@ def run(values: flags.FlagValues) -> None:
     "frames_per_second": values.fps,
     **export.describe(recipe, wholes),
   }
-  out = pathlib.Path(values.out)
+  with files.replace(beside) as part:
+    part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
   with files.replace(out) as part:
     part.write_bytes(content)
-  with files.replace(beside := out.with_name(f"{out.name}.json")) as part:
-    part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
   print(f"{out}: {len(content) / 1e6:.1f} MB, for {', '.join(values.platforms)}; {beside.name}:")
   for name, one in wholes.items():
     for key, array in one.arrays.items():

@@ -71,7 +71,7 @@ def _section(title: str) -> tuple[str, str]:
 
 
 def _line(name: str, text: str = "") -> str:
-  return f"  {name:<24}{text}".rstrip()
+  return f"  {name:<24}{'  ' * (len(name) > 23)}{text}".rstrip()
 
 
 def _found(pattern: str, folder: pathlib.Path, tell: Callable[[pathlib.Path], str]) -> list[str]:
@@ -106,7 +106,10 @@ def _run(path: pathlib.Path) -> str:
     figures = _read(tested)
     names = [name for name in ("top1", "mean_class", "auc") if name in figures]
     titles = metrics.TITLES | metrics.TITLES_OF_TWO
-    parts.append("test: " + ", ".join(f"{titles[name]} {figures[name]:.1%}" for name in names))
+    when = "" if saved and figures.get("step") == max(saved) else f" at step {figures.get('step')}"
+    parts.append(
+      f"test{when}: " + ", ".join(f"{titles[name]} {figures[name]:.1%}" for name in names)
+    )
   return "; ".join(parts)
 
 

@@ -130,6 +130,11 @@ def run(
         names = f"{data.class_names[first]!r} and {data.class_names[second]!r}"
         print(f"NOTE: {names} have the same embedding, which does not tell them apart")
   with checkpoints.Checkpoints(workdir / "checkpoints", fingerprint=fingerprint) as saved:
+    if (made := saved.latest_step() or 0) > steps:
+      expected = f"{-(-made // steps_per_epoch)} or more, as {made} steps are made"
+      raise errors.ConfigError(
+        "--config.schedule.epochs", expected=expected, got=config.schedule.epochs
+      )
     if saved.latest_step() is None:
       if config.init_from:
         new = trainable if classifier_only else ()

@@ -30,6 +30,8 @@ def default(config: str) -> pathlib.Path:
 @contextlib.contextmanager
 def taken(text: str, config: ConfigDict) -> Iterator[pathlib.Path]:
   """Makes and locks the work directory, and settles which config runs in it."""
+  if not text:
+    raise errors.ConfigError("--workdir", expected="a folder", got="no name")
   workdir = pathlib.Path(os.path.abspath(os.path.expanduser(text)))
   if any(workdir.glob("*/index.json")):
     raise errors.ConfigError("--workdir", expected="a run's own", got=f"{workdir}, a prepared set")
@@ -39,13 +41,18 @@ def taken(text: str, config: ConfigDict) -> Iterator[pathlib.Path]:
     yield workdir
     return
   tempfile.TemporaryFile(dir=workdir).close()  # fails now rather than at the first checkpoint
+  path = workdir / "config.json"
+  before = path.read_bytes() if path.is_file() else None
   with files.locked(workdir):
-    _settle_config(workdir / "config.json", config)
+    _settle_config(path, config)
     print(f"work directory: {workdir}")
     print(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}", flush=True)
     try:
       yield workdir
-    except BaseException:
+    except BaseException as error:
+      if before and isinstance(error, errors.ConfigError):  # the run is that of the config before
+        with files.replace(path) as part:
+          part.write_bytes(before)
       if made and {path.name for path in workdir.iterdir()} <= {files.LOCK, "config.json"}:
         shutil.rmtree(workdir)  # it came to nothing
       raise

@@ -93,7 +93,8 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
   """The one of the known names that was meant, perhaps: one spelt alike, or begun alike."""
   known, name = [*known], str(name)
   begun = [one for one in known if min(len(one), len(name)) > 2 and _begin(one, name)]
-  return next(iter([*difflib.get_close_matches(name, known, n=1), *begun]), None)
+  alike = [one for one in known if one.lower() == name.lower()]
+  return next(iter([*alike, *difflib.get_close_matches(name, known, n=1), *begun]), None)
 
 
 def _begin(a: str, b: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from jaxmg import progress
-from jaxmg.errors import LockedError
+from jaxmg.errors import LockedError, StorageError
 
 LOCK = "lock"
 
@@ -22,17 +22,30 @@ def replace(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """Gives the path of a temporary file to write, which gets the name `path` in one move.
 
   It is on the disk before that: neither a kill nor a power failure leaves half a file of this name.
-  One process at a time.
+  LockedError where another process is writing it.
   """
   path, part = pathlib.Path(path), _part(path)
+  if path.is_dir():
+    raise StorageError(path, expected="a file", got="a folder")
   try:
-    with naming(path):
-      yield part
-      sync(part)
-      os.replace(part, path)
-  except BaseException:
-    part.unlink(missing_ok=True)
+    lock = open(part, "ab")  # noqa: SIM115 (closed below)
+  except OSError as error:
+    error.filename = os.fspath(path)
     raise
+  with lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # of a file system without locks, nothing is known
+      if error.errno in (errno.EAGAIN, errno.EACCES):
+        raise LockedError(f"{path} is being written by another process") from error
+    try:
+      with naming(path):
+        yield part
+        sync(part)
+        os.replace(part, path)
+    except BaseException:
+      part.unlink(missing_ok=True)
+      raise
   sync(path.parent)
 
 

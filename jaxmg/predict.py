@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import pathlib
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -65,7 +66,7 @@ class Predictor:
 
       p = jaxmg.load("runs/demo")
       p("clip.csv")                                              # float32[K], as p.class_names
-      p(keypoints, layout="coco17", frame_size=(720, 1280))      # height, width
+      p(keypoints, layout="imigue22", frame_size=(720, 1280))    # height, width
       p(["a.mp4", "b.mp4"])                                      # float32[2, K]
       p({"pose": "a.csv", "video": "a.mp4"})                     # of a model that sees both
 
@@ -97,6 +98,7 @@ class Predictor:
     if batch_size < 1:
       raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
     run = pathlib.Path(run)
+    step = int(step) if isinstance(step, str) and step.isdecimal() else step
     self.recipe, variables = encoders.load(run, step=step)
     self.class_names = self.recipe.class_names
     self.label_embeddings = recipe.label_table(run, self.recipe)
@@ -255,7 +257,16 @@ class Predictor:
       track: one if track and isinstance(one, Mapping) else self._reading(one, told)
       for track, one in given.items()
     }
+    if not found or not all(isinstance(track, str | None) for track in found):
+      expected = f"a dictionary by track: {' and '.join(self.recipe.tracks)}"
+      raise errors.DataError("the clip", expected=expected, got=[*found])
     for track, one in found.items():
+      if track and isinstance(one, Mapping) and track == "pose" and "layout" not in one:
+        expected, hint = (
+          "the record of a set",
+          "arrays: {'pose': array}, layout=..., frame_size=...",
+        )
+        raise errors.DataError("the clip: 'pose'", expected=expected, got=[*one], hint=hint)
       if track and not isinstance(one, Mapping) and one.track != track:
         raise errors.DataError(f"the clip: {track!r}", expected=f"a {track}", got=f"a {one.track}")
     recordings = [one for one in found.values() if not isinstance(one, Mapping)]
@@ -275,8 +286,8 @@ class Predictor:
     assumed = isinstance(found, readers.Clip) and found.guess.assumed
     kind = [f"clips are read as {found.guess.kind}"] if assumed else []
     for note in (*kind, *doubts):
-      if note not in self._said:
-        self._said.add(note)
+      if (same := re.sub(r"[\d.]+", "", note)) not in self._said:  # of clips that differ in numbers
+        self._said.add(same)
         progress.say(f"note: {note}")
     return found
 

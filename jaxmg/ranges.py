@@ -24,6 +24,8 @@ def check(one: Any) -> None:
       raise ValueError(f"{name}: expected {' or '.join(map(str, choices))}, got {value!r}")
   for name, (interval, count) in _ranges(type(one)).items():
     value = getattr(one, name)
+    if name in _whole(type(one)) and not isinstance(value, int):
+      raise ValueError(f"{name}: expected a whole number, got {value!r}")
     if expected := wanted(value, interval, count=count):
       raise ValueError(f"{name}: expected {expected}, got {value}")
 
@@ -35,6 +37,13 @@ def wanted(value: Any, interval: str, *, count: int = 1) -> str | None:
   if inside and values == sorted(values):
     return None
   return f"in {interval}" if count == 1 else f"two numbers in {interval}, the least first"
+
+
+def check_these(cls: type, **values: Any) -> None:
+  """Raises ValueError where a value is out of the range of the field of this name in `cls`."""
+  for name, (interval, count) in _ranges(cls).items():
+    if name in values and (expected := wanted(values[name], interval, count=count)):
+      raise ValueError(f"{name}: expected {expected}, got {values[name]!r}")
 
 
 def check_frame_size(value: Any) -> None:
@@ -54,6 +63,13 @@ def _ranges(cls: type) -> dict[str, tuple[str, int]]:
     for name, hint in found.items()
     if typing.get_origin(hint) is typing.Annotated
   }
+
+
+@functools.cache
+def _whole(cls: type) -> set[str]:
+  """The fields with a range that are whole numbers."""
+  hints = typing.get_type_hints(cls)
+  return {name for name in _ranges(cls) if hints[name] is int}
 
 
 @functools.cache

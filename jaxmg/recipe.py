@@ -58,7 +58,15 @@ class Recipe:
   def __post_init__(self):
     if isinstance(self.model, nn.Module):
       object.__setattr__(self, "model", describe_model(self.model))
+    if isinstance(self.class_names, str):
+      raise ValueError(f"class_names: expected a text for each class, got {self.class_names!r}")
     object.__setattr__(self, "class_names", tuple(self.class_names))
+    if not isinstance(self.inputs, Mapping):
+      expected, got = 'inputs by name, like {"pose": Graph(...)}', type(self.inputs).__name__
+      raise ValueError(f"inputs: expected {expected}, got {got}")
+    if not isinstance(self.data, Mapping | None):
+      got = type(self.data).__name__
+      raise ValueError(f"data: expected what Source.describe gives, got {got}")
     if PRESENT in self.inputs:
       raise ValueError(f"inputs: expected other names than {PRESENT}, got it")
     if self.num_clips < 1:
@@ -279,7 +287,12 @@ def save(
 
   Raises CheckpointError where the directory exists already, and for variables of another model.
   """
+  if not isinstance(recipe, Recipe):
+    raise ValueError(f"recipe: expected a jaxmg.recipe.Recipe, got {type(recipe).__name__}")
   if variables is not None:
+    if not isinstance(variables, Mapping) or "params" not in variables:
+      expected = 'a dictionary of "params" and "batch_stats" (TrainState.variables)'
+      raise ValueError(f"variables: expected {expected}, got {type(variables).__name__}")
     _save_run(pathlib.Path(run), recipe, variables, imported)
     return
   text = json.dumps(to_json(recipe), indent=2, sort_keys=True)
@@ -327,7 +340,7 @@ def load(run: str | os.PathLike) -> Recipe:
   path = pathlib.Path(run) / FILE
   try:
     content = json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     expected, hint = "a run directory with a recipe", _beside(pathlib.Path(run))
     raise errors.CheckpointError(path, expected=expected, got="no such file", hint=hint) from None
   except (ValueError, RecursionError) as error:

@@ -98,3 +98,20 @@ def test_a_file_has_its_name_when_it_is_whole(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ["file"]
   with pytest.raises(OSError, match=r"No space.*'the file'"), files.naming("the file"):
     raise OSError(28, "No space left on device")
+
+
+def test_a_file_has_one_writer_at_a_time(tmp_path):
+  path = tmp_path / "film.gif"
+  with files.replace(path) as part:
+    part.write_bytes(b"first")
+    message = "gif is being written by another process"
+    with pytest.raises(errors.LockedError, match=message), files.replace(path):
+      pass
+  assert path.read_bytes() == b"first"
+  message = "expected a file, got a folder"
+  with pytest.raises(errors.StorageError, match=message), files.replace(tmp_path):
+    pass
+  nowhere = tmp_path / "nowhere" / "film.gif"
+  with pytest.raises(FileNotFoundError, match=r"nowhere/film\.gif"), files.replace(nowhere):
+    pass
+  assert [*tmp_path.iterdir()] == [path]

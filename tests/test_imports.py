@@ -26,9 +26,9 @@ ARROWS = {
   "jaxmg.inputs": "jaxmg.inputs jaxmg.names",
   "jaxmg.inputs.faces": "jax jaxmg.ranges jaxmg.video jaxmg.inputs.video jaxmg.inputs.whole",
   "jaxmg.inputs.graph": (
-    "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.inputs.published jaxmg.skeletons"
+    "jax jaxmg.ranges jaxmg.shapes jaxmg.inputs.pose jaxmg.inputs.published jaxmg.skeletons"
   ),
-  "jaxmg.inputs.heatmaps": "jax jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
+  "jaxmg.inputs.heatmaps": "jax jaxmg.ranges jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
   "jaxmg.inputs.pose": "jax jaxmg.ranges jaxmg.inputs.whole jaxmg.skeletons",
   "jaxmg.inputs.tokens": "jax jaxmg.ranges",
   "jaxmg.inputs.video": (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxmg
+from jaxmg.data import memory
 from jaxmg.models import MODELS
 from jaxmg.skeletons import augment, topology
 
@@ -100,6 +101,12 @@ def apply(name, x, *, change=lambda variables: variables, **options):
     (lambda: jaxmg.inputs.Heatmaps("coco17", 48), "frame_size: expected height and width above 0"),
     (lambda: jaxmg.inputs.Heatmaps("coco17", (48, 64), stream="limbs"), "stream: expected joint or limb"),
     (lambda: jaxmg.inputs.Heatmaps("coco17", (48, 64), crop=0.8), "crop: expected two numbers in"),
+    (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), protocols=["b"]), "protocols: expected a dictionary, like"),
+    (lambda: heatmaps(keys=jax.random.split(KEY, 2), joint_dropout=30.0), r"joint_dropout: expected in \[0, 1\), got 30.0"),
+    (lambda: heatmaps(sigma=-1.0), r"sigma: expected in \(0, 100\], got -1.0"),
+    (lambda: jaxmg.inputs.Graph("coco17", (48, 64), num_frames=16.0), "num_frames: expected a whole number"),
+    (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), points="kp"), "points: expected keypoints or joints3d, got 'kp'"),
+    (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), frame_size=640), r"frame_size: expected \(height, width\) in pixels, got 640"),
     (lambda: jaxmg.load("nowhere"), "recipe.json: expected a run directory with a recipe, got no such"),
   ],
 )  # fmt: skip

@@ -55,8 +55,23 @@ def from_arrays(
   Raises DataError, with the clip, for what cannot be: other layouts, labels, numbers of clips.
   """
   by_track = clips if isinstance(clips, Mapping) else {None: clips}
+  if unknown := sorted(told.keys() - {"layout", "frame_size", "axes", "points", "fps"}):
+    raise TypeError(f"expected layout=, frame_size=, axes=, points= or fps=, got {unknown[0]}=")
+  if isinstance(class_names, str | None) or not all(isinstance(one, str) for one in class_names):
+    raise DataError("class_names", expected="a text for each class", got=repr(class_names))
+  if protocols is not None and not (
+    isinstance(protocols, Mapping) and all(map(callable, protocols.values()))
+  ):
+    expected = 'a dictionary, like {"xsub": by_subject(train=("ann",))}'
+    raise DataError("protocols", expected=expected, got=repr(protocols))
+  if len({*class_names}) < len(class_names):
+    raise DataError("class_names", expected="different names", got=repr(class_names))
+  if isinstance(subjects, str) or isinstance(ids, str):
+    raise DataError("subjects and ids", expected="a text for each clip", got="one text")
   known = readers.Told(**told)
   found = {}
+  if not by_track:
+    raise DataError("clips", expected="clips by track", got="none")
   for track, some in by_track.items():
     recordings = [_recording(f"clips[{i}]", one, known) for i, one in enumerate(some)]
     if not recordings:
@@ -74,7 +89,11 @@ def from_arrays(
       raise DataError(field, expected=f"{count}, one a clip", got=len(values))
   columns = {field: [] for field in builders.COLUMNS}
   for id, label, subject in zip(ids, labels, subjects, strict=True):
-    label = int(label) if isinstance(label, np.integer | jax.Array) else label
+    if isinstance(label, np.ndarray | np.integer | jax.Array):
+      if np.ndim(label):
+        hint = "one-hot? labels.argmax(1)"
+        raise DataError("labels", expected="a number a clip", got=f"[{len(label)}]", hint=hint)
+      label = label.item()
     example = builders.Example(id, label, subject, None)
     for field, value in builders.columns(name, example, class_names).items():
       columns[field].append(value)

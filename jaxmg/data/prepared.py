@@ -86,7 +86,8 @@ def write(
     return path
   if not (raw.is_dir() or (builder.is_format and raw.is_file())):
     got = "a file" if raw.exists() else "no such folder"
-    raise DataError(raw, expected="the folder of the raw files", got=got)
+    hint = f"made up: mkdir {raw}, and it is filled" if builder.synthetic else None
+    raise DataError(raw, expected="the folder of the raw files", got=got, hint=hint)
   adds = (path / INDEX).exists()
   final, whole = (path / name, TRACK) if adds else (path, INDEX)
   part = final.with_name(f"{final.name}.part")

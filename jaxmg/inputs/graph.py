@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmg import shapes
+from jaxmg import ranges, shapes
 from jaxmg.inputs import pose as poses
 from jaxmg.inputs import published
 from jaxmg.skeletons import augment, geometry, topology
@@ -165,6 +165,7 @@ def graph_inputs(
   published.find(preparation, {"skeleton": skeleton, "points": points} | augmentation)
   shapes.check("pose", pose, "float", "B", "T", "M", skeleton.num_joints, 3)
   shapes.check("frame_size", frame_size, "int", pose.shape[0], 2)
+  ranges.check_these(Graph, rotation=rotation, tilt=tilt, scale=scale)
   drawn = {
     "mirror": (mirror, False),
     "rotation": (rotation, 0.0),

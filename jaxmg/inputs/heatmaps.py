@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmg import shapes
+from jaxmg import ranges, shapes
 from jaxmg.inputs import pose as poses
 from jaxmg.skeletons import augment, geometry, heatmaps, topology
 from jaxmg.skeletons.topology import Skeleton
@@ -123,6 +123,17 @@ def heatmap_inputs(
   shapes.check(points, pose, "float", "B", "T", "M", skeleton.num_joints, 3)
   shapes.check("frame_size", frame_size, "int", pose.shape[0], 2)
   _check_size(size)
+  ranges.check_these(
+    Heatmaps,
+    sigma=sigma,
+    crop_area=crop_area,
+    rotation=rotation,
+    jitter=jitter,
+    joint_dropout=joint_dropout,
+    bone_scale=bone_scale,
+    turn=turn,
+    tilt=tilt,
+  )
   drawn = {
     "mirror": (mirror, False),
     "crop_area": (tuple(crop_area) in ((0.56, 1.0), (1.0, 1.0)), True),  # the default, or all

@@ -161,6 +161,9 @@ class Pose:
 
   def _part(self, record, points, sample):
     joints = _indices(self.skeleton, record["layout"])
+    if points == "keypoints" and not record[points].any() and np.any(record.get("joints3d", 0)):
+      # As where they are centred on the body: no camera sees it.
+      raise ValueError('points: expected key points, got 3-D joints alone (points="joints3d")')
     pose = select(record[points], joints=joints, num_persons=self.num_persons, points=points)
     size = np.int32(self._frame_size(record))
     return {points: sample(pose).astype(np.float32, copy=False), "frame_size": size}

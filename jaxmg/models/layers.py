@@ -101,7 +101,8 @@ def check_call(module: nn.Module, *, train: bool) -> None:
     raise ValueError('train=True: expected mutable=["batch_stats"] in apply, got none')
   drawn = module.has_rng("dropout") or module.has_rng("params")  # which Flax takes for any other
   if getattr(module, "dropout", 0) and not drawn:
-    raise ValueError('train=True: expected rngs={"dropout": key} in apply, got none')
+    hint = "under NNX: nnx.Rngs(dropout=0)"
+    raise ValueError(f'train=True: expected rngs={{"dropout": key}} in apply, got none ({hint})')
 
 
 def channels(module: nn.Module, *path: str) -> int | str:

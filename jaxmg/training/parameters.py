@@ -24,6 +24,7 @@ def matching(paths: Iterable[str], patterns: Sequence[str]) -> set[str]:
   """The paths that one of the patterns matches; ConfigError for a pattern that matches none."""
   found = set()
   paths = set(paths)
+  patterns = (patterns,) if isinstance(patterns, str) else patterns
   for pattern in patterns:
     matched = {path for path in paths if re.fullmatch(pattern, path)}
     if not matched:

@@ -100,11 +100,24 @@ def test_a_run_on_it_is_saved_and_known(tmp_path):
     ("none.csv", errors.DataError, "none.csv: expected a file or a folder, got nothing"),
     (np.zeros((3, 8, 8, 3), np.uint8), errors.DataError, "the clip: expected a pose, got video"),
     ({"video": poses()[0]}, errors.DataError, "the clip: 'video': expected a video, got a pose"),
+    ({}, errors.DataError, "the clip: expected a dictionary by track: pose"),
+    ({"pose": {"keypoints": poses()[0]}}, errors.DataError, "'pose': expected the record of a set"),
+    (np.stack([poses()[0][:, :1]] * 5)[:, :, 0], errors.DataError, "axes: expected frames first, or .* several clips in a list"),
   ):  # fmt: skip
     with pytest.raises(kind, match=message):
       predictor(wrong)
   with pytest.raises(TypeError, match=r"expected layout=, frame_size=, .*, got size="):
     predictor(poses()[0], size=3)
+
+
+def test_3d_joints_that_no_camera_sees_are_no_key_points():
+  centred = np.random.default_rng(0).normal(0, 0.3, (20, 1, 17, 3)).astype(np.float32)
+  data = held(
+    [centred] * 2, [0, 1], points="joints3d", layout="h36m17", subjects=None, protocols=None
+  )
+  seen = inputs.Graph("h36m17", (48, 64), num_frames=4)
+  with pytest.raises(ValueError, match=r"points: expected key points, got 3-D joints alone"):
+    seen.read(data.track("pose")[0], np.random.default_rng(0))
 
 
 def test_what_is_assumed_is_said_once(tmp_path, capsys):
@@ -139,6 +152,9 @@ def test_videos_are_held_as_they_are():
     ({"labels": [0, 1]}, "labels: expected 6, one a clip, got 2"),
     ({"labels": [2] * 6}, "clip '0': label: expected a class name, or an integer from -1 to 1, got 2"),
     ({"subjects": ["ann"] * 5}, "subjects: expected 6"),
+    ({"labels": np.eye(2)[[0, 1, 0, 1, 0, 1]]}, r"labels: expected a number a clip, .*labels\.argmax\(1\)"),
+    ({"class_names": ("still", "still")}, "class_names: expected different names"),
+    ({"clips": {}}, "clips: expected clips by track, got none"),
     ({"ids": ["a"] * 6}, "arrays: expected unique ids"),
     ({"clips": [poses()[0][:5]] * 6}, r"clips\[0\]: shape: .*axes=TMVC or axes=MTVC"),
     ({"layout": "openpose25"}, r"clips\[0\]: shape: expected"),

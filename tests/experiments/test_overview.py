@@ -56,10 +56,10 @@ def test_sets_and_runs_below_the_folder_are_listed(run, nods, tmp_path, monkeypa
   shutil.copytree(nods, "data")
   shutil.copytree(run, "runs/first")
   (tmp_path / "runs/first/test").mkdir(exist_ok=True)
-  (tmp_path / "runs/first/test/metrics.json").write_text(json.dumps({"top1": 0.5}))
+  (tmp_path / "runs/first/test/metrics.json").write_text(json.dumps({"top1": 0.5, "step": 2}))
   (tmp_path / "runs/second").mkdir()
   (tmp_path / "runs/second/recipe.json").write_text("{")
   found = [line.split(maxsplit=1) for line in overview.lines()]
   assert ["nods/1.0.0", "synthetic, 24 clips, 2 classes; pose"] in found
-  assert ["first", "posec3d on nods; step 4; test: top-1 50.0%"] in found
+  assert ["first", "posec3d on nods; step 4; test at step 2: top-1 50.0%"] in found
   assert found[-1] == ["second", "cannot be read"]

@@ -281,3 +281,12 @@ def test_a_set_to_test_on_trains_nothing(begin, capsys):
   assert begin(empty, "data.fold=0/3") == 3
   message = "protocol 'xsub': expected clips to train on, got none (it is there to be tested on"
   assert message in capsys.readouterr().err
+
+
+def test_a_run_is_not_shortened_behind_its_last_step(train, tmp_path, capsys):
+  workdir = tmp_path / "run"
+  assert train(workdir, "schedule.epochs=2") == 0
+  before = (workdir / "config.json").read_bytes()
+  assert train(workdir, "schedule.epochs=1") == 2
+  assert "--config.schedule.epochs: expected 2 or more, as " in capsys.readouterr().err
+  assert (workdir / "config.json").read_bytes() == before

@@ -158,7 +158,8 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
 
   Frames are uint8: [T, H, W, 3] of red, green and blue, or [T, H, W] of one channel, such as depth.
 
-  Raises DataError as `read` does, and for any other kind of array.
+  Raises DataError as `read` does, for any other kind of array, and where a first axis may be that
+  of persons or of clips.
   """
   told = told or Told()
   if told.layout is not None:
@@ -168,7 +169,11 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
       expected = "uint8[T, H, W, 3] or uint8[T, H, W]"
       raise DataError("frames", expected=expected, got=f"uint8{[*array.shape]}")
     return without_loss(array, told.fps and np.arange(len(array)) / told.fps)
-  return arrays.read_array(arrays.of_numbers(array), told).sized(told.expects_size)
+  clip = arrays.read_array(arrays.of_numbers(array), told)
+  if clip.guess.axes == "MTVC" and "axes" in clip.guess.assumed and len(array) > 1:
+    expected, hint = "frames first, or to be told", "axes=MTVC, or several clips in a list"
+    raise DataError("axes", expected=expected, got=[*array.shape], hint=hint)
+  return clip.sized(told.expects_size)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,10 @@ _SMALLEST_BODY = 20  # pixels; between this and metres nothing is decided
 _CENTRE = 1e-6  # metres: how far a joint that is the origin is moved, to be told from an absent one
 
 
+def is_above_0(number: Any) -> bool:
+  return isinstance(number, int | float) and 0 < number < float("inf")
+
+
 @dataclasses.dataclass(frozen=True)
 class Told:
   """What the caller knows of a file; None: see what the file says.
@@ -66,6 +70,25 @@ class Told:
   expects: Literal["keypoints", "joints3d"] | None = None
   expects_size: tuple[int, int] | None = None
   fps: float | None = None
+
+  def __post_init__(self):
+    kinds = (None, "keypoints", "joints3d")
+    sides, size = (int, np.integer), self.frame_size
+    for field, right, expected in (
+      ("points", self.points in kinds, "keypoints or joints3d"),
+      ("fps", self.fps is None or is_above_0(self.fps), "frames a second"),
+      (
+        "frame_size",
+        size is None
+        or (
+          isinstance(size, list | tuple)
+          and [isinstance(x, sides) and x > 0 for x in size] == [True] * 2
+        ),
+        "(height, width) in pixels",
+      ),
+    ):
+      if not right:
+        raise ConfigError(field, expected=expected, got=repr(getattr(self, field)))
 
 
 @dataclasses.dataclass(frozen=True)
