@@ -261,7 +261,7 @@ class Predictor:
       expected = f"a dictionary by track: {' and '.join(self.recipe.tracks)}"
       raise errors.DataError("the clip", expected=expected, got=[*found])
     for track, one in found.items():
-      if track and isinstance(one, Mapping) and track == "pose" and "layout" not in one:
+      if track == "pose" and isinstance(one, Mapping) and one and "layout" not in one:
         expected, hint = (
           "the record of a set",
           "arrays: {'pose': array}, layout=..., frame_size=...",

@@ -79,10 +79,11 @@ def test_command_of_a_wheel_prepares_trains_evaluates_and_predicts(
   tiny = ("model.variant=tiny", "inputs.size=16", "sampling.num_frames=8", "sampling.test_size=16")
   tiny += ("sampling.test_clips=1",)
   settings = [f"--config.{setting}" for setting in (*tiny, "schedule.epochs=2")]
-  config = "--config=posec3d:synthetic_imigue,joint,small"
-  jaxmg("train", config, *settings, "--workdir=run")
+  jaxmg("train", "posec3d:synthetic_imigue,joint,small", *settings, "--workdir=run")
   assert "32 clips" in jaxmg("evaluate", "--run=run")
   assert "run: run/test/report.html (" in jaxmg("report", "run")
   found = jaxmg("predict", "--run=run", "--input=raw/example_clip.csv", "--top=3")
   assert found.count("%") == 3
-  assert sorted(path.name for path in folder.iterdir()) == ["data", "raw", "run"]
+  assert "probabilities float32[b, 32]" in jaxmg("export", "--run=run", "--out=run.program")
+  files = ["data", "raw", "run", "run.program", "run.program.json"]
+  assert sorted(path.name for path in folder.iterdir()) == files

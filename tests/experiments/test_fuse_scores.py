@@ -206,7 +206,7 @@ def test_hidden_labels_are_fused_without_figures(tmp_path, capsys):
       3,
       "labels to search by: expected all known",
     ),
-    (["joint", "bone", "--out=none/fused.npz"], 5, "none/.part.fused"),
+    (["joint", "bone", "--out=none/fused.npz"], 5, "none/fused.npz: No such file"),
     (["joint", "bone", "--out=."], 5, ""),
     (["joint", "bone", "--out=joint"], 5, "joint"),
   ],
