@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	$(RUN) -m experiments.posec3d --config=experiments/configs/posec3d.py:synthetic_imigue,joint,small --workdir=$(DEMO)
 	$(RUN) -m experiments.evaluate --run=$(DEMO) --split=test
 	$(RUN) -m experiments.predict --run=$(DEMO) --input=data/raw/synthetic_imigue/example_clip.csv
-	@echo "Look at $(DEMO): test/confusion.png, test/views.png, metrics.jsonl; tensorboard --logdir=$(DEMO)"
+	@echo "Look at $(DEMO): test/confusion.png, test/views.png, metrics.jsonl; jaxmg report $(DEMO)"
 
 test: $(VENV)/installed
 	$(RUN) -m pytest -q --numprocesses=2 --dist=loadfile --no-loadscope-reorder
