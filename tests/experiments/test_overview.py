@@ -33,7 +33,8 @@ def example(model):
 def test_parameters_of_every_variant_are_as_listed(name):
   given, *more = example(name)
   found = {}
-  for variant in getattr(models, name).VARIANTS:
+  ours = [one for one in getattr(models, name).VARIANTS if one != "one_block"]  # of other tests
+  for variant in ours:
     model = models.MODELS[name](overview.CLASSES, *more, variant=variant)
     shapes = jax.eval_shape(model.init, jax.random.key(0), given)["params"]
     found[variant] = sum(leaf.size for leaf in jax.tree.leaves(shapes))
