@@ -1,5 +1,5 @@
 PYTHON ?= python3
-VENV ?= .venv
+VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 # The two JAX of the lock belong to different Pythons, and so to different environments.
