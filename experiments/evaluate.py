@@ -143,7 +143,8 @@ def find(values: flags.FlagValues, recipe: Recipe) -> tuple[Source, Recipe, str]
     if seen is None and jax.process_index() == 0:
       why = "they are imported"
       if trained:
-        why = f"{trained['name']} is not in {trained['directory'] or 'a file'}"
+        place = trained["directory"]
+        why = f"{trained['name']} is not in {place}" if place else "they were trained on arrays"
       print(f"NOTE: it is not known which clips the weights were trained on: {why}")
     if copies := [data.ids[row] for row in rows if row in (seen or ())]:
       got = f"{len(copies)}: {', '.join(map(repr, copies[:5]))}"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxmg import errors, files
+from jaxmg.data import readers
 from jaxmg.skeletons import topology
 
 from . import movies
@@ -36,8 +37,7 @@ def check(clips: Sequence[Any], fps: float | None) -> None:
     if one.frame_size is None:
       hint = "of the frames that it was taken from: --frame_size=HxW"
       raise errors.DataError(f"the {one.track}", expected="a frame size", got="none", hint=hint)
-  shapes = [width / height for height, width in sizes.values()]
-  if max(shapes) > 1.03 * min(shapes):
+  if not readers.same_shape(sizes.values()):
     got = " and ".join(f"{h} x {w} of the {track}" for track, (h, w) in sizes.items())
     raise errors.DataError(
       "frame_size", expected="one shape of frames", got=got, hint="of the pose: --frame_size=HxW"

@@ -104,8 +104,8 @@ def _run(path: pathlib.Path) -> str:
   tested = path.parent / "test" / "metrics.json"
   if tested.is_file():
     figures = _read(tested)
+    titles = metrics.TITLES_OF_TWO if "auc" in figures else metrics.TITLES
     names = [name for name in ("top1", "mean_class", "auc") if name in figures]
-    titles = metrics.TITLES | metrics.TITLES_OF_TWO
     when = "" if saved and figures.get("step") == max(saved) else f" at step {figures.get('step')}"
     parts.append(
       f"test{when}: " + ", ".join(f"{titles[name]} {figures[name]:.1%}" for name in names)

@@ -234,13 +234,10 @@ class Predictor:
 
   def _told(self, told: Mapping[str, Any]) -> readers.Told:
     """What the caller knows of an array or a file; the rest is as the run has it."""
-    if unknown := told.keys() - {*_TOLD}:
-      expected = ", ".join(f"{name}=" for name in _TOLD)
-      raise TypeError(f"expected {expected}, got {sorted(unknown)[0]}=")
-    known = {name: value for name, value in told.items() if value is not None}
+    known = {}
     for one in self.recipe.inputs.values():
       known = one.told | known
-    return readers.Told(**known)
+    return readers.told(told, known)
 
   def _records(self, clip: Any, told: readers.Told) -> Mapping[str, Any]:
     found = self._by_track(clip, told)
@@ -262,10 +259,7 @@ class Predictor:
       raise errors.DataError("the clip", expected=expected, got=[*found])
     for track, one in found.items():
       if track == "pose" and isinstance(one, Mapping) and one and "layout" not in one:
-        expected, hint = (
-          "the record of a set",
-          "arrays: {'pose': array}, layout=..., frame_size=...",
-        )
+        expected, hint = "the record of a set", "arrays: {'pose': array}, layout=..."
         raise errors.DataError("the clip: 'pose'", expected=expected, got=[*one], hint=hint)
       if track and not isinstance(one, Mapping) and one.track != track:
         raise errors.DataError(f"the clip: {track!r}", expected=f"a {track}", got=f"a {one.track}")
@@ -343,7 +337,6 @@ class Predictor:
     return [(self.class_names[k], float(cosine)) for k, cosine in zip(order, cosines, strict=True)]
 
 
-_TOLD = ("layout", "frame_size", "axes", "points", "fps")
 _EXPECTED = (
   "an array of key points or of frames, a path, what jaxmg.data.readers.read gives, or a dictionary"
   " of these by track; several in a list"

@@ -306,7 +306,11 @@ def _save_run(run, recipe, variables, imported):
   if run.exists():
     expected, got = "a new folder", "a run" if (run / FILE).exists() else "one that is there"
     raise errors.CheckpointError(run, expected=expected, got=got)
-  variables = {"batch_stats": {}} | {name: variables[name] for name in variables}
+  try:
+    from_json(to_json(recipe))  # as whoever loads it
+  except (ValueError, TypeError, LookupError, AttributeError) as error:
+    raise errors.CheckpointError(f"recipe: {error}") from error
+  variables = {"batch_stats": {}, **variables}
   model = recipe.build_model()
   wanted = jax.eval_shape(model.init, jax.random.key(0), recipe.example())
   shapes = [

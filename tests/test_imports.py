@@ -204,7 +204,9 @@ ARROWS = {
   "experiments.lineage": "jaxmg.errors jaxmg.recipe jaxmg.data.source jaxmg.training.checkpoints",
   "experiments.mvit": "jaxmg .launch .trainer .weights",
   "experiments.movies": "jaxmg.errors jaxmg.files [av] [PIL]",
-  "experiments.overlay": "jaxmg.errors jaxmg.files jaxmg.skeletons.topology .movies [PIL]",
+  "experiments.overlay": (
+    "jaxmg.errors jaxmg.files jaxmg.data.readers jaxmg.skeletons.topology .movies [PIL]"
+  ),
   "experiments.overview": "jaxmg.skeletons jaxmg.training.metrics",
   "experiments.plots": (
     "jax jaxmg.files jaxmg.recipe jaxmg.skeletons jaxmg.data.pipeline [matplotlib]"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxmg
+from jaxmg import recipe
 from jaxmg.data import memory
 from jaxmg.models import MODELS
 from jaxmg.skeletons import augment, topology
@@ -44,6 +45,13 @@ def trained(name):
 def apply(name, x, *, change=lambda variables: variables, **options):
   model, variables = trained(name)
   return model.apply(change(variables), x, **options)
+
+
+def unreadable(**options):
+  model = MODELS["posec3d"](num_classes=2, variant="tiny")
+  options = {"class_names": ("still", "wave")} | options
+  seen = {"pose": jaxmg.inputs.Heatmaps("coco17", (48, 64))}
+  recipe.save("nowhere", recipe.Recipe(model, seen, **options), {"params": {}})
 
 
 @pytest.mark.parametrize(
@@ -107,6 +115,8 @@ def apply(name, x, *, change=lambda variables: variables, **options):
     (lambda: jaxmg.inputs.Graph("coco17", (48, 64), num_frames=16.0), "num_frames: expected a whole number"),
     (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), points="kp"), "points: expected keypoints or joints3d, got 'kp'"),
     (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), frame_size=640), r"frame_size: expected \(height, width\) in pixels, got 640"),
+    (lambda: unreadable(num_clips=2.0), "recipe: num_clips: expected a whole number from 0, got 2.0"),
+    (lambda: unreadable(class_names=(0, 1)), "recipe: class_names: expected a text, got 0"),
     (lambda: jaxmg.load("nowhere"), "recipe.json: expected a run directory with a recipe, got no such"),
   ],
 )  # fmt: skip

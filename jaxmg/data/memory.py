@@ -55,20 +55,8 @@ def from_arrays(
   Raises DataError, with the clip, for what cannot be: other layouts, labels, numbers of clips.
   """
   by_track = clips if isinstance(clips, Mapping) else {None: clips}
-  if unknown := sorted(told.keys() - {"layout", "frame_size", "axes", "points", "fps"}):
-    raise TypeError(f"expected layout=, frame_size=, axes=, points= or fps=, got {unknown[0]}=")
-  if isinstance(class_names, str | None) or not all(isinstance(one, str) for one in class_names):
-    raise DataError("class_names", expected="a text for each class", got=repr(class_names))
-  if protocols is not None and not (
-    isinstance(protocols, Mapping) and all(map(callable, protocols.values()))
-  ):
-    expected = 'a dictionary, like {"xsub": by_subject(train=("ann",))}'
-    raise DataError("protocols", expected=expected, got=repr(protocols))
-  if len({*class_names}) < len(class_names):
-    raise DataError("class_names", expected="different names", got=repr(class_names))
-  if isinstance(subjects, str) or isinstance(ids, str):
-    raise DataError("subjects and ids", expected="a text for each clip", got="one text")
-  known = readers.Told(**told)
+  known = readers.told(told)
+  _check_names(class_names, subjects, ids, protocols)
   found = {}
   if not by_track:
     raise DataError("clips", expected="clips by track", got="none")
@@ -114,6 +102,20 @@ def from_arrays(
   for track in held.values():
     data.check_copies(track)
   return data
+
+
+def _check_names(class_names, subjects, ids, protocols):
+  if isinstance(class_names, str | None) or not all(isinstance(one, str) for one in class_names):
+    raise DataError("class_names", expected="a text for each class", got=repr(class_names))
+  if len({*class_names}) < len(class_names):
+    raise DataError("class_names", expected="different names", got=repr(class_names))
+  if isinstance(subjects, str) or isinstance(ids, str):
+    raise DataError("subjects and ids", expected="a text for each clip", got="one text")
+  if protocols is not None and not (
+    isinstance(protocols, Mapping) and all(map(callable, protocols.values()))
+  ):
+    expected = 'a dictionary, like {"xsub": by_subject(train=("ann",))}'
+    raise DataError("protocols", expected=expected, got=repr(protocols))
 
 
 def _recording(where: str, one: Any, told: readers.Told) -> readers.Clip | readers.Frames:

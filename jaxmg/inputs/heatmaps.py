@@ -14,6 +14,7 @@ from jaxmg.skeletons import augment, geometry, heatmaps, topology
 from jaxmg.skeletons.topology import Skeleton
 
 STREAMS = ("joint", "limb")
+_CROP_AREA = (0.56, 1.0)  # of the body's box, in training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Heatmaps(poses.Pose):
   size: Annotated[int, "[8, 1024]"] = 56
   test_size: Annotated[int, "[8, 1024]"] = 64
   sigma: Annotated[float, "(0, 100]"] = 0.6
-  crop_area: Annotated[tuple[float, float], "(0, 1]"] = (0.56, 1.0)
+  crop_area: Annotated[tuple[float, float], "(0, 1]"] = _CROP_AREA
   rotation: Annotated[float, "[0, 180]"] = 0.0
   jitter: Annotated[float, "[0, 1000]"] = 0.0
   joint_dropout: Annotated[float, "[0, 1)"] = 0.0
@@ -94,7 +95,7 @@ def heatmap_inputs(
   sigma: float = 0.6,
   keys: Key[Array, " b"] | None = None,
   mirror: bool | Bool[Array, " b"] = False,
-  crop_area: tuple[float, float] = (0.56, 1.0),
+  crop_area: tuple[float, float] = _CROP_AREA,
   rotation: float = 0.0,
   jitter: float = 0.0,
   joint_dropout: float = 0.0,
@@ -136,7 +137,7 @@ def heatmap_inputs(
   )
   drawn = {
     "mirror": (mirror, False),
-    "crop_area": (tuple(crop_area) in ((0.56, 1.0), (1.0, 1.0)), True),  # the default, or all
+    "crop_area": (tuple(crop_area) in (_CROP_AREA, (1.0, 1.0)), True),  # the default, or all
     "rotation": (rotation, 0.0),
     "jitter": (jitter, 0.0),
     "joint_dropout": (joint_dropout, 0.0),

@@ -202,3 +202,18 @@ def test_dropout_of_a_row_depends_on_its_name_alone():
 def test_dropout_is_identity_outside_training():
   x = jnp.ones((2, 8))
   np.testing.assert_array_equal(layers.Dropout(0.5).apply({}, x, train=False), x)
+
+
+def test_running_statistics_begin_with_the_first_batch():
+  first, second = jax.random.normal(jax.random.key(0), (2, 64, 3)) * 0.1 + 1
+  norm = layers.BatchNorm()
+  apply = functools.partial(norm.apply, train=True, mutable=["batch_stats"])
+  variables = norm.init(jax.random.key(1), first, train=True)
+  _, changed = apply(variables, first)
+  stats = changed["batch_stats"]
+  np.testing.assert_allclose(stats["mean"], first.mean(0), rtol=1e-6)
+  np.testing.assert_allclose(stats["var"], first.var(0), rtol=1e-3)
+  _, changed = apply(variables | changed, second)
+  np.testing.assert_allclose(
+    changed["batch_stats"]["mean"], 0.9 * stats["mean"] + 0.1 * second.mean(0), rtol=1e-6
+  )

@@ -25,7 +25,7 @@ import contextlib
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from jaxmg.data.readers.clip import (
   find_layout,
   frame_size,
   layout_of,
+  same_shape,
 )
 from jaxmg.data.readers.faces import FaceCrops, FacesOfVideo
 from jaxmg.data.readers.video import Frames, VideoFile, without_loss
@@ -67,6 +68,8 @@ __all__ = [
   "layout_of",
   "read",
   "read_all",
+  "same_shape",
+  "told",
   "without_loss",
 ]
 
@@ -176,13 +179,29 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
   return clip.sized(told.expects_size)
 
 
+_ARGUMENTS = ("layout", "frame_size", "axes", "points", "fps")
+
+
+def told(given: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> Told:
+  """What a caller from Python tells of an array or a file, before what is `known` of it.
+
+  None is nothing told. Raises TypeError for another name than `layout`, `frame_size`, `axes`,
+  `points` and `fps`.
+  """
+  if unknown := sorted(given.keys() - {*_ARGUMENTS}):
+    expected = ", ".join(f"{name}=" for name in _ARGUMENTS)
+    raise TypeError(f"expected {expected}, got {unknown[0]}=")
+  given = {name: value for name, value in given.items() if value is not None}
+  return Told(**{**(known or {}), **given})
+
+
 @contextlib.contextmanager
 def hints_as_arguments() -> Iterator[None]:
   """For callers from Python: an error says how an argument settles it, where it names a flag."""
   try:
     yield
   except (ConfigError, DataError) as error:
-    names = "|".join(field.name for field in dataclasses.fields(Told))
+    names = "|".join(_ARGUMENTS)
     raise type(error)(re.sub(rf"--({names})\b=?", r"\1=", str(error))) from error
 
 

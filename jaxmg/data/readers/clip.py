@@ -9,6 +9,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -221,9 +222,8 @@ class Clip:
     return self._with(frame_size=frame_size, guess=guess)
 
   def _assumes_other(self, frame_size):
-    shapes = [width / height for height, width in (self.frame_size, frame_size)]
     assumed = self.guess is not None and "frame_size" in self.guess.assumed
-    return assumed and max(shapes) > 1.03 * min(shapes)
+    return assumed and not same_shape([self.frame_size, frame_size])
 
   def doubts(self) -> list[str]:
     """What is odd about the joints; DataError if that is so of a layout that was assumed."""
@@ -242,6 +242,12 @@ class Clip:
     for name, value in changes.items():
       object.__setattr__(clip, name, value)
     return clip
+
+
+def same_shape(sizes: Iterable[tuple[int, int]]) -> bool:
+  """Whether frames of these sizes (height, width) are as wide for their height, to 3 %."""
+  shapes = [width / height for height, width in sizes]
+  return max(shapes) <= 1.03 * min(shapes)
 
 
 def check_part(first: int, last: int, num_frames: int) -> None:
