@@ -2,8 +2,9 @@
 
 import contextlib
 import fractions
+import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -47,32 +48,42 @@ def mp4(path: pathlib.Path, fps: float) -> Iterator[Add]:
 
 @contextlib.contextmanager
 def gif(path: pathlib.Path, fps: float) -> Iterator[Add]:
-  """Gives `add(picture, seconds)`; frames that come too fast are left out.
-
-  Raises ConfigError for more frames than GIF_FRAMES.
-  """
+  """Gives `add(picture, seconds)`; frames that come too fast are left out."""
   pictures, times, last = [], [], 0.0
 
   def add(image, seconds):
     nonlocal last
     last = seconds
-    if times and seconds - times[-1] < 1 / GIF_RATE - 1e-3:
-      return
-    if len(times) == GIF_FRAMES:
+    if not times or _is_shown(seconds, times[-1]):
+      times.append(seconds)
+      pictures.append(_flat(image, pictures[-1] if pictures else None))
+
+  yield add
+  # Times are rounded, and not how long each frame is shown: what is rounded off does not add up.
+  hundredths = np.rint(100 * np.array([*times, last + 1 / fps])).astype(int)
+  durations = (10 * np.diff(hundredths)).tolist()
+  options = {"duration": durations, "loop": 0, "append_images": pictures[1:]}
+  with files.naming(path):
+    pictures[0].save(path, "GIF", save_all=True, **options)
+
+
+def check_gif(times: Iterable[float]) -> None:
+  """Raises ConfigError where frames at these seconds are more than a .gif has room for."""
+  count, before = 0, -math.inf
+  for seconds in times:
+    if not _is_shown(seconds, before):
+      continue
+    if count == GIF_FRAMES:
       got = f"a longer one than {seconds:.0f} s"
       expected = f"a recording of at most {GIF_FRAMES} pictures in a .gif"
       raise errors.ConfigError(
         "--save", expected=expected, got=got, hint="a .mp4 may have any number"
       )
-    times.append(seconds)
-    pictures.append(_flat(image, pictures[-1] if pictures else None))
+    count, before = count + 1, seconds
 
-  yield add
-  ends = [*times[1:], last + 1 / fps]
-  durations = [round(100 * (end - start)) * 10 for start, end in zip(times, ends, strict=True)]
-  options = {"duration": durations, "loop": 0, "append_images": pictures[1:]}
-  with files.naming(path):
-    pictures[0].save(path, "GIF", save_all=True, **options)
+
+def _is_shown(seconds, before):
+  return seconds - before >= 1 / GIF_RATE - 1e-3
 
 
 def _flat(image, before):

@@ -26,11 +26,13 @@ _LIMB, _JOINT = (80, 180, 255), (255, 80, 60)
 _HEAT = np.array([(0, 0, 4), (80, 18, 123), (182, 54, 121), (251, 135, 97), (252, 253, 191)])
 
 
-def check(clips: Sequence[Any], fps: float | None) -> None:
-  """Raises an error where the recordings lack what a video of them needs."""
-  if fps is None:
+def check(clips: Sequence[Any], clock: Any, suffix: str) -> None:
+  """Raises an error where the recordings lack what a video of them needs, or are too long for it."""
+  if clock.fps is None:
     hint = "the file has no rate: --fps=25"
     raise errors.ConfigError("--save", expected="frames a second", got="none", hint=hint)
+  if suffix == ".gif":
+    movies.check_gif(clock.of(frame) - clock.of(0) for frame in range(clips[0].num_frames))
   clips = [one for one in clips if one.track != "faces"]  # which are drawn in the corner
   sizes = {one.track: one.frame_size for one in _ordered(clips)}
   for one in clips:

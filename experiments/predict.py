@@ -112,7 +112,7 @@ def _predict(predictor, values, names, clips) -> None:
       notes.append(f"the recording has {frames}: it is one window")
     shown = None
     if timeline.draws(values):
-      overlay.check(clips, clock.fps)
+      overlay.check(clips, clock, pathlib.Path(values.save).suffix.lower())
       shown = seen.Seen(predictor.recipe, given)
     elif given.keys() - (tracks := {*predictor.recipe.tracks}) and given.keys() & tracks:
       expected, hint = " and ".join(sorted(tracks)), "to draw the other: --save=FILE.mp4"

@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from experiments import launch, movies, predict
+from experiments import launch, movies, overlay, predict
 from jaxmg import inputs, models, recipe
 from jaxmg import predict as library
 from jaxmg.data import guarded, readers
@@ -251,8 +251,19 @@ def test_a_gif_has_the_heatmaps_beside_the_skeleton(command, make_run, folder):
   assert np.corrcoef(bright.ravel(), expected.ravel())[0, 1] > 0.95
 
 
+def test_a_gif_is_as_long_as_its_frames(tmp_path):
+  with movies.gif(tmp_path / "out.gif", 11) as add:
+    for k in range(60):
+      add(Image.new("RGB", (8, 8), (4 * k, 0, 0)), k / 11)
+  assert sum(gif(tmp_path / "out.gif")[1]) == pytest.approx(60 / 11, abs=0.006)
+
+
 def test_a_gif_has_an_end(command, tmp_path, monkeypatch):
+  def drawn(*arguments):
+    raise AssertionError("nothing is drawn of what is too long")
+
   monkeypatch.setattr(movies, "GIF_FRAMES", 10)
+  monkeypatch.setattr(overlay, "draw", drawn)
   code, _, error = command(["pose"], "pose.npy", "--save=out.gif", "--fps=25")
   assert code == 2
   assert "--save: expected a recording of at most 10 pictures in a .gif, got" in error
