@@ -27,7 +27,7 @@ _HEAT = np.array([(0, 0, 4), (80, 18, 123), (182, 54, 121), (251, 135, 97), (252
 
 
 def check(clips: Sequence[Any], clock: Any, suffix: str) -> None:
-  """Raises an error where the recordings lack what a video of them needs, or are too long for it."""
+  """Raises an error where the recordings lack what a video of them needs, or are too long."""
   if clock.fps is None:
     hint = "the file has no rate: --fps=25"
     raise errors.ConfigError("--save", expected="frames a second", got="none", hint=hint)

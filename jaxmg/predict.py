@@ -6,7 +6,6 @@ import functools
 import itertools
 import os
 import pathlib
-import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -276,13 +275,7 @@ class Predictor:
         found = readers.from_array(np.asarray(one), told)
       else:
         raise TypeError(f"a clip: expected {_EXPECTED}, got {type(one).__name__}")
-      doubts = found.doubts() if isinstance(found, readers.Clip | readers.VideoFile) else []
-    assumed = isinstance(found, readers.Clip) and found.guess.assumed
-    kind = [f"clips are read as {found.guess.kind}"] if assumed else []
-    for note in (*kind, *doubts):
-      if (same := re.sub(r"[\d.]+", "", note)) not in self._said:  # of clips that differ in numbers
-        self._said.add(same)
-        progress.say(f"note: {note}")
+      progress.say_once(readers.remarks(found), self._said)
     return found
 
   def _check(self, records: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """How far a long command is: a bar on a terminal; elsewhere, a line every 30 seconds."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -78,6 +79,14 @@ def say(text: str) -> None:
   """A line on stderr, if there is one: its place is not the command's output."""
   if sys.stderr is not None:
     print(text, file=sys.stderr, flush=True)
+
+
+def say_once(notes: Iterable[str], said: set[str]) -> None:
+  """Says notes, each once: those that differ in numbers alone are one. `said` are those before."""
+  for note in notes:
+    if (same := re.sub(r"[\d.]+", "", note)) not in said:
+      said.add(same)
+      say(f"note: {note}")
 
 
 def _duration(seconds: float) -> str:

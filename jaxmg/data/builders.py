@@ -221,6 +221,17 @@ class BySubject:
     return "train" if clip["subject"] in self.names else "test"
 
 
+def without_clips(protocol: Protocol, subjects: Iterable[str]) -> list[str]:
+  """Whom of the subjects that a protocol trains on by name no clip shows."""
+  names = protocol.names if isinstance(protocol, BySubject) else frozenset()
+  return sorted(names.difference(subjects))
+
+
+def few(texts: Sequence[str]) -> str:
+  """The first of them."""
+  return ", ".join(map(repr, texts[:5])) + ", ..." * (len(texts) > 5)
+
+
 def _is_name(text: Any) -> bool:
   """Whether a text is safe on a terminal, in a file and as the name of one."""
   if not (isinstance(text, str) and text.isprintable() and 0 < len(text.encode()) <= 200):

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmg import errors, progress
 from jaxmg.data import builders, readers, records, source, tracks
 from jaxmg.data.builders import by_subject as by_subject
 from jaxmg.errors import DataError
@@ -31,8 +32,8 @@ def from_arrays(
   labels: Iterable[Any],
   *,
   class_names: Sequence[str],
-  subjects: Iterable[str] | None = None,
-  ids: Iterable[str] | None = None,
+  subjects: Iterable[Any] | None = None,
+  ids: Iterable[Any] | None = None,
   protocols: Mapping[str, builders.Protocol] | None = None,
   mirror: bool = True,
   name: str = "arrays",
@@ -46,22 +47,28 @@ def from_arrays(
       that inputs read ("pose", "video"), with the same clips in the same order.
     labels: numbers from 0, or names of classes; -1 where it is hidden.
     subjects: who is seen; without it, each clip is taken to be of another person, so that figures
-      are too good if persons are both trained and tested on.
+      are too good if persons are both trained and tested on. Numbers are taken as texts: 1 as "1".
     ids: names of the clips; without it "0", "1", ...
     protocols: as a `Builder` has them, the first is the default. Without it, all is trained on.
     mirror: whether a mirrored clip keeps its label.
     told: `layout`, `frame_size`, `axes`, `points` and `fps` of the arrays (`readers.Told`).
 
-  Raises DataError, with the clip, for what cannot be: other layouts, labels, numbers of clips.
+  What is assumed of arrays, and what is odd about them, is said on stderr, once. Raises DataError,
+  with the clip, for what cannot be: other layouts, labels, numbers of clips.
   """
   by_track = clips if isinstance(clips, Mapping) else {None: clips}
   known = readers.told(told)
-  _check_names(class_names, subjects, ids, protocols)
-  found = {}
+  class_names = _listed("class_names", class_names, "a text for each class")
+  labels = _listed("labels", labels, "a number or a name for each clip")
+  ids = None if ids is None else _names("ids", ids)
+  subjects = None if subjects is None else _names("subjects", subjects)
+  _check_names(class_names, protocols)
+  found, said = {}, set()
   if not by_track:
     raise DataError("clips", expected="clips by track", got="none")
   for track, some in by_track.items():
-    recordings = [_recording(f"clips[{i}]", one, known) for i, one in enumerate(some)]
+    some = _listed("clips" + f": {track}" * bool(track), some, "an array for each clip")
+    recordings = [_recording(f"clips[{i}]", one, known, said) for i, one in enumerate(some)]
     if not recordings:
       raise DataError("clips", expected="at least one", got="none")
     names = {one.track for one in recordings} | ({track} if track else set())
@@ -69,12 +76,15 @@ def from_arrays(
       raise DataError(f"clips: {track or 'tracks'}", expected="one kind", got=" and ".join(names))
     found[names.pop()] = recordings
   count = len(next(iter(found.values())))
-  labels = list(labels)
-  ids = [str(i) for i in range(count)] if ids is None else list(ids)
-  subjects = ids if subjects is None else list(subjects)
+  ids = [str(i) for i in range(count)] if ids is None else ids
+  subjects = ids if subjects is None else subjects
   for field, values in (*found.items(), ("labels", labels), ("ids", ids), ("subjects", subjects)):
     if len(values) != count:
       raise DataError(field, expected=f"{count}, one a clip", got=len(values))
+  for id, *of_one in zip(ids, *found.values(), strict=True):
+    if len({one.num_frames for one in of_one}) > 1:
+      got = " and ".join(f"{one.num_frames} of the {one.track}" for one in of_one)
+      raise DataError(f"{name}: clip {id!r}: frames", expected="as many in each track", got=got)
   columns = {field: [] for field in builders.COLUMNS}
   for id, label, subject in zip(ids, labels, subjects, strict=True):
     if isinstance(label, np.ndarray | np.integer | jax.Array):
@@ -86,6 +96,12 @@ def from_arrays(
     for field, value in builders.columns(name, example, class_names).items():
       columns[field].append(value)
   protocols = protocols or {"all": lambda clip: "train"}
+  there = sorted({*subjects})
+  for key, one in protocols.items():
+    if absent := builders.without_clips(one, there):
+      where, expected = f"protocol {key!r}: train", f"subjects of clips: {builders.few(there)}"
+      hint = errors.meant(absent[0], there)
+      raise DataError(where, expected=expected, got=builders.few(absent), hint=hint)
   index = {
     "name": name,
     "version": "1.0.0",
@@ -95,7 +111,7 @@ def from_arrays(
     "clips": columns,
     "protocols": {key: builders.rows(key, one, columns) for key, one in protocols.items()},
   }
-  held = {track: _held(name, track, ids, recordings) for track, recordings in found.items()}
+  held = {track: _held(name, track, ids, recordings, known) for track, recordings in found.items()}
   data = source.Source.in_memory(index, held)
   for protocol in data.protocols:
     data.rows("train", protocol=protocol)  # checks it
@@ -104,13 +120,28 @@ def from_arrays(
   return data
 
 
-def _check_names(class_names, subjects, ids, protocols):
-  if isinstance(class_names, str | None) or not all(isinstance(one, str) for one in class_names):
+def _listed(field: str, values: Any, expected: str) -> list:
+  try:
+    several = None if isinstance(values, str) else iter(values)
+  except TypeError:
+    several = None
+  if several is None:
+    raise DataError(field, expected=expected, got=repr(values))
+  return [*several]
+
+
+def _names(field: str, values: Any) -> list:
+  """Texts; numbers are names, too."""
+  values = np.asarray(values) if isinstance(values, jax.Array) else values
+  values = _listed(field, values, "a text for each clip")
+  return [str(one) if isinstance(one, int | np.integer) else one for one in values]
+
+
+def _check_names(class_names, protocols):
+  if not all(isinstance(one, str) for one in class_names):
     raise DataError("class_names", expected="a text for each class", got=repr(class_names))
   if len({*class_names}) < len(class_names):
     raise DataError("class_names", expected="different names", got=repr(class_names))
-  if isinstance(subjects, str) or isinstance(ids, str):
-    raise DataError("subjects and ids", expected="a text for each clip", got="one text")
   if protocols is not None and not (
     isinstance(protocols, Mapping) and all(map(callable, protocols.values()))
   ):
@@ -118,7 +149,9 @@ def _check_names(class_names, subjects, ids, protocols):
     raise DataError("protocols", expected=expected, got=repr(protocols))
 
 
-def _recording(where: str, one: Any, told: readers.Told) -> readers.Clip | readers.Frames:
+def _recording(
+  where: str, one: Any, told: readers.Told, said: set[str]
+) -> readers.Clip | readers.Frames:
   if isinstance(one, readers.Clip | readers.Frames):
     return one
   if not isinstance(one, np.ndarray | jax.Array):
@@ -126,13 +159,17 @@ def _recording(where: str, one: Any, told: readers.Told) -> readers.Clip | reade
     raise DataError(where, expected=expected, got=type(one).__name__)
   try:
     with readers.hints_as_arguments():
-      return readers.from_array(np.asarray(one), told)
+      found = readers.from_array(np.asarray(one), told)
+      progress.say_once(readers.remarks(found), said)
   except DataError as error:
     raise DataError(f"{where}: {error}") from error
+  return found
 
 
-def _held(name: str, track: str, ids: Sequence[str], recordings: Sequence[Any]) -> records.Held:
-  kind = _KINDS[track](recordings)
+def _held(
+  name: str, track: str, ids: Sequence[str], recordings: Sequence[Any], told: readers.Told
+) -> records.Held:
+  kind = _KINDS[track](recordings, told)
   found = []
   for id, one in zip(ids, recordings, strict=True):
     try:
@@ -144,7 +181,7 @@ def _held(name: str, track: str, ids: Sequence[str], recordings: Sequence[Any]) 
   return records.Held(f"{name}: {track}", kind, ids, found, contents, lengths)
 
 
-def _poses(clips: Sequence[readers.Clip]) -> tracks.Pose:
+def _poses(clips: Sequence[readers.Clip], told: readers.Told) -> tracks.Pose:
   sizes = [one.frame_size for one in clips if one.frame_size]
   if not sizes:
     raise DataError("frame_size", expected="(height, width) of the pictures", got="none")
@@ -153,10 +190,11 @@ def _poses(clips: Sequence[readers.Clip]) -> tracks.Pose:
     frame_size=sizes[0],
     num_persons=max(one.keypoints.shape[1] for one in clips),
     joints3d=clips[0].joints3d is not None,
+    fps=told.fps,
   )
 
 
-def _videos(clips: Sequence[readers.Frames]) -> tracks.Video:
+def _videos(clips: Sequence[readers.Frames], told: readers.Told) -> tracks.Video:
   return tracks.Video(
     tuple(max(one.frame_size[i] for one in clips) for i in (0, 1)),
     channels=clips[0].channels,

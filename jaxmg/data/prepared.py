@@ -387,12 +387,9 @@ def _track(builder: Builder, columns: Mapping[str, list], rows: list[int]) -> di
   if copies := sum(count for count in counts.values() if count > 1):
     builder.notes.append(f"{copies} clips have the {builder.track_name} of another one")
   for name, protocol in builder.protocols.items():
-    wanted = protocol.names if isinstance(protocol, builders.BySubject) else frozenset()
-    if absent := sorted(wanted.difference(columns["subject"])):
-      few = ", ".join(map(repr, absent[:5])) + ", ..." * (len(absent) > 5)
-      builder.notes.append(
-        f"{name}: {len(absent)} of {len(wanted)} subjects to train on have no clip: {few}"
-      )
+    if absent := builders.without_clips(protocol, columns["subject"]):
+      count = f"{len(absent)} of {len(protocol.names)} subjects to train on"
+      builder.notes.append(f"{name}: {count} have no clip: {builders.few(absent)}")
   return {
     **_declared_track(builder),
     "made_of": _made_of(builder.raw) if builder.is_format else None,

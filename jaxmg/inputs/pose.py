@@ -75,11 +75,9 @@ class Pose:
     plausible.check_size({self.points: pose})
     if not self.shows(record):
       raise ValueError(f"{self.points}: expected somebody, got nobody in {len(pose)} frames")
-    there = self._there(record)
     if self.points == "keypoints":
       height, width = self._frame_size(record)
-      x, y = pose[..., 0], pose[..., 1]  # views: of a long recording, indices would be large
-      outside = ((x < 0) | (x > width) | (y < 0) | (y > height))[there].mean()
+      outside = plausible.share_outside(pose, (height, width))
       if outside > 0.5:
         got = f"{outside:.0%} of the joints outside of it"
         raise ValueError(f"frame_size: expected {height} x {width}, got {got} (name its own)")

@@ -66,6 +66,15 @@ def check_size(record: Mapping[str, Any]) -> None:
     raise ValueError(f"joints3d: expected metres, got a body of {size:.2g} ({hint})")
 
 
+def share_outside(keypoints: Float[np.ndarray, "t m v 3"], frame_size: tuple[int, int]) -> float:
+  """The share of the joints that are there which lie outside of the frame (height, width)."""
+  height, width = frame_size
+  # Views and a mask: of a long recording, indices would be large.
+  x, y, there = keypoints[..., 0], keypoints[..., 1], keypoints[..., 2] > 0
+  outside = ((x < 0) | (x > width) | (y < 0) | (y > height)) & there
+  return np.count_nonzero(outside) / max(1, np.count_nonzero(there))
+
+
 def doubts(
   points: Float[np.ndarray, "t m v 3"], skeleton: Skeleton, *, in_3d: bool = False
 ) -> list[str]:

@@ -146,6 +146,26 @@ def test_videos_are_held_as_they_are():
   assert data.rows("train").tolist() == [0, 1]
 
 
+def test_subjects_may_be_numbers():
+  xsub = {"xsub": memory.by_subject(train=("1", "2"))}
+  for subjects in (np.array([1, 1, 2, 3, 3, 4]), jax.numpy.array([1, 1, 2, 3, 3, 4])):
+    data = held(poses(), subjects=subjects, protocols=xsub, **TOLD)
+    assert data.subjects.tolist() == ["1", "1", "2", "3", "3", "4"]
+    assert data.rows("train").tolist() == [0, 1, 2]
+
+
+def test_the_rate_of_poses_is_kept():
+  assert held(poses(), fps=30.0, **TOLD).track("pose").kind.fps == 30
+
+
+def test_joints_outside_of_the_frame_are_said_once(capsys):
+  held(poses(), layout="coco17", frame_size=(4, 4))
+  said = capsys.readouterr().err
+  assert said.count("note: 100% of the joints are outside of the frame, 4 x 4\n") == 1
+  held(poses(), **TOLD)
+  assert "outside" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
@@ -162,6 +182,10 @@ def test_videos_are_held_as_they_are():
     ({"clips": []}, "clips: expected at least one, got none"),
     ({"clips": [1] * 6}, r"clips\[0\]: expected an array, .*got int"),
     ({"clips": {"video": poses()}}, "clips: video: expected one kind, got "),
+    ({"clips": {"pose": poses(), "video": [np.zeros((11, 8, 8), np.uint8)] * 6}},
+     r"arrays: clip '0': frames: expected as many in each track, got 10 of the pose and 11 of the video"),
+    ({"protocols": {"xsub": memory.by_subject(train=("Ann", "bob"))}},
+     r"protocol 'xsub': train: expected subjects of clips: 'ann', 'bob', 'cy', 'dan', got 'Ann' \(did you mean ann\?\)"),
     ({"clips": [poses()[0]] * 6}, "expected no copies between train and test"),
     ({"protocols": {"a": lambda clip: "dev"}}, "protocol 'a': expected train, test or None"),
     ({"protocols": {"a": lambda clip: "train" if clip["id"] < "2" or clip["id"] == "5" else "test"}},

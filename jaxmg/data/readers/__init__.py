@@ -68,6 +68,7 @@ __all__ = [
   "layout_of",
   "read",
   "read_all",
+  "remarks",
   "same_shape",
   "told",
   "without_loss",
@@ -177,6 +178,13 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
     expected, hint = "frames first, or to be told", "axes=MTVC, or several clips in a list"
     raise DataError("axes", expected=expected, got=[*array.shape], hint=hint)
   return clip.sized(told.expects_size)
+
+
+def remarks(found: Clip | Frames | VideoFile) -> list[str]:
+  """What is to be said of a recording that was read: what was assumed, and what is odd about it."""
+  assumed = isinstance(found, Clip) and found.guess.assumed
+  kind = [f"clips are read as {found.guess.kind}"] if assumed else []
+  return kind + (found.doubts() if isinstance(found, Clip | VideoFile) else [])
 
 
 _ARGUMENTS = ("layout", "frame_size", "axes", "points", "fps")

@@ -234,6 +234,10 @@ class Clip:
       if "layout" in self.guess.assumed and not doubt.startswith("the head"):
         expected, hint = f"joints of {self.layout}, by their number", "name it: --layout"
         raise DataError("layout", expected=expected, got=doubt, hint=hint)
+    if self.frame_size and not in_3d:
+      height, width = self.frame_size
+      if (outside := plausible.share_outside(self.keypoints, self.frame_size)) > 0.5:
+        found.append(f"{outside:.0%} of the joints are outside of the frame, {height} x {width}")
     return found
 
   def _with(self, **changes: Any) -> "Clip":
