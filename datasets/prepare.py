@@ -1,9 +1,9 @@
 """Raw files -> a prepared directory that training reads: ArrayRecord shards and their index.
 
-  python datasets/prepare.py utd_mhad --manual_dir=RAW --data_dir=DATA
-  python datasets/prepare.py imigue --manual_dir=RAW --data_dir=DATA --layout=imigue35
-  python datasets/prepare.py pyskl_pickle --manual_dir=ntu60.pkl --data_dir=DATA
-  python datasets/prepare.py video_folder --manual_dir=VIDEOS --data_dir=DATA --name=desk
+  jaxmg prepare utd_mhad --manual_dir=RAW --data_dir=DATA
+  jaxmg prepare imigue --manual_dir=RAW --data_dir=DATA --layout=imigue35
+  jaxmg prepare pyskl_pickle --manual_dir=ntu60.pkl --data_dir=DATA
+  jaxmg prepare video_folder --manual_dir=VIDEOS --data_dir=DATA --name=desk
 
 writes DATA/<name>/<version>/, here of utd_mhad, imigue, ntu60 and desk; --name gives another name.
 What RAW holds, says datasets/<name>/README.md. --track=video adds the video to the set that is

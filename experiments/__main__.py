@@ -3,6 +3,7 @@
 jaxmg                   this, and what is there: models, configs, layouts, prepared sets, runs
 jaxmg COMMAND ...
 jaxmg COMMAND --help
+jaxmg --version
 """
 
 import ast
@@ -12,6 +13,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
+import jaxmg
 from jaxmg import errors
 
 from . import overview
@@ -44,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       for command in COMMANDS:
         print(f"  {command:<16}{summary(command)}")
       print(*overview.lines(), sep="\n")
+      return
+    if name == "--version":
+      print(f"jaxmg {jaxmg.__version__}")
       return
     if name not in COMMANDS:
       raise errors.ConfigError(errors.unknown("jaxmg", COMMANDS, name))

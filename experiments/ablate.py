@@ -1,6 +1,6 @@
 r"""Trains and evaluates all variants of an experiment, over seeds and folds, and compares them.
 
-  python -m experiments.ablate --config=ablations/recipe_a --workdir=DIR \
+  jaxmg ablate ablations/recipe_a --workdir=DIR \
     --config.data.dir=DATA --config.seeds=0,1,2 --config.folds=4
 
 Every run is the command of its experiment, in DIR/runs/NAME; what is done is not done again, and

@@ -1,12 +1,12 @@
 r"""Trains one stream of 2s-AGCN on a prepared data set, from 3-D joints or key points.
 
-  python -m experiments.train --config=agcn:utd_mhad,joint \
+  jaxmg train agcn:utd_mhad,joint \
     --config.data.dir=DATA --workdir=RUN
 
 The same command in the same work directory goes on where it stopped. Afterwards:
 
-  python -m experiments.evaluate --run=RUN
-  python -m experiments.predict --run=RUN --input=FILE
+  jaxmg evaluate --run=RUN
+  jaxmg predict --run=RUN --input=FILE
 """
 
 import itertools

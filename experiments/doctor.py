@@ -1,6 +1,6 @@
 """Examines a file of poses, a video or a prepared data set, and changes nothing.
 
-  python -m experiments.doctor FILE
+  jaxmg doctor FILE
 
 FILE is an annotation pickle or a folder of them, one recording (see `jaxmg.data.readers`), or a
 prepared directory. What a file leaves open is told as to `predict`. A table says what is there;

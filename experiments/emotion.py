@@ -1,15 +1,14 @@
 r"""Trains InterFusion: was the match won or lost, from an interview's faces, video and key points.
 
-  python -m experiments.train --config=emotion:NAME,mean,small --config.tokens=faces,video \
+  jaxmg train emotion:NAME,mean,small --config.tokens=faces,video \
     --config.data.dir=DATA --workdir=RUN
 
-A clip of the set is a whole video; its windows are the views of its tokens. `experiments.swinface`,
-`experiments.mvit` and `experiments.agcn` train encoders, `experiments.extract_tokens` keeps what
-they make of each window. The same command in the same work directory goes on where it stopped.
-Afterwards:
+A clip of the set is a whole video; its windows are the views of its tokens. `swinface`, `mvit`
+and `agcn` are encoders, `jaxmg extract_tokens` keeps what they make of each window. The same
+command in the same work directory goes on where it stopped. Afterwards:
 
-  python -m experiments.evaluate --run=RUN --timelines
-  python -m experiments.predict --run=RUN --input=VIDEO --input=KEYPOINTS
+  jaxmg evaluate --run=RUN --timelines
+  jaxmg predict --run=RUN --input=VIDEO --input=KEYPOINTS
 """
 
 import pathlib

@@ -1,7 +1,7 @@
 """Evaluates a run on a split of its data set: every clip once, all its test views averaged.
 
-  python -m experiments.evaluate --run=RUN --split=test
-  python -m experiments.evaluate --run=RUN --data=DATA/NAME
+  jaxmg evaluate --run=RUN --split=test
+  jaxmg evaluate --run=RUN --data=DATA/NAME
 
 writes RUN/<split>/: metrics.json, scores.npz (probabilities by clip id), confusion.png, views.png.
 Interrupted, the same command goes on; its scores are those of one left alone, to the bit.

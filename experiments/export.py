@@ -1,6 +1,6 @@
 """Writes a run as one program that needs jax alone: recordings in, probabilities out.
 
-  python -m experiments.export --run=RUN --frames=48 --out=FILE
+  jaxmg export --run=RUN --frames=48 --out=FILE
 
 FILE is StableHLO with the weights in it, for a batch of any size, and FILE.json says what goes in
 and what comes out: shapes, units, names of joints and of classes. Elsewhere, without jaxmg:

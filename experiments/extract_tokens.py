@@ -1,6 +1,6 @@
 """Adds tokens of its clips to a prepared set: those of a run's encoder, or of a folder of arrays.
 
-  python -m experiments.extract_tokens --run=RUN --data=DATA/NAME
+  jaxmg extract_tokens --run=RUN --data=DATA/NAME
 
 runs the encoder of RUN over all clips, adds the track `tokens-RUN`, and touches nothing else. Of
 each clip it keeps the views that RUN is tested by (--test_clips: another number), and --views more,
@@ -14,7 +14,7 @@ RUN was, in RUN/folds/0-of-4; and so on. They are mapped onto those of RUN by ri
 the clips that both were trained on. All other clips have the tokens of RUN. The track is then
 `tokens-RUN-folds4`.
 
-  python -m experiments.extract_tokens --from=FOLDER --data=DATA/NAME --name=videomae
+  jaxmg extract_tokens --from=FOLDER --data=DATA/NAME --name=videomae
 
 takes what any other network has made of the clips: a .npy for each, named by the clip's id,
 [L, D], or [N, L, D] of N views; and adds the track `tokens-videomae`. Its tokens are taken as

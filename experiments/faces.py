@@ -1,7 +1,7 @@
 """Finds one person's face in a video, cuts it out aligned, and tells what it shows over time.
 
-  python -m experiments.faces VIDEO --out=DIR --detector=FOLDER
-  python -m experiments.faces VIDEO --out=DIR --keypoints=FILE
+  jaxmg faces VIDEO --out=DIR --detector=FOLDER
+  jaxmg faces VIDEO --out=DIR --keypoints=FILE
 
 FOLDER has the weights of MTCNN, pnet.pt, rnet.pt and onet.pt. FILE is of poses of the same frames,
 in a layout with a mouth: OpenPose's with its face points, iMiGUE's 137 or 41, MediaPipe's; what it

@@ -1,10 +1,10 @@
 """Fuses the scores of several runs, clip by clip, and says what that gains.
 
-  python -m experiments.fuse_scores RUN RUN RUN --weights=1,1,0.5
-  python -m experiments.fuse_scores RUN RUN --weights=2,1 --temperatures=1.3,0.8
-  python -m experiments.fuse_scores RUN RUN --search=FOLD_RUN,FOLD_RUN --out=FILE.npz
+  jaxmg fuse RUN RUN RUN --weights=1,1,0.5
+  jaxmg fuse RUN RUN --weights=2,1 --temperatures=1.3,0.8
+  jaxmg fuse RUN RUN --search=FOLD_RUN,FOLD_RUN --out=FILE.npz
 
-A RUN is a run directory that `experiments.evaluate` has left scores of --split in, or a score file.
+A RUN is a run directory that `jaxmg evaluate` has left scores of --split in, or a score file.
 The fused scores are the weighted mean of the probabilities, each run's by softmax(log p / T) at a
 temperature T of its own; clips go together by their ids. Above 1, a run that is surer than it is
 right no longer outvotes the others. Weights are equal and temperatures 1, or given.

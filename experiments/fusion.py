@@ -1,13 +1,13 @@
 r"""Trains Cross-Modal Token Fusion of encoders that were trained before.
 
-  python -m experiments.extract_tokens --run=runs/depth --data=DATA/utd_mhad --folds=4
-  python -m experiments.extract_tokens --run=runs/joint --data=DATA/utd_mhad --folds=4
-  python -m experiments.train --config=fusion:utd_mhad,joint,small --config.data.dir=DATA \
+  jaxmg extract_tokens --run=runs/depth --data=DATA/utd_mhad --folds=4
+  jaxmg extract_tokens --run=runs/joint --data=DATA/utd_mhad --folds=4
+  jaxmg train fusion:utd_mhad,joint,small --config.data.dir=DATA \
     --config.tokens=depth-folds4,joint-folds4 --workdir=runs/fusion
 
 trains on tokens, which takes minutes. The run holds the encoders, and so predicts from raw files.
 
-  python -m experiments.train --config=fusion:utd_mhad,joint,small --config.data.dir=DATA \
+  jaxmg train fusion:utd_mhad,joint,small --config.data.dir=DATA \
     --config.encoders=runs/depth,runs/joint --workdir=runs/whole
 
 trains the encoders as well, from raw data: end to end. With
@@ -16,8 +16,8 @@ trains the encoders as well, from raw data: end to end. With
 
 The same command in the same work directory goes on where it stopped. Afterwards:
 
-  python -m experiments.evaluate --run=RUN
-  python -m experiments.predict --run=RUN --input=FILE --input=FILE
+  jaxmg evaluate --run=RUN
+  jaxmg predict --run=RUN --input=FILE --input=FILE
 """
 
 import dataclasses

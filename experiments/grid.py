@@ -64,7 +64,9 @@ def plan(config) -> list[Run]:
   ):
     for name, others in pairs:
       if missing := [other for other in others if other not in known]:
-        raise errors.ConfigError(f"--config.{key}: {name!r}", expected="rows", got=missing)
+        hint = errors.meant(missing[0], known)
+        where = f"--config.{key}: {name!r}"
+        raise errors.ConfigError(where, expected="rows", got=missing, hint=hint)
   runs = []
   folds = [f"{i}/{config.folds}" for i in range(config.folds)] or [None]
   for seed, (row, own), fold in itertools.product(config.seeds, config.rows, folds):
@@ -80,7 +82,9 @@ def plan(config) -> list[Run]:
       raise errors.ConfigError("--config.rows", expected="names that differ in letters", got=got)
     if missing := one.needs - before:
       got = ", ".join(sorted(missing))
-      raise errors.ConfigError(f"--config.rows: {row!r}", expected="an earlier row", got=got)
+      hint = errors.meant(got.partition("-seed")[0], (other.row for other in runs))
+      where = f"--config.rows: {row!r}"
+      raise errors.ConfigError(where, expected="an earlier row", got=got, hint=hint)
     runs.append(one)
   return runs
 

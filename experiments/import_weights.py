@@ -1,6 +1,6 @@
 """Makes a run directory of weights that PyTorch trained: PoseC3D, 2s-AGCN, MViTv2, SwinFace.
 
-  python -m experiments.import_weights --model=posec3d --stream=joint --source=FILE --out=DIR
+  jaxmg import --model=posec3d --stream=joint --source=FILE --out=DIR
 
 They are those of PYSKL or mmaction2, of 2s-AGCN's authors, of torchvision or SlowFast, and of
 SwinFace's authors. FILE is .pth, .pt or .safetensors; nothing in it is run. DIR is what `evaluate`

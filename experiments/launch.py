@@ -7,7 +7,7 @@ An experiment is a function and one call:
   if __name__ == "__main__":
     launch.main(run)
 
-  python -m experiments.NAME CONFIG[:ARGUMENT] [--workdir=DIR] [--config.KEY=VALUE ...]
+  jaxmg train CONFIG[:ARGUMENT] [--workdir=DIR] [--config.KEY=VALUE ...]
 
 CONFIG is the name of one of ours or a file, FILE.py; --config=CONFIG is the same. Without --workdir
 the run lives in runs/, by the name of its config.
@@ -128,7 +128,7 @@ def _parse(run, define, argv, positional=None, *, required=True):
   )
   define(values)
   if "--help" in argv:
-    print(_called(run.__globals__["__doc__"] or ""), values.get_help(), sep="\n")
+    print(run.__globals__["__doc__"] or "", values.get_help(), sep="\n")
     given = []
     if "config" in values:
       with contextlib.suppress(flags.Error):
@@ -156,17 +156,6 @@ def _parse(run, define, argv, positional=None, *, required=True):
     if values[name].present > 1 and not isinstance(values[name], flags.MultiFlag):
       raise errors.ConfigError(f"--{name} is given twice")
   return values, arguments
-
-
-def _called(text: str) -> str:
-  """A text of --help; where the command `jaxmg` is installed, commands are called by its names."""
-  if __package__ == "experiments":
-    return text
-  from . import __main__ as main
-
-  names = {one.removeprefix("experiments."): name for name, one in main.COMMANDS.items()}
-  module = r"python -m experiments\.(\w+)"
-  return re.sub(module, lambda match: f"jaxmg {names.get(match[1], 'train')}", text)
 
 
 def _start(values):

@@ -1,12 +1,12 @@
 r"""Trains MViTv2 on the videos of a prepared data set.
 
-  python -m experiments.train --config=mvit:utd_mhad,both,small \
+  jaxmg train mvit:utd_mhad,both,small \
     --config.data.dir=DATA --workdir=RUN
 
 The same command in the same work directory goes on where it stopped. Afterwards:
 
-  python -m experiments.evaluate --run=RUN
-  python -m experiments.predict --run=RUN --input=FILE
+  jaxmg evaluate --run=RUN
+  jaxmg predict --run=RUN --input=FILE
 """
 
 import itertools

@@ -61,8 +61,9 @@ def configs() -> dict[str, str]:
   found = {}
   for path in sorted(CONFIGS.rglob("*.py")):
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    if argument := re.search(rf"{path.name}:(\S+)", text):
-      found[path.relative_to(CONFIGS).with_suffix("").as_posix()] = argument[1]
+    name = path.relative_to(CONFIGS).with_suffix("").as_posix()
+    if argument := re.search(rf"jaxmg \w+ {name}:(\S+)", text):
+      found[name] = argument[1]
   return found
 
 

@@ -1,12 +1,12 @@
 r"""Trains PoseC3D on joint or limb heatmaps of a prepared data set.
 
-  python -m experiments.train --config=posec3d:utd_mhad,joint \
+  jaxmg train posec3d:utd_mhad,joint \
     --config.data.dir=DATA --workdir=RUN
 
 The same command in the same work directory goes on where it stopped. Afterwards:
 
-  python -m experiments.evaluate --run=RUN
-  python -m experiments.predict --run=RUN --input=FILE
+  jaxmg evaluate --run=RUN
+  jaxmg predict --run=RUN --input=FILE
 """
 
 import itertools

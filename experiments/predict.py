@@ -1,6 +1,6 @@
 """Classifies recordings with a trained run and prints the most probable classes.
 
-  python -m experiments.predict --run=RUN --input=FILE
+  jaxmg predict --run=RUN --input=FILE
 
 FILE is a video, or poses: .csv, .xlsx, .npy, .npz, .pkl, .skeleton, .mat or a folder of OpenPose
 JSON (see `jaxmg.data.readers`); of a .pkl, every clip. A model of several inputs is given a file of

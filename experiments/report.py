@@ -1,9 +1,9 @@
 """Writes one page of HTML about evaluated runs.
 
-  python -m experiments.report RUN
-  python -m experiments.report RUN RUN RUN --split=test --out=FILE.html
+  jaxmg report RUN
+  jaxmg report RUN RUN RUN --split=test --out=FILE.html
 
-A RUN is a run directory that `experiments.evaluate` has left metrics.json and scores.npz in, in the
+A RUN is a run directory that `jaxmg evaluate` has left metrics.json and scores.npz in, in the
 folder --split. Several runs must have the same clips: each is compared with the first one, clip by
 clip. The page is one file (default: RUN/<split>/report.html of the first run), which needs nothing
 else: no network, no other file. It has the figures, the training curves, the classes and what they
@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 import jaxmg
-from jaxmg import files, scores
+from jaxmg import errors, files, scores
 from jaxmg import recipe as recipes
 from jaxmg.training import metrics
 
@@ -53,7 +53,11 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, *directories: str) -> None:
   paths = [pathlib.Path(directory) for directory in directories]
-  names = [path.resolve().name for path in paths]
+  places = [path.resolve() for path in paths]
+  names = [place.name for place in places]
+  if len({*places}) < len(places):
+    twice = next(place for place in places if places.count(place) > 1)
+    raise errors.ConfigError("RUN", expected="different runs", got=f"{twice} twice")
   if len({*names}) < len(names):
     names = list(directories)
   runs = [

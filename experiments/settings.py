@@ -135,7 +135,9 @@ def load(name: str) -> dict[str, Any]:
   }
   path = name if os.path.isfile(name) else shipped.get(name)
   if path is None:
-    hint = errors.meant(name, shipped) or "jaxmg alone lists them"
+    last = {pathlib.PurePath(one).name: one for one in shipped}  # ablations/labels, as "labels"
+    near = errors.nearest(name, shipped) or last.get(errors.nearest(name, last))
+    hint = f"did you mean {near}?" if near else "jaxmg alone lists them"
     raise ValueError(f"expected a file, or {' or '.join(shipped)}, got {name} ({hint})")
   # As if it lay in configs/, wherever that is and it is: so `from . import grammar` finds it.
   stem = pathlib.Path(path).stem.replace(".", "_")

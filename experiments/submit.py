@@ -1,9 +1,9 @@
 """Writes scores in the format of a challenge or of another tool.
 
-  python -m experiments.submit --scores=RUN/test/scores.npz --format=miga --out=Submission.zip
-  python -m experiments.submit --scores=F --format=pyskl --data=DATA/NAME --out=result.pkl
+  jaxmg submit --scores=RUN/test/scores.npz --format=miga --out=Submission.zip
+  jaxmg submit --scores=F --format=pyskl --data=DATA/NAME --out=result.pkl
 
-F is any scores.npz of `experiments.evaluate`, such as that of a later test set.
+F is any scores.npz of `jaxmg evaluate`, such as that of a later test set.
 
 miga: a zip of Submission.csv, with a line `id,class` per clip (`0054_3,17`: video and clip; class
 from 0), without a header, by video and clip, as in published submissions to the MiGA challenge.

@@ -1,12 +1,12 @@
 r"""Trains SwinFace on the faces of a prepared data set.
 
-  python -m experiments.train --config=swinface:NAME,faces,small \
+  jaxmg train swinface:NAME,faces,small \
     --config.data.dir=DATA --workdir=RUN
 
 The same command in the same work directory goes on where it stopped. Afterwards:
 
-  python -m experiments.evaluate --run=RUN
-  python -m experiments.extract_tokens --run=RUN --data=DATA/NAME
+  jaxmg evaluate --run=RUN
+  jaxmg extract_tokens --run=RUN --data=DATA/NAME
 """
 
 import pathlib

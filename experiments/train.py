@@ -1,7 +1,7 @@
 """Trains the model of a config, whichever it is.
 
-  python -m experiments.train posec3d:utd_mhad,joint,small
-  python -m experiments.train FILE.py:ARGUMENT --workdir=RUN
+  jaxmg train posec3d:utd_mhad,joint,small
+  jaxmg train FILE.py:ARGUMENT --workdir=RUN
 
 The first is a config of ours, by its name, the second a file of one's own. Without --workdir the
 run lives in runs/, by the name of its config: runs/posec3d-utd_mhad-joint-small. The same command

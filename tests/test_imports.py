@@ -157,7 +157,7 @@ ARROWS = {
   # Composition, and the only place for flags and configs; imported by itself alone, and by names
   # from where it stands: in a wheel it is jaxmg.experiments.
   "experiments": "",
-  "experiments.__main__": "jaxmg.errors .overview",
+  "experiments.__main__": "jaxmg .overview",
   "experiments.ablate": (
     "jaxmg.errors jaxmg.data.source .grid .launch .processes .settings .tables .train .trainer"
   ),
@@ -200,7 +200,7 @@ ARROWS = {
   "experiments.fusion": "jax jaxmg .launch .trainer",
   "experiments.grid": "jaxmg.errors",
   "experiments.import_weights": "absl jax jaxmg .agcn .launch .mvit .posec3d .swinface .weights",
-  "experiments.launch": "absl jax jaxmg.errors .backend .settings .signals .workdir [.__main__]",
+  "experiments.launch": "absl jax jaxmg.errors .backend .settings .signals .workdir",
   "experiments.lineage": "jaxmg.errors jaxmg.recipe jaxmg.data.source jaxmg.training.checkpoints",
   "experiments.mvit": "jaxmg .launch .trainer .weights",
   "experiments.movies": "jaxmg.errors jaxmg.files [av] [PIL]",

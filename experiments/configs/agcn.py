@@ -1,7 +1,6 @@
 r"""One stream of 2s-AGCN (Shi et al., CVPR 2019, arXiv 1805.07694).
 
-  python -m experiments.agcn \
-    --config=experiments/configs/agcn.py:DATASET,STREAM[,small|paper][,fold=I[/N]] --workdir=DIR
+  jaxmg train agcn:DATASET,STREAM[,small|paper][,fold=I[/N]] --workdir=DIR
 
 DATASET: utd_mhad (3-D joints), imigue, synthetic_imigue (key points), or the name of any other
 prepared set, which is then seen in its own layout, in 3-D if it has that; STREAM: joint, bone,

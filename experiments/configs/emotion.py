@@ -1,11 +1,10 @@
 r"""InterFusion of the encoders of a whole video (Martirosyan et al., MiGA 2025; our reading).
 
-  python -m experiments.emotion \
-    --config=experiments/configs/emotion.py:DATASET,POOL[,small][,fold=I[/N]] --workdir=DIR \
+  jaxmg train emotion:DATASET,POOL[,small][,fold=I[/N]] --workdir=DIR \
     --config.tokens=faces,video
 
-DATASET: the name of a prepared set of whole videos with tracks of tokens (experiments.swinface,
-experiments.mvit, experiments.extract_tokens). POOL: mean, where what the windows of a video say is
+DATASET: the name of a prepared set of whole videos with tracks of tokens (jaxmg train swinface,
+jaxmg train mvit, jaxmg extract_tokens). POOL: mean, where what the windows of a video say is
 averaged, or attention, by weights that are learned. With --config.encoders=RUN,RUN instead of
 tokens the encoders are trained along, on one window of a video at a time. "small" is a network for
 sets of some hundred videos.

@@ -1,10 +1,9 @@
 r"""Cross-Modal Token Fusion of two or more encoders (Martirosyan et al., MiGA 2025; our reading).
 
-  python -m experiments.fusion \
-    --config=experiments/configs/fusion.py:DATASET,ATTENTION[,small][,fold=I[/N]] --workdir=DIR \
+  jaxmg train fusion:DATASET,ATTENTION[,small][,fold=I[/N]] --workdir=DIR \
     --config.tokens=depth,joint
 
-DATASET: the name of a prepared set with tracks of tokens (experiments.extract_tokens). ATTENTION:
+DATASET: the name of a prepared set with tracks of tokens (jaxmg extract_tokens). ATTENTION:
 joint, where every token looks at all of them, or cross, where it looks at those of the other
 inputs. With --config.encoders=RUN,RUN instead of tokens the encoders are trained along, or
 stay as they are (--config.train.trainable). "small" is a network for sets of some hundred clips.

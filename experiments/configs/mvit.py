@@ -1,7 +1,6 @@
 r"""MViTv2-S on frames of a camera (Li et al., CVPR 2022, arXiv 2112.01526).
 
-  python -m experiments.mvit \
-    --config=experiments/configs/mvit.py:DATASET,STREAM[,small][,fold=I[/N]] --workdir=DIR
+  jaxmg train mvit:DATASET,STREAM[,small][,fold=I[/N]] --workdir=DIR
 
 DATASET: the name of a prepared set with a track of videos; for k400 and ssv2 the recipe is that of
 SlowFast's configs without RandAugment and repeated augmentation (docs/migration.md). STREAM:

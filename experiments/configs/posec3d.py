@@ -1,7 +1,6 @@
 r"""PoseC3D, SlowOnly-R50 on pose heatmaps (Duan et al., CVPR 2022, arXiv 2104.13586).
 
-  python -m experiments.posec3d \
-    --config=experiments/configs/posec3d.py:DATASET,STREAM[,small][,fold=I[/N]] --workdir=DIR
+  jaxmg train posec3d:DATASET,STREAM[,small][,fold=I[/N]] --workdir=DIR
 
 DATASET: imigue, smg, utd_mhad, synthetic_imigue; ntu60, ntu120, gym, diving48, k400, ucf101,
 hmdb51, as published (docs/migration.md); or the name of any other prepared set, which is then seen

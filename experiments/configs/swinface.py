@@ -1,7 +1,6 @@
 r"""SwinFace on aligned faces of a video (Qin et al., 2023, arXiv 2308.11509).
 
-  python -m experiments.swinface \
-    --config=experiments/configs/swinface.py:DATASET,faces[,small][,fold=I[/N]] --workdir=DIR
+  jaxmg train swinface:DATASET,faces[,small][,fold=I[/N]] --workdir=DIR
 
 DATASET: the name of a prepared set with a track of faces. The network is meant to go on from its
 authors' weights (`jaxmg import --model=swinface --drop_head`, then --config.init_from=RUN). Its

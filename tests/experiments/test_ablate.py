@@ -203,6 +203,8 @@ def children(pid):
     ([("a", ["train.sed=1"])], {}, 2, "train.sed: no such setting (did you mean"),
     ([("a", [])], {"fused": [("f", ["a", "c"])]}, 2, "expected rows, got ['c']"),
     ([("a", [])], {"compare": [("a", "c")]}, 2, "expected rows, got ['c']"),
+    ([("limb", [])], {"fused": [("f", ["lim"])]}, 2, "got ['lim'] (did you mean limb?)"),
+    ([("limb", []), ("b", ["init_from=@lim"])], {}, 2, "got lim-seed0 (did you mean limb?)"),
     ([("a", [])], {"compare": [("b", "a")]}, 2, "expected rows, got ['b']"),
     ([("a", [])], {"jobs": 0}, 2, "--config.jobs: expected in [1, 1000], got 0"),
     ([("a", [])], {"also": ["train.sed=1"]}, 2, "train.sed: no such setting"),

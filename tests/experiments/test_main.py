@@ -1,5 +1,6 @@
 """The command `jaxmg`: which command it runs, of the process's arguments or a caller's."""
 
+import importlib.metadata
 import sys
 
 import pytest
@@ -22,6 +23,11 @@ def test_arguments_are_the_callers_or_those_of_the_process(argv, got, meant, mon
   error = capsys.readouterr().err
   assert error.startswith("jaxmg: error: jaxmg: expected prepare or doctor or ")
   assert error.endswith(f", got {got} (did you mean {meant}?)\n")
+
+
+def test_the_version_is_told(capsys):
+  assert __main__.main(["--version"]) == 0
+  assert capsys.readouterr().out == f"jaxmg {importlib.metadata.version('jaxmg')}\n"
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"]])

@@ -308,6 +308,12 @@ def test_runs_of_other_clips_are_not_compared(make, capsys):
   assert "scores 2 of 2 ('b'): expected the clips of the first" in capsys.readouterr().err
 
 
+def test_a_run_is_not_compared_with_itself(make, capsys):
+  run = make("a")
+  assert call(run, f"{run}/test/..") == 2
+  assert f"RUN: expected different runs, got {run} twice" in capsys.readouterr().err
+
+
 def test_of_many_classes_the_matrix_has_those_that_are_confused_most(make):
   run = make("a", 150, 300)
   assert call(run) == 0

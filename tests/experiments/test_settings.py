@@ -79,6 +79,10 @@ def test_a_config_that_is_not_there_is_named_with_those_that_are():
     "ablations/recipe_a or ablations/sampling or agcn or emotion or fusion or mvit or posec3d or "
     "swinface, got recipe_a (did you mean ablations/recipe_a?)"
   )
+  with pytest.raises(errors.ConfigError, match="did you mean ablations/labels"):
+    settings.read_config("labels:utd_mhad", [])
+  with pytest.raises(errors.ConfigError, match="jaxmg alone lists them"):
+    settings.read_config("nothing:utd_mhad", [])
 
 
 @pytest.mark.parametrize("setting", settings.USED_WITH)

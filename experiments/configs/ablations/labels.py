@@ -1,7 +1,6 @@
 """What label embeddings add: of the spelling of the classes' names, and of word vectors.
 
-  python -m experiments.ablate \
-    --config=experiments/configs/ablations/labels.py:DATASET[,small][,words=FILE] --workdir=DIR
+  jaxmg ablate ablations/labels:DATASET[,small][,words=FILE] --workdir=DIR
 
 DATASET: imigue (default), utd_mhad, or another one of which the joints of iMiGUE can be taken. Of
 utd_mhad it takes the protocol "long_tail" (datasets/utd_mhad/README.md). FILE: the text file of

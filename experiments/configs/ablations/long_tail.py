@@ -1,6 +1,6 @@
 """What helps classes of few clips: label embeddings, weights, prior, a classifier trained anew.
 
-  python -m experiments.ablate --config=experiments/configs/ablations/long_tail.py:DATASET[,small]
+  jaxmg ablate ablations/long_tail:DATASET[,small]
 
 DATASET: imigue (default), or any other prepared set. Of utd_mhad it takes the protocol "long_tail"
 (datasets/utd_mhad/README.md).

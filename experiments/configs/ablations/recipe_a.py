@@ -1,6 +1,6 @@
 """What each part of paper A's recipe adds to PoseC3D, alone and together (docs/recipe_a.md).
 
-  python -m experiments.ablate --config=experiments/configs/ablations/recipe_a.py:DATASET[,small]
+  jaxmg ablate ablations/recipe_a:DATASET[,small]
 
 DATASET: imigue (default), or another one of which the joints of iMiGUE can be taken. The corrected
 skeleton is that with the face for imigue, which must be prepared from the xlsx files, and without

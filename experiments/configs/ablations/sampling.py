@@ -1,6 +1,6 @@
 """Which frames PoseC3D sees of a clip: wrapped round, repeated, or interpolated; joint and limb.
 
-  python -m experiments.ablate --config=experiments/configs/ablations/sampling.py:DATASET[,small]
+  jaxmg ablate ablations/sampling:DATASET[,small]
 
 DATASET: imigue (default), utd_mhad, or any other prepared set.
 
