@@ -50,20 +50,22 @@ def recordings(
     num_frames = max(one.num_frames for one in inputs.values())
   if num_frames < 1:
     raise errors.ConfigError("frames", expected="at least 1", got=num_frames)
-  # What nothing would use is refused, as among the settings of a run.
-  if frame_size is not None and all(one.track != "video" for one in inputs.values()):
-    expected = "a run that sees videos"
-    raise errors.ConfigError("frame_size", expected=expected, got=f"one of {recipe}")
-  sampling = [getattr(one, "sampling", None) for one in inputs.values()]
-  if fps is not None and "seconds" not in sampling:
-    expected = "a run that samples frames by seconds"
-    raise errors.ConfigError("fps", expected=expected, got=f"one of {recipe}")
+  given = {"frame_size": frame_size, "fps": fps}
+  used = {option for one in inputs.values() for option in one.whole_options}
+  for option, expected in (
+    ("frame_size", "a run that sees videos"),
+    ("fps", "a run that samples frames by seconds"),
+  ):
+    # What nothing would use is refused, as among the settings of a run.
+    if given[option] is not None and option not in used:
+      raise errors.ConfigError(option, expected=expected, got=f"one of {recipe}")
   if fps is not None and not 0 < fps <= 1e6:
     raise errors.ConfigError("fps", expected="frames a second, above 0", got=fps)
   wholes = {}
   for name, one in inputs.items():
     try:
-      wholes[name] = one.whole(num_frames, recipe.num_clips, frame_size=frame_size, fps=fps)
+      options = {option: given[option] for option in one.whole_options}
+      wholes[name] = one.whole(num_frames, recipe.num_clips, **options)
     except ValueError as error:
       hint = "tokens of our own networks need their encoders beside them"
       raise errors.ConfigError(f"input {name}: {error}", hint=hint) from error

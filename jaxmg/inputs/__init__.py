@@ -15,8 +15,9 @@ about one kind of model input, and training, evaluation and prediction have it f
   view(view, mask)     one of them; what is shown is multiplied by the mask, if there is one:
   ones(view)           such a mask, of which nothing is hidden: a number for each pixel or joint
   sampled(record, num_clips)   numbers of the frames that read_test takes, [N, T]
-  whole(num_frames, num_clips, frame_size=, fps=)   what a program takes of whole recordings, and
-                      how it reads them on the device as read_test does on the host (`whole.Whole`)
+  whole(num_frames, num_clips, ...)   what a program takes of whole recordings, and how it reads
+                      them on the device as read_test does on the host (`whole.Whole`)
+  whole_options       what it has to be told of them beside: "frame_size", "fps"
   num_frames          how many frames of a clip are drawn
   draw, picture       what a person should see of a clip, and of what the model is given
   SEEN                the fields that must not change where a trained network is taken over

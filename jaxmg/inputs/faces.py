@@ -114,14 +114,12 @@ class Faces:
     nearer = at - times[earlier] <= times[later] - at
     return np.where(nearer, earlier, later)
 
-  def whole(
-    self,
-    num_frames: int,
-    num_clips: int,
-    *,
-    frame_size: tuple[int, int] | None = None,
-    fps: float | None = None,
-  ) -> whole.Whole:
+  @property
+  def whole_options(self) -> tuple[str, ...]:
+    """What `whole` has to be told of recordings, where it is known."""
+    return ("fps",) if self.sampling == "seconds" else ()
+
+  def whole(self, num_frames: int, num_clips: int, *, fps: float | None = None) -> whole.Whole:
     """What it takes of whole recordings of so many frames (`whole.Whole`), with a face in each.
 
     Their rate is as in `inputs.Video`; faces have our `size`.

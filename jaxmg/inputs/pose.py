@@ -33,6 +33,7 @@ class Pose:
   track: ClassVar[str] = "pose"
   # What a network that is not trained any more must go on being shown.
   SEEN: ClassVar[tuple[str, ...]] = ("skeleton", "sampling", "num_frames", "num_persons")
+  whole_options: ClassVar[tuple[str, ...]] = ()
 
   skeleton: str | Skeleton
   frame_size: tuple[int, int]
@@ -120,17 +121,10 @@ class Pose:
     options = {"kind": self.sampling, "num_frames": self.num_frames, "style": self.style}
     return frames.sample_test(numbers, num_clips=num_clips, **options)[..., 0, 0, 0] - 1
 
-  def whole(
-    self,
-    num_frames: int,
-    num_clips: int,
-    *,
-    frame_size: tuple[int, int] | None = None,
-    fps: float | None = None,
-  ) -> whole.Whole:
+  def whole(self, num_frames: int, num_clips: int) -> whole.Whole:
     """What it takes of whole recordings of so many frames (`whole.Whole`), and how it reads them.
 
-    The joints are those of our skeleton. Pixels and seconds are for inputs of pictures alone.
+    The joints are those of our skeleton.
     """
     sample, frames = self._device_sampling(num_frames, num_clips)
     shape = (num_frames, self.num_persons, self.skeleton.num_joints, 3)

@@ -27,6 +27,7 @@ class Tokens:
   # What a network that is not trained any more must go on being shown.
   SEEN: ClassVar[tuple[str, ...]] = ("num_tokens", "width", "encoder")
   num_frames: ClassVar[int] = 1  # of what is drawn: the tokens of a view
+  whole_options: ClassVar[tuple[str, ...]] = ()
 
   track: str
   num_tokens: Annotated[int, "[1, 65536]"]
@@ -78,7 +79,7 @@ class Tokens:
     """The numbers of the tokens, in the place of frames."""
     return np.tile(np.arange(self.num_tokens), (num_clips, 1))
 
-  def whole(self, num_frames: int, num_clips: int, **given: Any) -> None:
+  def whole(self, num_frames: int, num_clips: int) -> None:
     """Raises ValueError: no recording holds tokens."""
     raise ValueError(f"{self.track}: expected what a recording holds, got tokens of a network")
 

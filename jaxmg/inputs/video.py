@@ -123,6 +123,11 @@ class Video:
     nearer = at - times[later - 1] <= times[later] - at
     return later - nearer
 
+  @property
+  def whole_options(self) -> tuple[str, ...]:
+    """What `whole` has to be told of recordings, where it is known."""
+    return ("frame_size", "fps") if self.sampling == "seconds" else ("frame_size",)
+
   def whole(
     self,
     num_frames: int,

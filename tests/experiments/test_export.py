@@ -182,6 +182,21 @@ def test_what_goes_in_and_out_stands_beside_the_program(exported):
   assert about["inputs"]["x"]["arrays"]["frames"]["shape"] == ["b", 9, 30, 24, 3]
 
 
+def test_what_recordings_have_is_asked_of_inputs_whatever_their_track():
+  class Thermal(inputs.Video):
+    track = "thermal"
+
+  made = recipe.Recipe(
+    {"name": "mvit", "num_classes": 3} | MODELS["mvit"],
+    {"x": Thermal((20, 24), num_frames=4, size=16, sampling="uniform")},
+    NAMES,
+  )
+  found = library.recordings(made, num_frames=9, frame_size=(30, 24))
+  assert found["x"].arrays["frames"].shape == (9, 30, 24, 3)
+  with pytest.raises(errors.ConfigError, match="fps: expected a run that samples frames by second"):
+    library.recordings(made, fps=25.0)
+
+
 def test_the_file_names_no_folder_of_ours(exported):
   for path in exported.values():
     content = path.read_bytes()
