@@ -21,7 +21,7 @@ from jaxmg.data import readers, records, source
 from jaxmg.data.readers import annotations
 from jaxmg.skeletons import plausible, topology
 
-from . import launch, told
+from . import launch, recording_flags
 
 VIDEO_PART = 256  # frames that are decoded at a time
 MOST_LINES = 10  # of notes, and of what is wrong
@@ -76,13 +76,13 @@ class Found:
 
 
 def define(values: flags.FlagValues) -> None:
-  told.define(values)
+  recording_flags.define(values)
 
 
 def run(values: flags.FlagValues, path: str, *more: str) -> None:
   if more:
     raise errors.ConfigError(f"unexpected argument {more[0]!r}", hint="one FILE at a time")
-  found = find(pathlib.Path(path), told.get(values))
+  found = find(pathlib.Path(path), recording_flags.get(values))
   table = examine(found)
   print(f"{path}: {found.what}")
   width = max(map(len, table), default=0)

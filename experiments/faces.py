@@ -33,7 +33,7 @@ from jaxmg.data import face_crops, readers
 from jaxmg.models import swinface
 from jaxmg.pretrained import mtcnn
 
-from . import launch, told
+from . import launch, recording_flags
 
 MOST_SHOWN, ROW = 60, 10  # crops of the strip, and of a row of it
 _TOGETHER = 8  # faces that a run sees at a time
@@ -51,7 +51,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_float("rate", face_crops.RATE, "Pictures a second.", **options)
   flags.DEFINE_string("run", None, "An imported SwinFace.", **options)
   flags.DEFINE_string("step", "best", "Of the run: best, latest or a number.", **options)
-  told.define(values)
+  recording_flags.define(values)
 
 
 def run(values: flags.FlagValues, path: str, *more: str) -> None:
@@ -85,7 +85,7 @@ def _by(values: flags.FlagValues, video: readers.VideoFile) -> dict:
   """What faces are found by."""
   if values.detector is not None:
     return {"detector": detection.Detector(mtcnn.read(pathlib.Path(values.detector)))}
-  clip = readers.read(values.keypoints, **vars(told.get(values)))
+  clip = readers.read(values.keypoints, **vars(recording_flags.get(values)))
   if clip.track != "pose":
     raise errors.DataError(values.keypoints, expected="poses", got=f"a {clip.track}")
   print(f"{values.keypoints}: {clip.guess}", flush=True)

@@ -45,7 +45,7 @@ from jaxmg import detection, encoders, errors, predict, progress, recipe
 from jaxmg.data import face_crops, readers
 from jaxmg.pretrained import mtcnn
 
-from . import attribution, launch, overlay, seen, timeline, told
+from . import attribution, input_pictures, launch, overlay, recording_flags, timeline
 
 
 def define(values: flags.FlagValues) -> None:
@@ -57,7 +57,7 @@ def define(values: flags.FlagValues) -> None:
     "input", None, "A recording; several are of the same frames.", required=True, **options
   )
   flags.DEFINE_string("frames", None, "FIRST:LAST, a part of the recording.", **options)
-  told.define(values)
+  recording_flags.define(values)
   timeline.define(values)
   flags.DEFINE_string("detector", None, "A folder with MTCNN's weights.", **options)
   flags.DEFINE_string("attribution", None, "A folder for what speaks for the class.", **options)
@@ -75,7 +75,7 @@ def run(values: flags.FlagValues) -> None:
   inputs = {}
   if pathlib.Path(values.run, recipe.FILE).exists():
     inputs = encoders.load_recipe(values.run).inputs
-  known = told.get(values, inputs.values())
+  known = recording_flags.get(values, inputs.values())
   # Of several, each would overwrite the files of the one before.
   alone = len(values.input) > 1 or values.save or values.attribution
   found = [readers.read_all(path, known, most=1 if alone else None) for path in values.input]
@@ -113,7 +113,7 @@ def _predict(predictor, values, names, clips) -> None:
     shown = None
     if timeline.draws(values):
       overlay.check(clips, clock, pathlib.Path(values.save).suffix.lower())
-      shown = seen.Seen(predictor.recipe, given)
+      shown = input_pictures.InputPictures(predictor.recipe, given)
     elif given.keys() - (tracks := {*predictor.recipe.tracks}) and given.keys() & tracks:
       expected, hint = " and ".join(sorted(tracks)), "to draw the other: --save=FILE.mp4"
       raise errors.DataError("inputs", expected=expected, got=" and ".join(given), hint=hint)

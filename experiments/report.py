@@ -26,9 +26,9 @@ from jaxmg import errors, files, scores
 from jaxmg import recipe as recipes
 from jaxmg.training import metrics
 
-from . import evaluated, launch, page, pictures, settings
-from .evaluated import Run
+from . import launch, page, pictures, results, settings
 from .page import Html, tag
+from .results import Run
 
 CLIPS = 24  # that are shown of all runs together
 CLASSES = 100  # in the confusion matrix
@@ -61,7 +61,7 @@ def run(values: flags.FlagValues, *directories: str) -> None:
   if len({*names}) < len(names):
     names = list(directories)
   runs = [
-    evaluated.read(path, values.split, name, values.data)
+    results.read(path, values.split, name, values.data)
     for path, name in zip(paths, names, strict=True)
   ]
   aligned = scores.align([one.scores for one in runs])
@@ -210,9 +210,7 @@ def _curves(runs: Sequence[Run]) -> Html:
   charts = []
   for key, (title, times) in CURVES.items():
     series = {
-      one.name: [
-        (x["epoch"], times * x[key]) for x in one.curves if evaluated.is_number(x.get(key))
-      ]
+      one.name: [(x["epoch"], times * x[key]) for x in one.curves if results.is_number(x.get(key))]
       for one in runs
     }
     if any(series.values()):

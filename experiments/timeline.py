@@ -172,7 +172,7 @@ def tell(
 
   And, with `mean`, what is the best class over all of the time. `top` is of a picture: it shows the
   classes that are among so many of the best anywhere. `seen` is of a moving picture
-  (`experiments.seen`).
+  (`experiments.input_pictures`).
   """
   if save is not None:
     pieces = saved(pieces, names, clock, clips=clips, save=save, top=top, seen=seen)

@@ -180,10 +180,10 @@ ARROWS = {
   "experiments.configs.posec3d": "ml_collections jaxmg.inputs.heatmaps .grammar",
   "experiments.doctor": (
     "absl jaxmg.errors jaxmg.progress jaxmg.data.readers jaxmg.data.records jaxmg.data.source"
-    " jaxmg.skeletons .launch .told"
+    " jaxmg.skeletons .launch .recording_flags"
   ),
   "experiments.evaluate": "absl flax jax jaxmg .launch .lineage .plots .signals .workdir",
-  "experiments.evaluated": (
+  "experiments.results": (
     "jaxmg.errors jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
   ),
   "experiments.export": "absl flatbuffers jax jaxmg .launch",
@@ -193,7 +193,7 @@ ARROWS = {
   "experiments.faces": (
     "absl jax jaxmg.detection jaxmg.encoders jaxmg.errors jaxmg.faces jaxmg.files jaxmg.progress"
     " jaxmg.data.face_crops jaxmg.data.readers jaxmg.models.swinface jaxmg.pretrained.mtcnn"
-    " .launch .told [.plots] [PIL]"
+    " .launch .recording_flags [.plots] [PIL]"
   ),
   "experiments.fuse_scores": "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics .launch",
   "experiments.emotion": "jaxmg .fusion .launch .trainer",
@@ -215,17 +215,17 @@ ARROWS = {
   "experiments.predict": (
     "absl jaxmg.detection jaxmg.encoders jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe"
     " jaxmg.data.face_crops jaxmg.data.readers jaxmg.pretrained.mtcnn"
-    " .attribution .launch .overlay .seen .timeline .told"
+    " .attribution .input_pictures .launch .overlay .recording_flags .timeline"
   ),
   "experiments.processes": "jaxmg.errors .signals",
-  "experiments.seen": "jax jaxmg.recipe",
+  "experiments.input_pictures": "jax jaxmg.recipe",
   "experiments.page": "",
   "experiments.pictures": (
     "jaxmg.errors jaxmg.data.records jaxmg.data.source jaxmg.data.tracks .page [PIL]"
   ),
   "experiments.report": (
     "absl jaxmg jaxmg.errors jaxmg.files jaxmg.recipe jaxmg.scores jaxmg.training.metrics"
-    " .evaluated .launch .page .pictures .settings"
+    " .launch .page .pictures .results .settings"
   ),
   "experiments.settings": (
     "absl ml_collections jaxmg.errors jaxmg.ranges jaxmg.training.losses jaxmg.training.optimizers"
@@ -237,7 +237,7 @@ ARROWS = {
     " .plots"
   ),
   "experiments.timeline": "absl jaxmg.errors jaxmg.files .movies .overlay [.plots]",
-  "experiments.told": "absl jaxmg.data.readers",
+  "experiments.recording_flags": "absl jaxmg.data.readers",
   "experiments.swinface": "jaxmg .launch .trainer .weights",
   "experiments.train": "jaxmg.errors jaxmg.models .launch",
   "experiments.trainer": "jax jaxmg optax .evaluate .lineage .settings .signals",

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from jaxmg.recipe import Recipe
 
 
-class Seen:
+class InputPictures:
   """The pictures of the inputs of poses that have some (`Input.picture`); else there are none.
 
   A network sees few frames of a clip: of a frame that it does not see, the picture is that of the
