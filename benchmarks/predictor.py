@@ -2,15 +2,19 @@
 
   python -m benchmarks.predictor --run=RUN --out=predictor.json
 
-The bare inference is given what the predictor has read; the list is of clips that are in memory, or
-of their arrays, which are checked as any array of a user's. All take turns.
+The bare inference is given what the run's inputs have read before; the list is of clips that are in
+memory, or of their arrays, which are checked as any array of a user's. All take turns.
 """
 
+import jax
 import numpy as np
 
 import jaxmg
 from benchmarks import timing
+from jaxmg import encoders
 from jaxmg.data import readers, source
+from jaxmg.training import sharding
+from jaxmg.training import step as steps
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,15 +34,28 @@ def main(argv: list[str] | None = None) -> None:
   clips = [readers.Clip(track[row]["keypoints"], layout, size) for row in rows]
   arrays = [clip.keypoints for clip in clips]
   told = {"layout": layout, "frame_size": size, "axes": "TMVC"}
-  nothing_told = predictor._told({})
-  read = [predictor._read(predictor._records(clip, nothing_told)) for clip in clips]
+
+  recipe, variables = encoders.load(arguments.run)
+  mesh = sharding.data_mesh(jax.local_devices()[:1])
+  step = steps.compile_predict_step(recipe.predict_step(recipe.build_model()), mesh)
+  params, batch_stats = jax.device_put(
+    (variables["params"], variables["batch_stats"]), sharding.replicated(mesh)
+  )
+  read = [
+    {name: one.read_test(clip.record(), recipe.num_clips) for name, one in recipe.inputs.items()}
+    for clip in clips
+  ]
   batches = [
     read[start : start + arguments.batch_size]
     for start in range(0, len(read), arguments.batch_size)
   ]
 
   def bare():
-    return np.concatenate([predictor._run("probabilities", *batch) for batch in batches])
+    found = []
+    for batch in batches:
+      stacked = jax.tree.map(lambda *x: np.stack(x), *batch)
+      found.append(np.asarray(step(params, batch_stats, stacked)))
+    return np.concatenate(found)
 
   calls = {
     "bare inference": bare,

@@ -270,7 +270,7 @@ ARROWS = {
   "benchmarks.posec3d": (
     "jax benchmarks.peers jaxmg.models jaxmg.pretrained [benchmarks.torch_posec3d]"
   ),
-  "benchmarks.predictor": "benchmarks.timing jaxmg",
+  "benchmarks.predictor": "jax benchmarks.timing jaxmg",
   "benchmarks.recipe": (
     "jax benchmarks.loader benchmarks.timing experiments.launch experiments.posec3d"
     " jaxmg.data.prepared jaxmg.data.tracks"
