@@ -17,6 +17,7 @@ from jaxmg.training import sharding
 def start(*, distributed: bool, keep_programs: bool) -> None:
   """Starts JAX on the platform that the environment names; ConfigError where it cannot."""
   logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error, at length, it raises as well
+  _hide_late_writes()
   sharding.reuse_memory()
   _keep_programs(keep_programs)
   asked = jax.config.jax_platforms or ""
@@ -34,6 +35,19 @@ def start(*, distributed: bool, keep_programs: bool) -> None:
       f"JAX cannot start (JAX_PLATFORMS={asked!r}, --distributed={distributed}): "
       f"{type(error).__name__}: {error}"
     ) from error
+
+
+def _hide_late_writes():
+  """A save that fails is raised; the writes of its other arrays then find Orbax's loop closed."""
+  before = sys.unraisablehook
+  if getattr(before, "__module__", None) == __name__:
+    return
+
+  def hook(unraisable):
+    if str(unraisable.exc_value) != "Event loop is closed":
+      before(unraisable)
+
+  sys.unraisablehook = hook
 
 
 def _keep_programs(wanted):

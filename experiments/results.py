@@ -61,7 +61,11 @@ def read(directory: pathlib.Path, split: str, name: str, data: str | None) -> Ru
     raise errors.DataError(where, expected=expected, got="hidden ones", hint="nothing to report")
   figures = read_metrics(folder / "metrics.json", found, hint)
   source, without = find(figures["data"], recipe, found, data)
-  config = _json(directory / "config.json") if (directory / "config.json").exists() else {}
+  path, without_it = (
+    directory / "config.json",
+    "training wrote it; a report does without: remove it",
+  )
+  config = _json(path, without_it) if path.exists() else {}
   curves = read_curves(directory / "metrics.jsonl")
   return Run(name, recipe, config, figures, found, curves, source, without)
 
@@ -75,7 +79,7 @@ def read_metrics(path: pathlib.Path, found: Scores, hint: str) -> dict[str, Any]
     raise errors.DataError(path, expected="an evaluated run", got="no such file", hint=hint)
   summary = metrics.summary(found.probabilities, found.labels, len(found.class_names))
   per_class = metrics.per_class(found.labels, found.probabilities.argmax(-1), found.class_names)
-  content = {"per_class": per_class, "interval_over_subjects": {}} | _json(path)
+  content = {"per_class": per_class, "interval_over_subjects": {}} | _json(path, hint)
   for name, value in summary.items():
     got = content.get(name)
     if not is_number(got) or abs(got - value) > 1e-6:
@@ -102,13 +106,14 @@ def _is_pair(value: Any) -> bool:
   return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
-def _json(path: pathlib.Path) -> dict[str, Any]:
+def _json(path: pathlib.Path, hint: str) -> dict[str, Any]:
   try:
     content = json.loads(path.read_text(encoding="utf-8"))
   except (ValueError, RecursionError) as error:
-    raise errors.DataError(path, expected="JSON", got=error) from error
+    raise errors.DataError(path, expected="JSON", got=error, hint=hint) from error
   if not isinstance(content, dict):
-    raise errors.DataError(path, expected="names and values", got=type(content).__name__)
+    got = type(content).__name__
+    raise errors.DataError(path, expected="names and values", got=got, hint=hint)
   return content
 
 

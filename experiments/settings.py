@@ -115,7 +115,8 @@ def of_run(run: str | os.PathLike) -> ConfigDict:
   try:
     found = json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:
-    raise errors.ConfigError(path, expected="the config of a run", got=error) from error
+    hint = "training writes it: train again, in another --workdir"
+    raise errors.ConfigError(path, expected="the config of a run", got=error, hint=hint) from error
   return ConfigDict(_tuples(found))
 
 

@@ -64,7 +64,10 @@ def _settle_config(path, config):
       old = settings.flatten(json.loads(path.read_text(encoding="utf-8")))
       new = settings.flatten(json.loads(json.dumps(config.to_dict())))
     except (OSError, ValueError) as error:
-      raise errors.ConfigError(path, expected="the config of a run", got=error) from error
+      hint = "it cannot go on without its config: take another --workdir"
+      raise errors.ConfigError(
+        path, expected="the config of a run", got=error, hint=hint
+      ) from error
     changes = {
       key: f"{key} {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
       for key in sorted(old.keys() | new.keys())

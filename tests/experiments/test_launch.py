@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import ml_collections
@@ -131,6 +132,16 @@ def test_debug_adds_the_traceback(capsys):
   assert err.endswith("jaxmg: error: x\n")
 
 
+def test_late_writes_of_a_failed_save_are_not_printed(monkeypatch):
+  printed = []
+  monkeypatch.setattr(sys, "unraisablehook", printed.append)
+  for _ in range(2):
+    assert _main() == 0
+  for text in ("Event loop is closed", "something else"):
+    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+  assert [str(one.exc_value) for one in printed] == ["something else"]
+
+
 def test_help_lists_the_flags(capsys):
   with pytest.raises(SystemExit) as caught:
     launch.main(lambda *_: None, ["--help"])
@@ -216,7 +227,7 @@ def test_a_damaged_config_in_the_work_directory_is_refused(capsys):
   os.makedirs("run/checkpoints/10")
   pathlib.Path("run/config.json").write_text("{")
   assert _main() == 2
-  _check_one_line(capsys, r"run/config\.json")
+  _check_one_line(capsys, r"run/config\.json: .*take another --workdir\)")
 
 
 def test_a_second_run_in_the_work_directory_is_refused_and_names_the_holder(capsys):

@@ -282,6 +282,12 @@ def edited(run, **values):
     (lambda run: edited(run, interval={"top1": [0, "<"]}), 3, "interval: expected two numbers"),
     (lambda run: edited(run, data=None), 3, "metrics.json: expected the data and the step"),
     (lambda run: (run / "test" / "metrics.json").write_text("["), 3, "metrics.json: expected JSON"),
+    (
+      lambda run: (run / "test" / "metrics.json").write_text("[]"),
+      3,
+      "got list (jaxmg evaluate --run=",
+    ),
+    (lambda run: (run / "config.json").write_text("["), 3, "a report does without: remove it)"),
   ],
 )
 def test_what_is_not_evaluated_or_not_as_it_was_written_is_one_line(

@@ -130,3 +130,11 @@ def test_an_ablation_takes_a_data_set_and_its_size_alone(text):
   for name in ABLATIONS:
     with pytest.raises(errors.ConfigError, match=r"expected DATASET\[,small\], got"):
       settings.read_config(f"ablations/{name}:{text}", [])
+
+
+def test_a_damaged_config_of_a_run_says_what_to_do(tmp_path):
+  (tmp_path / "config.json").write_text("[")
+  with pytest.raises(
+    errors.ConfigError, match=r"config\.json: .*train again, in another --workdir"
+  ):
+    settings.of_run(tmp_path)
