@@ -277,8 +277,10 @@ class Predictor:
       else:
         raise TypeError(f"a clip: expected {_EXPECTED}, got {type(one).__name__}")
       doubts = found.doubts() if isinstance(found, readers.Clip | readers.VideoFile) else []
-    assumed = isinstance(found, readers.Clip) and found.guess.assumed
-    kind = [f"clips are read as {found.guess.kind}"] if assumed else []
+    kind = []
+    if isinstance(found, readers.Clip) and (guess := found.guess).assumed:
+      several = "axes" in guess.assumed and guess.num_persons > 1  # or clips of so many frames
+      kind = [f"clips are read as {guess.kind}{f'; this one: {guess.counts}' * several}"]
     for note in (*kind, *doubts):
       if (same := re.sub(r"[\d.]+", "", note)) not in self._said:  # of clips that differ in numbers
         self._said.add(same)

@@ -102,7 +102,7 @@ def test_a_run_on_it_is_saved_and_known(tmp_path):
     ({"video": poses()[0]}, errors.DataError, "the clip: 'video': expected a video, got a pose"),
     ({}, errors.DataError, "the clip: expected a dictionary by track: pose"),
     ({"pose": {"keypoints": poses()[0]}}, errors.DataError, "'pose': expected the record of a set"),
-    (np.stack([poses()[0][:, :1]] * 5)[:, :, 0], errors.DataError, "axes: expected frames first, or .* several clips in a list"),
+    (np.stack([poses()[0][:, :1]] * 5)[:, :, 0], errors.DataError, r"shape: expected .* or to be told, got \[5, \d+, 17, 3\] \(axes=MTVC; several clips: in a list;"),
   ):  # fmt: skip
     with pytest.raises(kind, match=message):
       predictor(wrong)
@@ -132,6 +132,7 @@ def test_what_is_assumed_is_said_once(tmp_path, capsys):
   said = capsys.readouterr().err
   assert said.count("note: clips are read as 17 joints (coco17 assumed), pixels, axes TMVC") == 1
   assert "48 x 64 assumed" in said
+  assert "; this one: 11 frames of 2 persons\n" in said
 
 
 def test_videos_are_held_as_they_are():

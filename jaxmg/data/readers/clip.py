@@ -107,8 +107,11 @@ class Guess:
   notes: tuple[str, ...] = ()
 
   def __str__(self) -> str:
-    counts = f"{_count(self.num_frames, 'frame')} of {_count(self.num_persons, 'person')}"
-    return f"read as {counts}, {self.kind}"
+    return f"read as {self.counts}, {self.kind}"
+
+  @property
+  def counts(self) -> str:
+    return f"{_count(self.num_frames, 'frame')} of {_count(self.num_persons, 'person')}"
 
   @property
   def kind(self) -> str:
