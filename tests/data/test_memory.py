@@ -1,6 +1,7 @@
 # ruff: noqa: E501 (a row is a line)
 """Arrays as a set: the same clips, splits and batches as a prepared one."""
 
+import dataclasses
 import re
 
 import flax.linen
@@ -72,7 +73,21 @@ def test_a_run_on_it_is_saved_and_known(tmp_path):
   other = recipe.Recipe(other, {"pose": pose}, data.class_names)
   with pytest.raises(errors.CheckpointError, match=r"variables: batch_stats.*expected \(8,\), got"):
     recipe.save(tmp_path / "other", other, variables)
+  whole = jax.tree.map(lambda x: x.astype(np.int32), variables)
+  with pytest.raises(errors.CheckpointError, match=r"expected \(4,\), got int32\[4\]"):
+    recipe.save(tmp_path / "other", run, whole)
+  table = np.eye(2, dtype=np.float32)
+  other = dataclasses.replace(run, label_embeddings=recipe.table_digest(table))
+  for kept, given, message in (
+    (run, table, "label_table: expected none, got another"),
+    (other, None, "label_table: expected the table of recipe.label_embeddings, got none"),
+    (other, 2 * table, "label_table: expected the table of recipe.label_embeddings, got another"),
+  ):
+    with pytest.raises(errors.CheckpointError, match=message):
+      recipe.save(tmp_path / "other", kept, variables, label_table=given)
   assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+  recipe.save(tmp_path / "other", other, variables, label_table=table)
+  np.testing.assert_array_equal(recipe.label_table(tmp_path / "other", other), table)
   with pytest.raises(ValueError, match=r"model: expected one of models\.MODELS: agcn or"):
     recipe.describe_model(flax.linen.Dense(2))
 

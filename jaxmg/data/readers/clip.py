@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from jaxmg import ranges
 from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import plausible, topology
 
@@ -46,10 +47,6 @@ _SMALLEST_BODY = 20  # pixels; between this and metres nothing is decided
 _CENTRE = 1e-6  # metres: how far a joint that is the origin is moved, to be told from an absent one
 
 
-def is_above_0(number: Any) -> bool:
-  return isinstance(number, int | float) and 0 < number < float("inf")
-
-
 @dataclasses.dataclass(frozen=True)
 class Told:
   """What the caller knows of a file; None: see what the file says.
@@ -73,19 +70,15 @@ class Told:
   fps: float | None = None
 
   def __post_init__(self):
+    ranges.settle(self)
     kinds = (None, "keypoints", "joints3d")
-    sides, size = (int, np.integer), self.frame_size
     for field, right, expected in (
       ("points", self.points in kinds, "keypoints or joints3d"),
-      ("fps", self.fps is None or is_above_0(self.fps), "frames a second"),
+      ("fps", self.fps is None or ranges.is_rate(self.fps), "frames a second"),
       (
         "frame_size",
-        size is None
-        or (
-          isinstance(size, list | tuple)
-          and [isinstance(x, sides) and x > 0 for x in size] == [True] * 2
-        ),
-        "(height, width) in pixels",
+        self.frame_size is None or ranges.is_frame_size(self.frame_size),
+        "height and width above 0",
       ),
     ):
       if not right:
@@ -183,7 +176,8 @@ class Clip:
         raise DataError("joints3d", expected=list(keypoints.shape), got=list(joints3d.shape))
       _keep_centre(joints3d, topology.get(self.layout).root)
       object.__setattr__(self, "joints3d", joints3d)
-    if self.frame_size is not None and not all(side > 0 for side in self.frame_size):
+    object.__setattr__(self, "frame_size", ranges.plain(self.frame_size))
+    if self.frame_size is not None and not ranges.is_frame_size(self.frame_size):
       raise DataError("frame_size", expected="height and width above 0", got=self.frame_size)
 
   @property
