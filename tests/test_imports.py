@@ -38,7 +38,7 @@ ARROWS = {
   "jaxmg.inputs.whole": "jax",
   "jaxmg.inputs.published": "jax jaxmg.skeletons.topology",
   "jaxmg.predict": (
-    "jax jaxmg.encoders jaxmg.errors jaxmg.progress jaxmg.recipe jaxmg.data.batch"
+    "jax jaxmg.encoders jaxmg.errors jaxmg.progress jaxmg.ranges jaxmg.recipe jaxmg.data.batch"
     " jaxmg.data.embeddings jaxmg.data.readers jaxmg.training.sharding jaxmg.training.step"
   ),
   "jaxmg.recipe": (
@@ -62,7 +62,7 @@ ARROWS = {
   "jaxmg.skeletons.heatmaps": "jax jaxmg.shapes",
   "jaxmg.skeletons.plausible": "jaxmg.skeletons.topology",
   "jaxmg.skeletons.sampling": "",
-  "jaxmg.skeletons.topology": "",
+  "jaxmg.skeletons.topology": "jaxmg.errors",
   # A model can be lifted out with one file: a skeleton reaches it as numbers.
   "jaxmg.models": "flax jaxmg.models jaxmg.names",
   "jaxmg.models.agcn": (

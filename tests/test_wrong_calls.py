@@ -59,8 +59,8 @@ def unreadable(**options):
 @pytest.mark.parametrize(
   ("call", "message"),
   [
-    (lambda: heatmaps(skeleton="coco"), r"skeleton: expected one of coco17, .*did you mean 'coco17'"),
-    (lambda: heatmaps(skeleton=None), "skeleton: expected one of coco17, .*got None"),
+    (lambda: heatmaps(skeleton="coco"), r"skeleton: expected .*coco17 or .*got coco \(did you mean coco17"),
+    (lambda: heatmaps(skeleton=None), "skeleton: expected .*coco17 or .*got None"),
     (lambda: heatmaps(skeleton="imigue22"), r"expected float\[B, T, M, 22, 3\], got float32\[2, 4"),
     (lambda: heatmaps(size=(8, 8)), r"size: expected pixels of a side, .*got \(8, 8\)"),
     (lambda: heatmaps(stream="limbs"), 'stream: expected "joint" or "limb"'),
@@ -142,6 +142,36 @@ def test_a_wrong_call_says_what_to_do(call, message):
   with pytest.raises((ValueError, KeyError), match=message) as raised:
     call()
   assert len(str(raised.value)) < 400
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+  model, variables = trained("agcn")
+  seen = {"pose": jaxmg.inputs.Graph("coco17", (48, 64), num_frames=4)}
+  run = tmp_path_factory.mktemp("runs") / "run"
+  recipe.save(run, recipe.Recipe(model, seen, ("still", "wave")), variables)
+  return jaxmg.load(run)
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda p: p.attribution(POSE[0], 0.5), r"number: expected 0 to 1, got 0.5 \(or a class's name"),
+    (lambda p: p.attribution(POSE[0], True), "number: expected 0 to 1, got True"),
+    (lambda p: p.attribution(POSE[0], "Wave"), "class: expected still or wave, got Wave .did you mean wave"),
+    (lambda p: type(p)("nowhere", batch_size=2.5), "batch_size: expected 1 or more, got 2.5"),
+    (lambda p: p.windows(POSE[0], length=10.0, hop=1), "length: expected whole frames, got 10.0"),
+    (lambda p: p.windows(POSE[0], length=4, hop=1.0), "hop: expected frames from 1 to the length, 4, got 1.0"),
+    (lambda p: p.windows([POSE[0]], length=4, hop=1), "a clip: expected one recording, got a list"),
+    (lambda p: p.attribution([POSE[0]]), "a clip: expected one recording, got a list"),
+    (lambda p: p({"poses": POSE[0]}), r"the clip: expected pose, got poses \(did you mean pose\?\)"),
+    (lambda p: p({"poses": {"keypoints": POSE[0]}}), r"the clip: expected pose, got poses \(did you mean"),
+    (lambda p: p({"skeleton": POSE[0]}), "the clip: expected pose, got skeleton"),
+  ],
+)  # fmt: skip
+def test_a_wrong_prediction_says_what_to_do(predictor, call, message):
+  with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+    call(predictor)
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
