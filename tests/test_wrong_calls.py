@@ -89,8 +89,9 @@ def unreadable(**options):
     (lambda: apply("posec3d", HEATMAPS.transpose(0, 4, 1, 2, 3)), r"8, 8\] \(channels come last\)"),
     (lambda: apply("posec3d", HEATMAPS[..., :12]), r"\[B, T, H, W, 17\], got float32\[2, 4, 8, 8, 12"),
     (lambda: apply("posec3d", HEATMAPS[0]), r"heatmaps: expected float\[B, T, H, W, 17\], got"),
-    (lambda: apply("agcn", POSE[..., :12, :]), r"x: expected float\[B, T, M, 17, C\]"),
-    (lambda: apply("agcn", POSE[..., :2]), r"M x C = 3 \(persons, channels\), as its variables have"),
+    (lambda: apply("agcn", POSE[..., :12, :]), r"x: expected float\[B, T, 1, 17, 3\]"),
+    (lambda: apply("agcn", POSE[..., :2]), r"x: expected float\[B, T, 1, 17, 3\], got float32\[2, 4, 1, 17, 2\]"),
+    (lambda: apply("agcn", np.ones((2, 4, 3, 17, 1), np.float32)), r"x: expected float\[B, T, 1, 17, 3\], got float32\[2, 4, 3, 17, 1\]"),
     (lambda: apply("posec3d", HEATMAPS, train=True), r'expected mutable=\["batch_stats"\]'),
     (
       lambda: apply("posec3d", HEATMAPS, train=True, mutable=["batch_stats"]),

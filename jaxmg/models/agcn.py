@@ -231,14 +231,13 @@ class AGCN(nn.Module):
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     layers.check_call(self, train=train)
-    shapes.check("x", x, "float", "B", "T", "M", len(self.parents), "C")
-    batch, frames, persons, joints, channels = x.shape
+    persons, joints = "M", len(self.parents)
+    channels = layers.channels(self, "block1", "graph", "subset0", "theta")
     if self.has_variable("params", "data_bn"):
       # Its norm is of every channel of every joint of every person.
-      known = self.variables["params"]["data_bn"]["scale"].size // joints
-      if persons * channels != known:
-        expected = f"[B, T, M, {joints}, C] with M x C = {known} (persons, channels)"
-        raise ValueError(f"x: expected {expected}, as its variables have, got {list(x.shape)}")
+      persons = self.variables["params"]["data_bn"]["scale"].size // (joints * channels)
+    shapes.check("x", x, "float", "B", "T", persons, joints, channels)
+    batch, frames, persons, joints, channels = x.shape
     edges = jnp.asarray(adjacency(self.parents))
     norm = layers.BatchNorm(dtype=self.dtype, name="data_bn")
     x = norm(x.reshape(batch, frames, -1), train=train).reshape(x.shape)
