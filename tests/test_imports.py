@@ -106,8 +106,8 @@ ARROWS = {
   "jaxmg.data.linking": "[scipy]",
   "jaxmg.data.matlab": "[scipy]",
   "jaxmg.data.memory": (
-    "jax jaxmg.errors jaxmg.data.builders jaxmg.data.readers jaxmg.data.records jaxmg.data.source"
-    " jaxmg.data.tracks jaxmg.skeletons.topology"
+    "jax jaxmg.errors jaxmg.progress jaxmg.data.builders jaxmg.data.readers jaxmg.data.records"
+    " jaxmg.data.source jaxmg.data.tracks jaxmg.skeletons"
   ),
   "jaxmg.data.pipeline": (
     "grain jaxmg.errors jaxmg.data.batch jaxmg.data.records jaxmg.data.source"

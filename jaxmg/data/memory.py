@@ -20,10 +20,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmg import progress
 from jaxmg.data import builders, readers, records, source, tracks
 from jaxmg.data.builders import by_subject as by_subject
 from jaxmg.errors import DataError
-from jaxmg.skeletons import topology
+from jaxmg.skeletons import plausible, topology
 
 
 def from_arrays(
@@ -68,6 +69,10 @@ def from_arrays(
     if len(names) > 1:
       raise DataError(f"clips: {track or 'tracks'}", expected="one kind", got=" and ".join(names))
     found[names.pop()] = recordings
+  for i, one in enumerate(found.get("pose", ())):
+    if one.joints3d is None and (doubt := plausible.exchanged(one.keypoints, one.frame_size)):
+      progress.say(f"note: clips[{i}]: {doubt}")
+      break
   count = len(next(iter(found.values())))
   labels = list(labels)
   ids = [str(i) for i in range(count)] if ids is None else list(ids)

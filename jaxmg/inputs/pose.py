@@ -77,12 +77,14 @@ class Pose:
       raise ValueError(f"{self.points}: expected somebody, got nobody in {len(pose)} frames")
     there = self._there(record)
     if self.points == "keypoints":
-      height, width = self._frame_size(record)
-      x, y = pose[..., 0], pose[..., 1]  # views: of a long recording, indices would be large
-      outside = ((x < 0) | (x > width) | (y < 0) | (y > height))[there].mean()
+      height, width = size = self._frame_size(record)
+      outside = plausible.outside(pose, there, size)
       if outside > 0.5:
         got = f"{outside:.0%} of the joints outside of it"
-        raise ValueError(f"frame_size: expected {height} x {width}, got {got} (name its own)")
+        hint = (
+          "(width, height)? exchange them" if plausible.exchanged(pose, size) else "name its own"
+        )
+        raise ValueError(f"frame_size: expected {height} x {width}, got {got} ({hint})")
 
   def shows(self, record: Mapping[str, Any]) -> bool:
     """Whether somebody is there: one of the joints that the network sees, in one frame."""

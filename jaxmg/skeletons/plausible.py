@@ -26,6 +26,7 @@ _CROSSING = {False: 3.2, True: 2.0}  # in 3-D no view makes bones short
 _UNLIKE = {False: 0.4, True: 0.25}  # in 2-D one arm may point at the camera
 _BETTER = 1.6  # times as well as the layout, and another one is told
 _MOST_POSES = 24
+_OUTSIDE, _INSIDE = 0.05, 0.1  # of the joints, and of these: the sides of a frame are exchanged
 _FEWEST_JOINTS = 6
 
 
@@ -64,6 +65,32 @@ def check_size(record: Mapping[str, Any]) -> None:
   if size is not None and not SMALLEST_METRES <= size <= LARGEST_METRES:
     hint = "millimetres? divide by 1000" if size > 100 else "another unit?"
     raise ValueError(f"joints3d: expected metres, got a body of {size:.2g} ({hint})")
+
+
+def outside(
+  keypoints: Float[np.ndarray, "t m v 3"],
+  there: Bool[np.ndarray, "t m v"],
+  frame_size: tuple[int, int],
+) -> float:
+  """The share of the joints that are there which lies outside the frame (height, width)."""
+  height, width = frame_size
+  x, y = keypoints[..., 0], keypoints[..., 1]  # views: of a long recording, indices would be large
+  return float(((x < 0) | (x > width) | (y < 0) | (y > height))[there].mean())
+
+
+def exchanged(
+  keypoints: Float[np.ndarray, "t m v 3"], frame_size: tuple[int, int] | None
+) -> str | None:
+  """The doubt that a frame size is (width, height): joints lie outside, but not if it were."""
+  there = keypoints[..., 2] > 0
+  if frame_size is None or not there.any():
+    return None
+  share, other = (outside(keypoints, there, size) for size in (frame_size, frame_size[::-1]))
+  if share <= _OUTSIDE or other >= _INSIDE * share:
+    return None
+  height, width = frame_size
+  found = f"{share:.0%} of the joints lie outside of {height} x {width} (height x width)"
+  return f"{found}, {other:.0%} if its sides change places: is the frame size (width, height)?"
 
 
 def doubts(

@@ -4,7 +4,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxmg import skeletons
+from jaxmg import inputs, skeletons
+from jaxmg.data import memory
+from jaxmg.data.readers import Told, from_array
 from jaxmg.skeletons import plausible
 
 # Metres: x to the person's left, y up, z to the back.
@@ -147,3 +149,32 @@ def test_nothing_is_odd_about_utd_mhad():
     assert plausible.doubts(joints, skeleton, in_3d=True) == []
     assert plausible.doubts(view(joints, 0), skeleton) == []
     assert plausible.doubts(view(joints, 90), skeleton) == []
+
+
+def moved(pixels):
+  return np.add(view(body("coco17")), (pixels, 0, 0))
+
+
+def test_a_frame_size_whose_sides_are_exchanged_is_doubted():
+  keypoints = moved(300)  # at the right of 720 x 1280
+  assert plausible.exchanged(keypoints, (720, 1280)) is None
+  assert plausible.exchanged(keypoints, None) is None
+  doubt = plausible.exchanged(keypoints, (1280, 720))
+  assert doubt.startswith(
+    "100% of the joints lie outside of 1280 x 720 (height x width), 0% if its"
+  )
+  assert plausible.exchanged(moved(2000), (1280, 720)) is None  # nor inside the other
+  seen = inputs.Heatmaps("coco17", (720, 1280))
+  record = {"keypoints": keypoints, "layout": skeletons.get("coco17"), "frame_size": (1280, 720)}
+  with pytest.raises(ValueError, match=r"outside of it \(\(width, height\)\? exchange them\)"):
+    seen.check_shown(record)
+
+
+def test_a_told_frame_size_is_doubted_where_arrays_are_taken(capsys):
+  keypoints = moved(100)
+  told = {"layout": "coco17", "frame_size": (1280, 720)}
+  assert "is the frame size (width, height)?" in from_array(keypoints, Told(**told)).doubts()[-1]
+  memory.from_arrays([keypoints], [0], class_names=("wave",), **told)
+  assert "note: clips[0]: " in capsys.readouterr().err
+  memory.from_arrays([keypoints], [0], class_names=("wave",), **told | {"frame_size": (720, 1280)})
+  assert capsys.readouterr().err == ""

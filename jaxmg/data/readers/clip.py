@@ -223,7 +223,7 @@ class Clip:
     return assumed and not same_shape([self.frame_size, frame_size])
 
   def doubts(self) -> list[str]:
-    """What is odd about the joints; DataError if that is so of a layout that was assumed."""
+    """What is odd about the joints or the frame; DataError if of a layout that was assumed."""
     in_3d = self.guess.units == "metres"
     points = self.joints3d if in_3d else self.keypoints
     found = plausible.doubts(points, topology.get(self.layout), in_3d=in_3d)
@@ -231,7 +231,10 @@ class Clip:
       if "layout" in self.guess.assumed and not doubt.startswith("the head"):
         expected, hint = f"joints of {self.layout}, by their number", "name it: --layout"
         raise DataError("layout", expected=expected, got=doubt, hint=hint)
-    return found
+    if in_3d or "frame_size" in self.guess.assumed:
+      return found
+    exchanged = plausible.exchanged(self.keypoints, self.frame_size)
+    return [*found, exchanged] if exchanged else found
 
   def _with(self, **changes: Any) -> "Clip":
     # Not checked and cleaned again: a joint that is absent in a part is not the centre.
