@@ -76,7 +76,8 @@ class Predictor:
 
       a path                   whatever `jaxmg.data.readers.read` reads
       float or int array       key points [T, M, V, C] or [T, V, C]: C is x, y in pixels and perhaps
-                               a score, or x, y, z in metres; other orders as in a .npy file
+                               a score, or x, y, z in metres; other orders as in a .npy file;
+                               more than two persons with axes="TMVC"
       uint8 array              frames of a video [T, H, W, 3], or [T, H, W] of depth
       a `readers.Clip`, `Frames`, `VideoFile` or `FacesOfVideo`
       a mapping                the record of a prepared set, in a dictionary by track alone

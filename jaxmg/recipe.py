@@ -66,7 +66,7 @@ class Recipe:
       expected, got = 'inputs by name, like {"pose": Graph(...)}', type(self.inputs).__name__
       raise ValueError(f"inputs: expected {expected}, got {got if self.inputs else 'none'}")
     for name, one in self.inputs.items():
-      if not hasattr(one, "track"):
+      if isinstance(one, type) or not hasattr(one, "train"):
         raise ValueError(f"inputs: {name}: expected an input, like Graph(...), got {one!r:.60}")
     if not isinstance(self.data, Mapping | None):
       got = type(self.data).__name__
