@@ -129,7 +129,9 @@ def find(values: flags.FlagValues, recipe: Recipe) -> tuple[Source, Recipe, str]
       f"the {'classes' if values.data else 'clips and classes'} that the run was trained with"
     )
     hint = None if same or values.data else "if it is another set: --data"
-    raise errors.DataError(data.directory, expected=expected, got="others", hint=hint)
+    ordered = {*data.class_names} == {*recipe.class_names}
+    got = "the same in another order" if ordered and (same or values.data) else "others"
+    raise errors.DataError(data.directory, expected=expected, got=got, hint=hint)
   if same:
     return data, recipe, values.split
   if jax.process_index() == 0:

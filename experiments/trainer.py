@@ -208,7 +208,7 @@ def make_recipe(config, data: Source, describe: Callable, table: np.ndarray | No
       protocol=config.data.protocol,
       fold=parse_fold(config.data.fold),
     ),
-    label_embeddings=None if table is None else recipes.table_digest(table),
+    label_embeddings=recipes.table_digest(table),
   )
 
 

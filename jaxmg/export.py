@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax import export
 
-from jaxmg import errors
+from jaxmg import errors, ranges
 from jaxmg import recipe as recipes
 from jaxmg.data.batch import PRESENT
 from jaxmg.inputs.whole import Whole
@@ -48,7 +48,7 @@ def recordings(
   inputs = recipe.inputs
   if num_frames is None:
     num_frames = max(one.num_frames for one in inputs.values())
-  if num_frames < 1:
+  if not ranges.is_whole(num_frames) or num_frames < 1:
     raise errors.ConfigError("frames", expected="at least 1", got=num_frames)
   given = {"frame_size": frame_size, "fps": fps}
   used = {option for one in inputs.values() for option in one.whole_options}
@@ -59,8 +59,11 @@ def recordings(
     # What nothing would use is refused, as among the settings of a run.
     if given[option] is not None and option not in used:
       raise errors.ConfigError(option, expected=expected, got=f"one of {recipe}")
-  if fps is not None and not 0 < fps <= 1e6:
+  if fps is not None and not (ranges.is_rate(fps) and fps <= 1e6):
     raise errors.ConfigError("fps", expected="frames a second, above 0", got=fps)
+  if frame_size is not None and not ranges.is_frame_size(frame_size):
+    raise errors.ConfigError("frame_size", expected="height and width above 0", got=frame_size)
+  num_frames, frame_size, fps = map(ranges.plain, (num_frames, frame_size, fps))
   wholes = {}
   for name, one in inputs.items():
     try:

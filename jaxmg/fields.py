@@ -16,7 +16,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jaxmg import errors
+from jaxmg import errors, ranges
 from jaxmg.skeletons import topology
 
 
@@ -89,17 +89,17 @@ def _value(place: str, kind: Any, value: Any) -> Any:
     kinds = of[:1] * len(value) if of[-1] is ... else of
     if len(kinds) == len(value):
       return tuple(_value(place, *pair) for pair in zip(kinds, value, strict=True))
-  number = isinstance(value, int | float) and not isinstance(value, bool)
+  found = ranges.plain(value)
   if (
-    (kind is int and type(value) is int and value >= 0)
-    or (kind is float and number and math.isfinite(value))
-    or (kind in (bool, str) and type(value) is kind)
+    (kind is int and ranges.is_whole(found) and found >= 0)
+    or (kind is float and ranges.is_number(found) and math.isfinite(found))
+    or (kind in (bool, str) and isinstance(found, kind))
   ):
-    return value
+    return found
   if kind not in (int, float, bool, str) and origin is not tuple:
     return value  # what else a field may be, its class knows
   expected = {int: "a whole number from 0", float: "a number", bool: "true or false", str: "a text"}
-  expected = expected.get(kind, f"{len(of)} values")
+  expected = expected.get(kind, "several values" if of[-1:] == (...,) else f"{len(of)} values")
   raise ValueError(f"{place}: expected {expected}, got {value!r:.60}")
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmg import encoders, errors, progress, recipe
+from jaxmg import encoders, errors, progress, ranges, recipe
 from jaxmg.data import batch, embeddings, readers
 from jaxmg.training import sharding
 from jaxmg.training import step as steps
@@ -22,6 +22,7 @@ from jaxmg.training import step as steps
 _WINDOWS = 8  # of a recording, in a batch
 
 Reading = readers.Clip | readers.Frames | readers.VideoFile | readers.FacesOfVideo
+_TRACKS = {cls.track for cls in typing.get_args(Reading)}
 # One thing that is seen: an array, a file, or what `readers.read` gives.
 Seen = np.ndarray | Array | str | os.PathLike | Reading
 # What is predicted: of a model of one input, one thing; of any, things, or a set's records, by the
@@ -74,7 +75,8 @@ class Predictor:
 
       a path                   whatever `jaxmg.data.readers.read` reads
       float or int array       key points [T, M, V, C] or [T, V, C]: C is x, y in pixels and perhaps
-                               a score, or x, y, z in metres; other orders as in a .npy file
+                               a score, or x, y, z in metres; other orders as in a .npy file;
+                               more than two persons with axes="TMVC"
       uint8 array              frames of a video [T, H, W, 3], or [T, H, W] of depth
       a `readers.Clip`, `Frames`, `VideoFile` or `FacesOfVideo`
       a mapping                the record of a prepared set, in a dictionary by track alone
@@ -94,8 +96,8 @@ class Predictor:
   """
 
   def __init__(self, run: str | os.PathLike, *, step: str | int = "best", batch_size: int = 16):
-    if batch_size < 1:
-      raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+    if not ranges.is_whole(batch_size) or batch_size < 1:
+      raise ValueError(f"batch_size: expected 1 or more, got {batch_size!r}")
     run = pathlib.Path(run)
     step = int(step) if isinstance(step, str) and step.isdecimal() else step
     self.recipe, variables = encoders.load(run, step=step)
@@ -147,10 +149,12 @@ class Predictor:
     in the place of the probabilities where a recording shows nobody in the window.
 
     Nothing is held but the recording, of a video a window of it, and what a batch of windows reads.
-    What is wrong with the whole recording is raised at once; ConfigError where hop is not from 1 to
-    length, DataError for records, which cannot be cut in time.
+    What is wrong with the whole recording is raised at once; ConfigError where length or hop are no
+    whole numbers, or hop is not from 1 to length, DataError for records, which cannot be cut.
     """
-    if not 1 <= hop <= length:
+    if not ranges.is_whole(length):
+      raise errors.ConfigError("length", expected="whole frames", got=repr(length))
+    if not ranges.is_whole(hop) or not 1 <= hop <= length:
       raise errors.ConfigError("hop", expected=f"frames from 1 to the length, {length}", got=hop)
     clips = self._by_track(clip, self._told(told))
     if any(isinstance(one, Mapping) for one in clips.values()):
@@ -180,17 +184,22 @@ class Predictor:
       for window in some:
         yield *window, probabilities.get(window)
 
-  def attribution(self, clip: Clip, number: int | None = None, **told: Any) -> Attribution:
-    """What of the clip speaks for the class of this number, or for the most probable one.
+  def attribution(self, clip: Clip, number: int | str | None = None, **told: Any) -> Attribution:
+    """What of the clip speaks for the class of this number or name, or for the most probable one.
 
-    Raises ValueError for a number of no class.
+    Raises ValueError for a number or a name of no class.
     """
+    if isinstance(number, str):
+      if number not in self.class_names:
+        raise ValueError(errors.unknown("class", self.class_names, number))
+      number = self.class_names.index(number)
+    last = len(self.class_names) - 1
+    if number is not None and not (ranges.is_whole(number) and 0 <= number <= last):
+      raise ValueError(f"number: expected 0 to {last}, got {number!r} (or a class's name)")
     records = self._records(clip, self._told(told))
     part = self._read(records)
     if number is None:
       number = int(self._run("probabilities", part)[0].argmax())
-    if not 0 <= number < len(self.class_names):
-      raise ValueError(f"number: expected 0 to {len(self.class_names) - 1}, got {number}")
     logits, gradients = self._run("attribution", part | {"class": np.int32(number)})
     frames, values = {}, {}
     for name, one in self.recipe.inputs.items():
@@ -202,7 +211,7 @@ class Predictor:
       frames[name], places = np.unique(chosen, return_inverse=True)
       values[name] = np.zeros((len(frames[name]), *views.shape[2:]), np.float32)
       np.add.at(values[name], places.reshape(chosen.shape), views / len(views))
-    return Attribution(number, float(logits.mean()), frames, values)
+    return Attribution(int(number), float(logits.mean()), frames, values)
 
   def _all(self, output: str, clips: Any, told: Mapping[str, Any]) -> np.ndarray:
     several = isinstance(clips, list | tuple | Iterator)
@@ -248,7 +257,13 @@ class Predictor:
 
   def _by_track(self, clip: Any, told: readers.Told) -> dict[str, Any]:
     """The recordings or records of a clip by their tracks."""
-    given = clip if isinstance(clip, Mapping) else {None: clip}
+    if isinstance(clip, list | tuple | Iterator):
+      raise TypeError(f"a clip: expected one recording, got a {type(clip).__name__}")
+    given, ours = clip if isinstance(clip, Mapping) else {None: clip}, self.recipe.tracks
+    for track in given.keys() - {None, *ours}:
+      other = track in _TRACKS or isinstance(given[track], Mapping)  # of a set: left alone
+      if not other or errors.nearest(track, {*ours} - given.keys()):
+        raise errors.DataError(errors.unknown("the clip", ours, track))
     found = {
       track: one if track and isinstance(one, Mapping) else self._reading(one, told)
       for track, one in given.items()
@@ -282,9 +297,8 @@ class Predictor:
     there = [one for one in self.recipe.inputs.values() if one.track in records]
     for one in there if there and self.recipe.may_lack else self.recipe.inputs.values():
       if one.track not in records:
-        readable = {cls.track for cls in typing.get_args(Reading)}
         hint = "which no file holds: evaluate takes it from a prepared set"
-        hint = None if one.track in readable else hint
+        hint = None if one.track in _TRACKS else hint
         expected = one.track if one.track == "faces" else f"a {one.track}"
         got = " and ".join(records)
         raise errors.DataError("the clip", expected=expected, got=got, hint=hint)

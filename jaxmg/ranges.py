@@ -6,25 +6,63 @@ is the least.
 
 import dataclasses
 import functools
+import math
+import numbers
 import operator
 import typing
 from typing import Any
 
+import numpy as np
+
+
+def is_whole(value: Any) -> bool:
+  """Whether it is a whole number, Python's or NumPy's; a truth value is none."""
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+  """Whether it is a real number of any kind; a truth value is none."""
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_frame_size(value: Any) -> bool:
+  """Whether it is (height, width), whole numbers above 0."""
+  pair = isinstance(value, tuple | list) and len(value) == 2
+  return pair and all(is_whole(side) and side > 0 for side in value)
+
+
+def is_rate(value: Any) -> bool:
+  """Whether it can be frames a second: above 0, and finite."""
+  return is_number(value) and 0 < value < math.inf
+
+
+def plain(value: Any) -> Any:
+  """Numbers, truth values and texts as Python's own, which JSON can hold; of a list, in a tuple."""
+  if isinstance(value, list | tuple):
+    return tuple(map(plain, value))
+  for kind, of in ((int, is_whole), (float, is_number)):
+    if of(value):
+      return value if type(value) in (int, float) else kind(value)
+  if isinstance(value, np.bool_):
+    return bool(value)
+  return str(value) if isinstance(value, np.str_) else value
+
+
+def settle(one: Any) -> None:
+  """Makes what the fields of a frozen dataclass hold `plain`, so that it can be hashed and kept."""
+  for field in dataclasses.fields(one):
+    object.__setattr__(one, field.name, plain(getattr(one, field.name)))
+
 
 def check(one: Any) -> None:
-  """Raises ValueError, which begins with the field, where one of a dataclass is out of range.
-
-  Lists become tuples, so that a frozen dataclass can be hashed.
-  """
-  for field in dataclasses.fields(one):
-    if isinstance(value := getattr(one, field.name), list):
-      object.__setattr__(one, field.name, tuple(value))
+  """Settles a dataclass; raises ValueError, which begins with the field that is out of range."""
+  settle(one)
   for name, choices in _choices(type(one)).items():
     if (value := getattr(one, name)) not in choices:
       raise ValueError(f"{name}: expected {' or '.join(map(str, choices))}, got {value!r}")
   for name, (interval, count) in _ranges(type(one)).items():
     value = getattr(one, name)
-    if name in _whole(type(one)) and not isinstance(value, int):
+    if name in _whole(type(one)) and not is_whole(value):
       raise ValueError(f"{name}: expected a whole number, got {value!r}")
     if expected := wanted(value, interval, count=count):
       raise ValueError(f"{name}: expected {expected}, got {value}")
@@ -48,8 +86,7 @@ def check_these(cls: type, **values: Any) -> None:
 
 def check_frame_size(value: Any) -> None:
   """Raises ValueError unless it is (height, width), whole numbers above 0."""
-  pair = isinstance(value, tuple | list) and len(value) == 2
-  if not pair or not all(isinstance(side, int) and side > 0 for side in value):
+  if not is_frame_size(value):
     raise ValueError(f"frame_size: expected height and width above 0, got {value!r}")
 
 
@@ -87,4 +124,4 @@ def _inside(value: Any, interval: str) -> bool:
   low, high = map(float, interval[1:-1].split(","))
   above = operator.ge if interval[0] == "[" else operator.gt
   below = operator.le if interval[-1] == "]" else operator.lt
-  return isinstance(value, int | float) and above(value, low) and below(value, high)
+  return is_number(value) and above(value, low) and below(value, high)

@@ -61,18 +61,25 @@ class Recipe:
     if isinstance(self.class_names, str):
       raise ValueError(f"class_names: expected a text for each class, got {self.class_names!r}")
     object.__setattr__(self, "class_names", tuple(self.class_names))
-    if not isinstance(self.inputs, Mapping):
+    fields.mapping("model", self.model)
+    if not isinstance(self.inputs, Mapping) or not self.inputs:
       expected, got = 'inputs by name, like {"pose": Graph(...)}', type(self.inputs).__name__
-      raise ValueError(f"inputs: expected {expected}, got {got}")
+      raise ValueError(f"inputs: expected {expected}, got {got if self.inputs else 'none'}")
+    for name, one in self.inputs.items():
+      if isinstance(one, type) or not hasattr(one, "train"):
+        raise ValueError(f"inputs: {name}: expected an input, like Graph(...), got {one!r:.60}")
     if not isinstance(self.data, Mapping | None):
       got = type(self.data).__name__
       raise ValueError(f"data: expected what Source.describe gives, got {got}")
     if PRESENT in self.inputs:
       raise ValueError(f"inputs: expected other names than {PRESENT}, got it")
+    given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    for name, value in fields.check(Recipe, given, place="recipe").items():
+      object.__setattr__(self, name, value)
     if self.num_clips < 1:
       raise ValueError(f"views: num_clips: expected at least 1, got {self.num_clips}")
-    if self.model["num_classes"] != len(self.class_names):
-      expected, got = len(self.class_names), self.model["num_classes"]
+    expected, got = len(self.class_names), self.model.get("num_classes", "none")
+    if got != expected:
       raise ValueError(f"model: num_classes: expected {expected}, one a name, got {got}")
 
   def __str__(self) -> str:
@@ -93,7 +100,7 @@ class Recipe:
 
   def build_model(self, dtype: Any = jnp.float32) -> nn.Module:
     """The model, computing in `dtype`."""
-    return _build(self.model, dtype)
+    return _build("model", self.model, dtype)
 
   def train_inputs(self, keys: Array, batch: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     """What the model is given in training, and the batch: `preprocess` of the training step.
@@ -198,7 +205,7 @@ def write_out(options: Mapping[str, Any]) -> dict[str, Any]:
 
   Raises ValueError, which begins with the field, where the model refuses one.
   """
-  return describe_model(_build(options, jnp.float32))
+  return describe_model(_build("", options, jnp.float32))
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
@@ -222,24 +229,24 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
   return found
 
 
-def _build(options: Mapping[str, Any], dtype: Any) -> nn.Module:
-  values = {
-    name: tuple(x)
-    if isinstance(x, list)
-    else _of_models(x, lambda one: _build(one, dtype))
-    if isinstance(x, Mapping)
-    else x
-    for name, x in options.items()
-    if name != "name"
-  }
-  return models.MODELS[options["name"]](**values, dtype=dtype)
+def _build(place: str, options: Mapping[str, Any], dtype: Any) -> nn.Module:
+  values = _model(place, options, may_have=("variant",))
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      make = lambda of, one: _build(of, one, dtype)  # noqa: E731
+      values[name] = _of_models(_within(place, name), value, make)
+  return models.MODELS[values.pop("name")](**values, dtype=dtype)
 
 
-def _of_models(value: Mapping[str, Any], make: Callable) -> Any:
+def _of_models(place: str, value: Mapping[str, Any], make: Callable) -> Any:
   """What `make` makes of a model among the options of another, or of each in a dictionary."""
   if _is_model(value):
-    return make(value)
-  return {name: make(one) for name, one in value.items()}
+    return make(place, value)
+  return {name: make(f"{place}: {name}", one) for name, one in value.items()}
+
+
+def _within(place: str, name: str) -> str:
+  return f"{place}: {name}" if place else name
 
 
 def _is_model(value: Mapping[str, Any]) -> bool:
@@ -253,14 +260,17 @@ def tracks(inputs: Mapping[str, Any]) -> tuple[str, ...]:
 
 def describe_input(one: Any) -> dict[str, Any]:
   """An input in a recipe: its kind and its fields."""
-  (kind,) = (name for name, cls in inputs.INPUTS.items() if type(one) is cls)
-  return {"kind": kind} | fields.to_json(one)
+  kinds = [name for name, cls in inputs.INPUTS.items() if type(one) is cls]
+  if not kinds:
+    expected = f"one of inputs.INPUTS: {' or '.join(inputs.INPUTS)}"
+    raise ValueError(f"inputs: expected {expected}, got {type(one).__name__}")
+  return {"kind": kinds[0]} | fields.to_json(one)
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
   """A recipe as its file holds it."""
   content = {
-    "model": write_out(recipe.model),
+    "model": describe_model(recipe.build_model()),
     "inputs": {name: describe_input(one) for name, one in recipe.inputs.items()},
     "views": {"num_clips": recipe.num_clips, "mirror": recipe.mirror},
     "class_names": recipe.class_names,
@@ -277,15 +287,17 @@ def save(
   variables: Mapping[str, Any] | None = None,
   *,
   imported: bool = False,
+  label_table: Float[np.ndarray, "k d"] | None = None,
 ) -> None:
   """Writes the recipe of a run directory; with the variables of its model, a whole run.
 
   Every command and `jaxmg.load` then take it. `variables` are "params" and, if the model has any,
   "batch_stats", as training leaves them. They were trained on the recipe's `data`, unless they are
-  `imported`: evaluation refuses clips that were trained on. Of a run with label embeddings, their
-  table is to be written beside.
+  `imported`: evaluation refuses clips that were trained on. Of a recipe with label embeddings, a
+  whole run holds their `label_table` too.
 
-  Raises CheckpointError where the directory exists already, and for variables of another model.
+  Raises CheckpointError where the directory exists already, and for variables or a table of another
+  model.
   """
   if not isinstance(recipe, Recipe):
     raise ValueError(f"recipe: expected a jaxmg.recipe.Recipe, got {type(recipe).__name__}")
@@ -293,14 +305,16 @@ def save(
     if not isinstance(variables, Mapping) or "params" not in variables:
       expected = 'a dictionary of "params" and "batch_stats" (TrainState.variables)'
       raise ValueError(f"variables: expected {expected}, got {type(variables).__name__}")
-    _save_run(pathlib.Path(run), recipe, variables, imported)
+    _save_run(pathlib.Path(run), recipe, variables, imported, label_table)
     return
+  if label_table is not None:
+    raise ValueError("label_table: expected variables beside it, got none")
   text = json.dumps(to_json(recipe), indent=2, sort_keys=True)
   with files.replace(pathlib.Path(run) / FILE) as part:
     part.write_text(f"{text}\n", encoding="utf-8")
 
 
-def _save_run(run, recipe, variables, imported):
+def _save_run(run, recipe, variables, imported, label_table):
   from jaxmg.training import checkpoints  # which few of those who read a recipe need
 
   if run.exists():
@@ -310,12 +324,20 @@ def _save_run(run, recipe, variables, imported):
     from_json(to_json(recipe))  # as whoever loads it
   except (ValueError, TypeError, LookupError, AttributeError) as error:
     raise errors.CheckpointError(f"recipe: {error}") from error
+  if table_digest(label_table) != recipe.label_embeddings:
+    whose = "the table of recipe.label_embeddings" if recipe.label_embeddings else "none"
+    got = "none" if label_table is None else "another"
+    raise errors.CheckpointError("label_table", expected=whose, got=got)
+  trained = recipe.data is not None and not imported
+  if trained and "fingerprint" not in recipe.data:
+    got = " and ".join(recipe.data) or "none"
+    raise errors.CheckpointError("recipe: data", expected="what Source.describe gives", got=got)
   variables = {"batch_stats": {}, **variables}
   model = recipe.build_model()
   wanted = jax.eval_shape(model.init, jax.random.key(0), recipe.example())
   shapes = [
     {
-      f"{kind}{jax.tree_util.keystr(path)}": leaf.shape
+      f"{kind}{jax.tree_util.keystr(path)}": _numbers(leaf)
       for kind in ("params", "batch_stats")
       for path, leaf in jax.tree_util.tree_leaves_with_path(one.get(kind, {}))
     }
@@ -325,7 +347,6 @@ def _save_run(run, recipe, variables, imported):
     expected, got = (found.get(name, "none") for found in shapes)
     if expected != got:
       raise errors.CheckpointError(f"variables: {name}", expected=expected, got=got)
-  trained = recipe.data is not None and not imported
   fingerprint = {"data": recipe.data["fingerprint"]} if trained else None
   run.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=run.parent) as folder:  # it is there whole, or not
@@ -333,7 +354,15 @@ def _save_run(run, recipe, variables, imported):
     with checkpoints.Checkpoints(half / "checkpoints", fingerprint=fingerprint) as saved:
       saved.save(0, jax.tree.map(np.asarray, variables), {})
     save(half, recipe)
+    if label_table is not None:
+      np.save(half / LABELS, label_table)
     half.rename(run)
+
+
+def _numbers(leaf: Any) -> tuple[int, ...] | str:
+  """The shape of an array; with the kind of its numbers, where they are no floats."""
+  dtype, shape = jnp.result_type(leaf), np.shape(leaf)
+  return shape if jnp.issubdtype(dtype, jnp.floating) else f"{dtype}{list(shape)}"
 
 
 def load(run: str | os.PathLike) -> Recipe:
@@ -380,12 +409,13 @@ def from_json(content: Mapping[str, Any]) -> Recipe:
     )
     values = {name: value for name, value in options.items() if name != "kind"}
     found[name] = fields.make(inputs.INPUTS[kind], values, place=place)
+  _model("model", content["model"])
   views = fields.mapping("views", content["views"])
   fields.check_keys("views", views, required={"num_clips", "mirror"})
   return fields.make(
     Recipe,
     {
-      "model": _model("model", content["model"]),
+      "model": content["model"],
       "inputs": found,
       "class_names": content["class_names"],
       "num_clips": views["num_clips"],
@@ -410,18 +440,21 @@ def label_table(run: str | os.PathLike, recipe: Recipe) -> Float[np.ndarray, "k 
   return table
 
 
-def table_digest(table: np.ndarray) -> str:
+def table_digest(table: np.ndarray | None) -> str | None:
+  """What a recipe holds of its table of label embeddings."""
+  if table is None:
+    return None
   return hashlib.sha256(f"{table.dtype}{table.shape}".encode() + table.tobytes()).hexdigest()[:16]
 
 
-def _model(place: str, options: Any) -> dict[str, Any]:
-  """The options of a model, and of the models among them, as they are, but checked."""
-  name = fields.choice(f"{place}: name", fields.mapping(place, options).get("name"), models.MODELS)
-  given = {key: value for key, value in options.items() if key != "name"}
+def _model(place: str, options: Any, *, may_have: tuple[str, ...] = ()) -> dict[str, Any]:
+  """The options of a model, checked; those of models among them are as they are, but checked."""
+  options = fields.mapping(place or "model", options)
+  name = fields.choice(_within(place, "name"), options.get("name"), models.MODELS)
+  given = {key: value for key, value in options.items() if key not in ("name", *may_have)}
   for key, value in given.items():
     if isinstance(value, Mapping):
-      within = {key: value} if _is_model(value) else {f"{key}: {k}": x for k, x in value.items()}
-      for inner, one in within.items():
-        _model(f"{place}: {inner}", one)
-  fields.check(models.MODELS[name], given, place=place, ignore=_NO_OPTIONS)
-  return dict(options)
+      check = lambda of, one: _model(of, one, may_have=may_have)  # noqa: E731
+      _of_models(_within(place, key), value, check)
+  checked = fields.check(models.MODELS[name], given, place=place, ignore=_NO_OPTIONS)
+  return {**options, **checked}

@@ -21,7 +21,8 @@ ARROWS = {
   ),
   "jaxmg.errors": "",
   "jaxmg.export": (
-    "jax jaxmg.errors jaxmg.recipe jaxmg.data.batch jaxmg.inputs.whole jaxmg.training.step"
+    "jax jaxmg.errors jaxmg.ranges jaxmg.recipe jaxmg.data.batch jaxmg.inputs.whole"
+    " jaxmg.training.step"
   ),
   "jaxmg.inputs": "jaxmg.inputs jaxmg.names",
   "jaxmg.inputs.faces": "jax jaxmg.ranges jaxmg.video jaxmg.inputs.video jaxmg.inputs.whole",
@@ -37,7 +38,7 @@ ARROWS = {
   "jaxmg.inputs.whole": "jax",
   "jaxmg.inputs.published": "jax jaxmg.skeletons.topology",
   "jaxmg.predict": (
-    "jax jaxmg.encoders jaxmg.errors jaxmg.progress jaxmg.recipe jaxmg.data.batch"
+    "jax jaxmg.encoders jaxmg.errors jaxmg.progress jaxmg.ranges jaxmg.recipe jaxmg.data.batch"
     " jaxmg.data.embeddings jaxmg.data.readers jaxmg.training.sharding jaxmg.training.step"
   ),
   "jaxmg.recipe": (
@@ -45,7 +46,7 @@ ARROWS = {
     " jaxmg.training.step [jaxmg.training.checkpoints]"
   ),
   "jaxmg.faces": "jax jaxmg.shapes jaxmg.skeletons.topology",
-  "jaxmg.fields": "jaxmg.errors jaxmg.skeletons.topology",
+  "jaxmg.fields": "jaxmg.errors jaxmg.ranges jaxmg.skeletons.topology",
   "jaxmg.files": "jaxmg.errors jaxmg.progress",
   "jaxmg.names": "jaxmg.errors",
   "jaxmg.pickles": "jaxmg.errors",
@@ -61,10 +62,12 @@ ARROWS = {
   "jaxmg.skeletons.heatmaps": "jax jaxmg.shapes",
   "jaxmg.skeletons.plausible": "jaxmg.skeletons.topology",
   "jaxmg.skeletons.sampling": "",
-  "jaxmg.skeletons.topology": "",
+  "jaxmg.skeletons.topology": "jaxmg.errors",
   # A model can be lifted out with one file: a skeleton reaches it as numbers.
   "jaxmg.models": "flax jaxmg.models jaxmg.names",
-  "jaxmg.models.agcn": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
+  "jaxmg.models.agcn": (
+    "flax jax jaxmg.ranges jaxmg.shapes jaxmg.models.layers jaxmg.models.variants"
+  ),
   "jaxmg.models.fusion": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.interfusion": (
     "flax jax jaxmg.models.fusion jaxmg.models.layers jaxmg.models.variants"
@@ -74,7 +77,7 @@ ARROWS = {
   "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.swinface": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
-  "jaxmg.models.variants": "flax jaxmg.errors",
+  "jaxmg.models.variants": "flax jaxmg.errors jaxmg.ranges",
   "jaxmg.pretrained": "",
   "jaxmg.pretrained.agcn": "jaxmg.pretrained.convert",
   "jaxmg.pretrained.convert": "flax jax jaxmg.errors",
@@ -117,7 +120,7 @@ ARROWS = {
   "jaxmg.data.readers": "jaxmg.errors jaxmg.data.readers",
   "jaxmg.data.readers.annotations": "jaxmg.data.readers jaxmg.errors jaxmg.pickles",
   "jaxmg.data.readers.arrays": "jaxmg.data.readers jaxmg.errors jaxmg.skeletons.topology",
-  "jaxmg.data.readers.clip": "jaxmg.data.readers jaxmg.errors jaxmg.skeletons",
+  "jaxmg.data.readers.clip": "jaxmg.data.readers jaxmg.errors jaxmg.ranges jaxmg.skeletons",
   "jaxmg.data.readers.damage": "jaxmg.data.readers jaxmg.errors",
   "jaxmg.data.readers.faces": "",
   "jaxmg.data.readers.matlab": "jaxmg.data.guarded jaxmg.data.matlab jaxmg.data.readers",
@@ -137,7 +140,7 @@ ARROWS = {
   "jaxmg.data.source": "jaxmg.errors jaxmg.fields jaxmg.data.records",
   "jaxmg.data.spreadsheets": "[python_calamine]",
   "jaxmg.data.tracks": (
-    "tensorflow_datasets jaxmg.errors jaxmg.data.readers jaxmg.skeletons.topology"
+    "tensorflow_datasets jaxmg.errors jaxmg.ranges jaxmg.data.readers jaxmg.skeletons.topology"
   ),
   # Arrays and callables: no data set, no skeleton, no particular model.
   "jaxmg.training": "",

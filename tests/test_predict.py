@@ -188,7 +188,7 @@ def test_attribution_is_told_by_frames_of_the_recording(predictor, data):
   total = slopes["pose"][0].sum(1).mean(0)  # over frames, of the mean view
   np.testing.assert_allclose(shown.values["pose"].sum(0), total, rtol=1e-3, atol=1e-7)
   # Of two classes, what speaks for the one speaks against the other.
-  other = predictor.attribution(half, found.number)
+  other = predictor.attribution(half, predictor.class_names[found.number])
   assert other.logit == pytest.approx(-shown.logit, abs=1e-5)
   np.testing.assert_allclose(other.values["pose"], -shown.values["pose"], atol=1e-6)
   with pytest.raises(ValueError, match="number: expected 0 to 1, got 2"):

@@ -1,6 +1,7 @@
 # ruff: noqa: E501 (a row is a line)
 """Wrong calls from Python are answered in a line that says what to do."""
 
+import fractions
 import functools
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 import jaxmg
 from jaxmg import recipe
-from jaxmg.data import memory
+from jaxmg.data import memory, readers, tracks
 from jaxmg.models import MODELS
 from jaxmg.skeletons import augment, topology
 
@@ -19,6 +20,8 @@ KEY = jax.random.key(0)
 POSE = np.ones((2, 4, 1, 17, 3), np.float32)
 SIZE = np.array([[48, 64]] * 2)
 HEATMAPS = np.zeros((2, 4, 8, 8, 17), np.float32)
+
+POSEC3D = {"name": "posec3d", "num_classes": 2, "variant": "tiny"}
 
 heatmaps = functools.partial(jaxmg.inputs.heatmap_inputs, POSE, SIZE, skeleton="coco17", size=8)
 graph = functools.partial(jaxmg.inputs.graph_inputs, POSE, SIZE, skeleton="coco17")
@@ -48,17 +51,16 @@ def apply(name, x, *, change=lambda variables: variables, **options):
 
 
 def unreadable(**options):
-  model = MODELS["posec3d"](num_classes=2, variant="tiny")
-  options = {"class_names": ("still", "wave")} | options
   seen = {"pose": jaxmg.inputs.Heatmaps("coco17", (48, 64))}
-  recipe.save("nowhere", recipe.Recipe(model, seen, **options), {"params": {}})
+  options = {"model": POSEC3D, "inputs": seen, "class_names": ("still", "wave")} | options
+  recipe.save("nowhere", recipe.Recipe(**options), {"params": {}})
 
 
 @pytest.mark.parametrize(
   ("call", "message"),
   [
-    (lambda: heatmaps(skeleton="coco"), r"skeleton: expected one of coco17, .*did you mean 'coco17'"),
-    (lambda: heatmaps(skeleton=None), "skeleton: expected one of coco17, .*got None"),
+    (lambda: heatmaps(skeleton="coco"), r"skeleton: expected .*coco17 or .*got coco \(did you mean coco17"),
+    (lambda: heatmaps(skeleton=None), "skeleton: expected .*coco17 or .*got None"),
     (lambda: heatmaps(skeleton="imigue22"), r"expected float\[B, T, M, 22, 3\], got float32\[2, 4"),
     (lambda: heatmaps(size=(8, 8)), r"size: expected pixels of a side, .*got \(8, 8\)"),
     (lambda: heatmaps(stream="limbs"), 'stream: expected "joint" or "limb"'),
@@ -87,8 +89,9 @@ def unreadable(**options):
     (lambda: apply("posec3d", HEATMAPS.transpose(0, 4, 1, 2, 3)), r"8, 8\] \(channels come last\)"),
     (lambda: apply("posec3d", HEATMAPS[..., :12]), r"\[B, T, H, W, 17\], got float32\[2, 4, 8, 8, 12"),
     (lambda: apply("posec3d", HEATMAPS[0]), r"heatmaps: expected float\[B, T, H, W, 17\], got"),
-    (lambda: apply("agcn", POSE[..., :12, :]), r"x: expected float\[B, T, M, 17, C\]"),
-    (lambda: apply("agcn", POSE[..., :2]), r"M x C = 3 \(persons, channels\), as its variables have"),
+    (lambda: apply("agcn", POSE[..., :12, :]), r"x: expected float\[B, T, 1, 17, 3\]"),
+    (lambda: apply("agcn", POSE[..., :2]), r"x: expected float\[B, T, 1, 17, 3\], got float32\[2, 4, 1, 17, 2\]"),
+    (lambda: apply("agcn", np.ones((2, 4, 3, 17, 1), np.float32)), r"x: expected float\[B, T, 1, 17, 3\], got float32\[2, 4, 3, 17, 1\]"),
     (lambda: apply("posec3d", HEATMAPS, train=True), r'expected mutable=\["batch_stats"\]'),
     (
       lambda: apply("posec3d", HEATMAPS, train=True, mutable=["batch_stats"]),
@@ -119,8 +122,24 @@ def unreadable(**options):
     (lambda: heatmaps(sigma=-1.0), r"sigma: expected in \(0, 100\], got -1.0"),
     (lambda: jaxmg.inputs.Graph("coco17", (48, 64), num_frames=16.0), "num_frames: expected a whole number"),
     (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), points="kp"), "points: expected keypoints or joints3d, got 'kp'"),
-    (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), frame_size=640), r"frame_size: expected \(height, width\) in pixels, got 640"),
+    (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), frame_size=640), "frame_size: expected height and width above 0, got 640"),
     (lambda: unreadable(num_clips=2.0), "recipe: num_clips: expected a whole number from 0, got 2.0"),
+    (lambda: unreadable(num_clips="2"), "recipe: num_clips: expected a whole number from 0, got '2'"),
+    (lambda: unreadable(mirror=1), "recipe: mirror: expected true or false, got 1"),
+    (lambda: unreadable(model={"name": "agcn"}), "^model: num_classes: expected 2, one a name, got none"),
+    (lambda: unreadable(model={"name": "agcn", "num_classes": 2}), "recipe: model: expected parents, got none"),
+    (lambda: unreadable(model="agcn"), "^model: expected names and values, got 'agcn'"),
+    (lambda: unreadable(model=POSEC3D | {"widht": 3}), "expected .*width, got widht"),
+    (lambda: recipe.Recipe(POSEC3D | {"width": "4"}, {"pose": jaxmg.inputs.Graph("coco17", (48, 64))}, ("a", "b")).build_model(), "^model: width: expected a whole number"),
+    (lambda: unreadable(inputs={"pose": "graph"}), r"^inputs: pose: expected an input, like Graph\(...\), got 'graph'"),
+    (lambda: unreadable(inputs={}), "^inputs: expected inputs by name, .*got none"),
+    (lambda: unreadable(data={}), "recipe: data: expected what Source.describe gives, got none"),
+    (lambda: unreadable(label_embeddings="abc"), "^label_table: expected the table of recipe.label_embeddings, got none"),
+    (lambda: agcn(parents=(0, 2, 1)), "parents: expected the parent of every joint, the root its own"),
+    (lambda: agcn(parents=(0, 0, 99)), "parents: expected the parent of every joint, the root its own"),
+    (lambda: MODELS["posec3d"](num_classes=True), "num_classes: expected 1 or more, got True"),
+    (lambda: jaxmg.inputs.Graph("coco17", (48, True)), r"frame_size: expected height and width above 0, got \(48, True\)"),
+    (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), fps=True), "fps: expected frames a second, got True"),
     (lambda: unreadable(class_names=(0, 1)), "recipe: class_names: expected a text, got 0"),
     (lambda: jaxmg.load("nowhere"), "recipe.json: expected a run directory with a recipe, got no such"),
   ],
@@ -129,6 +148,56 @@ def test_a_wrong_call_says_what_to_do(call, message):
   with pytest.raises((ValueError, KeyError), match=message) as raised:
     call()
   assert len(str(raised.value)) < 400
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+  model, variables = trained("agcn")
+  seen = {"pose": jaxmg.inputs.Graph("coco17", (48, 64), num_frames=4)}
+  run = tmp_path_factory.mktemp("runs") / "run"
+  recipe.save(run, recipe.Recipe(model, seen, ("still", "wave")), variables)
+  return jaxmg.load(run)
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda p: p.attribution(POSE[0], 0.5), r"number: expected 0 to 1, got 0.5 \(or a class's name"),
+    (lambda p: p.attribution(POSE[0], True), "number: expected 0 to 1, got True"),
+    (lambda p: p.attribution(POSE[0], "Wave"), "class: expected still or wave, got Wave .did you mean wave"),
+    (lambda p: type(p)("nowhere", batch_size=2.5), "batch_size: expected 1 or more, got 2.5"),
+    (lambda p: p.windows(POSE[0], length=10.0, hop=1), "length: expected whole frames, got 10.0"),
+    (lambda p: p.windows(POSE[0], length=4, hop=1.0), "hop: expected frames from 1 to the length, 4, got 1.0"),
+    (lambda p: p.windows([POSE[0]], length=4, hop=1), "a clip: expected one recording, got a list"),
+    (lambda p: p.attribution([POSE[0]]), "a clip: expected one recording, got a list"),
+    (lambda p: p({"poses": POSE[0]}), r"the clip: expected pose, got poses \(did you mean pose\?\)"),
+    (lambda p: p({"poses": {"keypoints": POSE[0]}}), r"the clip: expected pose, got poses \(did you mean"),
+    (lambda p: p({"skeleton": POSE[0]}), "the clip: expected pose, got skeleton"),
+  ],
+)  # fmt: skip
+def test_a_wrong_prediction_says_what_to_do(predictor, call, message):
+  with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+    call(predictor)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+  size = (np.int64(48), np.int32(64))
+  graph = jaxmg.inputs.Graph("coco17", size, rotation=np.float32(10), num_frames=np.int64(4))
+  model = agcn(num_classes=np.int64(2), parents=np.array(COCO17.parents), width=np.int64(4))
+  views = {"num_clips": np.int64(2), "mirror": np.True_}
+  made = recipe.Recipe(model, {"pose": graph}, np.array(["still", "wave"]), **views)
+  recipe.save(tmp_path, made)  # as JSON
+  found = recipe.load(tmp_path)
+  assert (found.num_clips, found.mirror, found.model["width"]) == (2, True, 4)
+  assert found.inputs == {
+    "pose": jaxmg.inputs.Graph("coco17", (48, 64), rotation=10.0, num_frames=4)
+  }
+  assert heatmaps(sigma=np.float64(0.6)).shape == heatmaps().shape
+  frames = np.zeros((4, 48, 64, 3), np.uint8)
+  for fps in (10, np.float64(10), fractions.Fraction(10), np.int64(10)):
+    given = readers.from_array(frames, readers.Told(fps=fps))
+    assert given.times.tolist() == [0, 0.1, 0.2, 0.3]
+    assert tracks.Pose("coco17", size, fps=fps) == tracks.Pose("coco17", (48, 64), fps=10)
 
 
 def test_what_may_be_given_otherwise_is_taken():

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jaxmg import ranges
 from jaxmg.data import readers
 from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import topology
@@ -42,11 +43,11 @@ class Pose:
       object.__setattr__(self, "layout", topology.get(self.layout))
     except ValueError as error:
       raise ConfigError(f"layout: {error}") from error
-    sizes = len(self.frame_size) == 2 and min(self.frame_size) > 0
+    ranges.settle(self)
     for field, right, expected in (
-      ("frame_size", sizes, "height and width above 0"),
-      ("num_persons", self.num_persons > 0, "1 or more"),
-      ("fps", self.fps is None or self.fps > 0, "frames a second"),
+      ("frame_size", ranges.is_frame_size(self.frame_size), "height and width above 0"),
+      ("num_persons", ranges.is_whole(self.num_persons) and self.num_persons > 0, "1 or more"),
+      ("fps", self.fps is None or ranges.is_rate(self.fps), "frames a second"),
     ):
       if not right:
         raise ConfigError(field, expected=expected, got=getattr(self, field))
@@ -87,7 +88,7 @@ class Pose:
     for field, right, expected, got in (
       ("layout", topology.get(clip.layout) == self.layout, self, clip.layout),
       ("persons", num_persons <= self.num_persons, f"at most {self.num_persons}", num_persons),
-      ("frame_size", min(frame_size) > 0, "height and width above 0", frame_size),
+      ("frame_size", ranges.is_frame_size(frame_size), "height and width above 0", frame_size),
       ("joints3d", self.joints3d == joints3d, self.joints3d, joints3d),
     ):
       if not right:
@@ -138,9 +139,9 @@ class Video:
   timed: bool = True
 
   def __post_init__(self):
-    sizes = len(self.frame_size) == 2 and min(self.frame_size) > 0
+    ranges.settle(self)
     for field, right, expected in (
-      ("frame_size", sizes, "height and width above 0"),
+      ("frame_size", ranges.is_frame_size(self.frame_size), "height and width above 0"),
       ("channels", self.channels in (1, 3), "1 or 3"),
     ):
       if not right:

@@ -77,11 +77,11 @@ class Pose:
     if not self.shows(record):
       raise ValueError(f"{self.points}: expected somebody, got nobody in {len(pose)} frames")
     if self.points == "keypoints":
-      height, width = self._frame_size(record)
-      outside = plausible.share_outside(pose, (height, width))
-      if outside > 0.5:
-        got = f"{outside:.0%} of the joints outside of it"
-        raise ValueError(f"frame_size: expected {height} x {width}, got {got} (name its own)")
+      height, width = size = self._frame_size(record)
+      if (share := plausible.share_outside(pose, size)) > 0.5:
+        _, hint = plausible.outside(pose, size)
+        got = f"{share:.0%} of the joints outside of it"
+        raise ValueError(f"frame_size: expected {height} x {width}, got {got} ({hint})")
 
   def shows(self, record: Mapping[str, Any]) -> bool:
     """Whether somebody is there: one of the joints that the network sees, in one frame."""

@@ -17,7 +17,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from jaxmg import shapes
+from jaxmg import ranges, shapes
 from jaxmg.models import layers, variants
 
 # The published network has 3,469,510 parameters at two persons of 25 joints and 60 classes. "small"
@@ -42,6 +42,21 @@ def adjacency(parents: tuple[int, ...]) -> Float[np.ndarray, "3 v v"]:
   np.fill_diagonal(inward, 0)
   edges = np.stack([np.eye(len(parents), dtype=np.float32), inward, inward.T])
   return edges / np.maximum(edges.sum(1, keepdims=True), 1)
+
+
+def _tree(parents: Any) -> tuple[int, ...]:
+  """The parents as numbers; ValueError where they are no tree with one root."""
+  wanted = isinstance(parents, tuple | list | np.ndarray) and all(map(ranges.is_whole, parents))
+  found = tuple(map(int, parents)) if wanted else ()
+  roots = [v for v, parent in enumerate(found) if v == parent]
+  ancestors = range(len(found))
+  if len(roots) == 1 and all(0 <= v < len(found) for v in found):
+    for _ in found:
+      ancestors = [found[v] for v in ancestors]
+  if {*ancestors} != {*roots} or not found:
+    expected = "the parent of every joint, the root its own (Skeleton.parents)"
+    raise ValueError(f"parents: expected {expected}, got {parents!r}")
+  return found
 
 
 def _value_init(key, shape, dtype):
@@ -204,10 +219,7 @@ class AGCN(nn.Module):
 
   def __post_init__(self, variant: str = "agcn"):
     variants.fill(self, VARIANTS, variant)
-    numbers = not isinstance(self.parents, str) and all(isinstance(v, int) for v in self.parents)
-    if not numbers or [v for v, parent in enumerate(self.parents) if v == parent] == []:
-      expected = "the parent of every joint, the root its own (Skeleton.parents)"
-      raise ValueError(f"parents: expected {expected}, got {self.parents!r}")
+    self.parents = _tree(self.parents)
     super().__post_init__()
 
   @nn.compact
@@ -219,14 +231,13 @@ class AGCN(nn.Module):
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     layers.check_call(self, train=train)
-    shapes.check("x", x, "float", "B", "T", "M", len(self.parents), "C")
-    batch, frames, persons, joints, channels = x.shape
+    persons, joints = "M", len(self.parents)
+    channels = layers.channels(self, "block1", "graph", "subset0", "theta")
     if self.has_variable("params", "data_bn"):
       # Its norm is of every channel of every joint of every person.
-      known = self.variables["params"]["data_bn"]["scale"].size // joints
-      if persons * channels != known:
-        expected = f"[B, T, M, {joints}, C] with M x C = {known} (persons, channels)"
-        raise ValueError(f"x: expected {expected}, as its variables have, got {list(x.shape)}")
+      persons = self.variables["params"]["data_bn"]["scale"].size // (joints * channels)
+    shapes.check("x", x, "float", "B", "T", persons, joints, channels)
+    batch, frames, persons, joints, channels = x.shape
     edges = jnp.asarray(adjacency(self.parents))
     norm = layers.BatchNorm(dtype=self.dtype, name="data_bn")
     x = norm(x.reshape(batch, frames, -1), train=train).reshape(x.shape)

@@ -203,7 +203,8 @@ class Fusion(nn.Module):
     train: bool = False,
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-    given, present, out = take(self.encoders, x, train=train, rows=rows)
+    check_inputs(self, x, train=train)
+    given, present, out = take(self, x, train=train, rows=rows)
     sequence = Sequence(
       width=self.width,
       attention=self.attention,
@@ -235,18 +236,37 @@ def settle(model: nn.Module) -> None:
     model.encoders = core.FrozenDict(model.encoders)
 
 
+def check_inputs(model: nn.Module, x: Any, *, train: bool) -> None:
+  """Raises ValueError where a fusion is called without what it needs, or on other inputs."""
+  layers.check_call(model, train=train)
+  if not isinstance(x, Mapping) or not isinstance(x.get("present", {}), Mapping):
+    got = type(x).__name__
+    raise ValueError(f"inputs: expected inputs by name, and present by name, got {got}")
+  encoders, names = model.encoders or {}, sorted(x.keys() - {"present"})
+  if len(names) < 2 or encoders.keys() - names:
+    expected = f"two or more, {' and '.join(sorted(encoders))} among them" if encoders else "two"
+    raise ValueError(f"inputs: expected {expected}, got {' and '.join(names)}")
+  known = model.variables.get("params", {}).get("sequence", {})
+  known = sorted(name.removeprefix("norm_") for name in known if name.startswith("norm_"))
+  if known and names != known:
+    expected = f"{' and '.join(known)}, as its variables have"
+    raise ValueError(f"inputs: expected {expected}, got {' and '.join(names)}")
+  for name in {*names} - {*encoders}:
+    parts = sorted(x[name]) if isinstance(x[name], Mapping) else [type(x[name]).__name__]
+    if not {"tokens", "times"} <= {*parts}:
+      got = " and ".join(parts) or "none"
+      raise ValueError(f"{name}: expected tokens and times, got {got}")
+
+
 def take(
-  encoders: Mapping[str, nn.Module] | None,
+  model: nn.Module,
   x: Mapping[str, Any],
   *,
   train: bool,
   rows: Int[Array, " b"] | None,
 ) -> tuple[dict[str, Mapping[str, Array]], dict[str, Bool[Array, " b"]], dict[str, Array]]:
   """The tokens of each input, in the order of names, and who has it; and the encoders' `out`."""
-  encoders, names = encoders or {}, sorted(x.keys() - {"present"})
-  if len(names) < 2 or encoders.keys() - names:
-    expected = f"two or more, {' and '.join(sorted(encoders))} among them" if encoders else "two"
-    raise ValueError(f"inputs: expected {expected}, got {' and '.join(names)}")
+  encoders, names = model.encoders or {}, sorted(x.keys() - {"present"})
   given, out = {}, {}
   for name in names:
     given[name] = x[name]
@@ -254,13 +274,18 @@ def take(
       logits, theirs = encoders[name](x[name], train=train, rows=rows)
       given[name] = theirs
       out |= {f"{name}/{key}": value for key, value in theirs.items()} | {f"{name}/logits": logits}
-    shapes.check(f"{name}: tokens", given[name]["tokens"], "float", "B", "L", "D")
+    width = layers.channels(model, "sequence", f"project_{name}")
+    width = "D" if width == "C" else width
+    shapes.check(f"{name}: tokens", given[name]["tokens"], "float", "B", "L", width)
     batch, length, _ = given[name]["tokens"].shape
     shapes.check(f"{name}: times", given[name]["times"], "float", batch, length)
   everywhere = dict.fromkeys(names, jnp.ones(batch, bool))
   present = everywhere | dict(x.get("present", {}))
   if present.keys() != everywhere.keys():
     raise ValueError(f"present: expected {' and '.join(names)}, got {' and '.join(present)}")
+  for name, there in present.items():
+    if jnp.shape(there) != (batch,):
+      raise ValueError(f"present: {name}: expected bool[{batch}], got {list(jnp.shape(there))}")
   return given, present, out
 
 

@@ -73,10 +73,11 @@ class InterFusion(nn.Module):
     train: bool = False,
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+    fusion.check_inputs(self, x, train=train)
     x, windows = _as_clips(x)
     if rows is not None and windows:
       rows = (rows[:, None] * windows + jnp.arange(windows)).ravel()
-    given, present, out = fusion.take(self.encoders, x, train=train, rows=rows)
+    given, present, out = fusion.take(self, x, train=train, rows=rows)
     sequence = fusion.Sequence(
       width=self.width,
       attention="cross",
@@ -120,7 +121,9 @@ class InterFusion(nn.Module):
 def _as_clips(x: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
   """Inputs whose windows are clips of their own, and how many of a clip there are; 0: no axis."""
   tokens = {
-    name: one["tokens"] for name, one in x.items() if name != "present" and isinstance(one, Mapping)
+    name: one["tokens"]
+    for name, one in x.items()
+    if name != "present" and isinstance(one, Mapping) and "tokens" in one
   }
   found = {one.shape[1] if one.ndim == 4 else 0 for one in tokens.values()}
   if found <= {0}:

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
+_RATES = ("dropout", "stochastic_depth", "modality_dropout")  # for which a model draws by a key
+
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # Of products of transformers. The originals have a deviation of 0.02 there, from which a narrow
 # network hardly learns.
@@ -100,7 +102,7 @@ def check_call(module: nn.Module, *, train: bool) -> None:
   if "batch_stats" in module.variables and not module.is_mutable_collection("batch_stats"):
     raise ValueError('train=True: expected mutable=["batch_stats"] in apply, got none')
   drawn = module.has_rng("dropout") or module.has_rng("params")  # which Flax takes for any other
-  if getattr(module, "dropout", 0) and not drawn:
+  if any(getattr(module, rate, 0) for rate in _RATES) and not drawn:
     hint = "under NNX: nnx.Rngs(dropout=0)"
     raise ValueError(f'train=True: expected rngs={{"dropout": key}} in apply, got none ({hint})')
 

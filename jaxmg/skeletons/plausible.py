@@ -26,6 +26,7 @@ _CROSSING = {False: 3.2, True: 2.0}  # in 3-D no view makes bones short
 _UNLIKE = {False: 0.4, True: 0.25}  # in 2-D one arm may point at the camera
 _BETTER = 1.6  # times as well as the layout, and another one is told
 _MOST_POSES = 24
+_OUTSIDE, _INSIDE = 0.05, 0.1  # of the joints, and of these: the sides of a frame are exchanged
 _FEWEST_JOINTS = 6
 
 
@@ -73,6 +74,23 @@ def share_outside(keypoints: Float[np.ndarray, "t m v 3"], frame_size: tuple[int
   x, y, there = keypoints[..., 0], keypoints[..., 1], keypoints[..., 2] > 0
   outside = ((x < 0) | (x > width) | (y < 0) | (y > height)) & there
   return np.count_nonzero(outside) / max(1, np.count_nonzero(there))
+
+
+def outside(
+  keypoints: Float[np.ndarray, "t m v 3"], frame_size: tuple[int, int] | None
+) -> tuple[str, str] | None:
+  """How many joints are outside of the frame, and what to do, where it seems to be another one.
+
+  That is where most of them are, or many that would not be if its sides changed places.
+  """
+  if frame_size is None:
+    return None
+  share, other = (share_outside(keypoints, size) for size in (frame_size, frame_size[::-1]))
+  exchanged = share > _OUTSIDE and other < _INSIDE * share
+  if not exchanged and share <= 0.5:
+    return None
+  hint = "(width, height)? exchange them" if exchanged else "name its own"
+  return f"{share:.0%} of the joints outside of it", hint
 
 
 def doubts(

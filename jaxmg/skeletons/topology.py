@@ -6,7 +6,6 @@ parents are a tree, for bones and graphs. Left and right are the person's own.
 
 import collections
 import dataclasses
-import difflib
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
+
+from jaxmg import errors
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -532,9 +533,8 @@ def get(name: str | Skeleton) -> Skeleton:
   if isinstance(name, Skeleton):
     return name
   if not isinstance(name, str) or name not in SKELETONS:
-    near = difflib.get_close_matches(str(name), SKELETONS, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"skeleton: expected one of {', '.join(SKELETONS)}, got {name!r}{hint}")
+    got = name if isinstance(name, str) else repr(name)
+    raise ValueError(errors.unknown("skeleton", SKELETONS, got))
   return SKELETONS[name]
 
 

@@ -97,6 +97,9 @@ def make_train_step(
   """
 
   def train_step(state, batch, key):
+    if ema_decay and not state.ema:
+      expected = "a state with a moving average (init_train_state(..., ema=True))"
+      raise ValueError(f"ema_decay: expected {expected}, got one without")
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
 
     def gradient_of(batch_stats, batch):

@@ -1,6 +1,7 @@
 # ruff: noqa: E501 (a row is a line)
 """Arrays as a set: the same clips, splits and batches as a prepared one."""
 
+import dataclasses
 import re
 
 import flax.linen
@@ -72,7 +73,21 @@ def test_a_run_on_it_is_saved_and_known(tmp_path):
   other = recipe.Recipe(other, {"pose": pose}, data.class_names)
   with pytest.raises(errors.CheckpointError, match=r"variables: batch_stats.*expected \(8,\), got"):
     recipe.save(tmp_path / "other", other, variables)
+  whole = jax.tree.map(lambda x: x.astype(np.int32), variables)
+  with pytest.raises(errors.CheckpointError, match=r"expected \(4,\), got int32\[4\]"):
+    recipe.save(tmp_path / "other", run, whole)
+  table = np.eye(2, dtype=np.float32)
+  other = dataclasses.replace(run, label_embeddings=recipe.table_digest(table))
+  for kept, given, message in (
+    (run, table, "label_table: expected none, got another"),
+    (other, None, "label_table: expected the table of recipe.label_embeddings, got none"),
+    (other, 2 * table, "label_table: expected the table of recipe.label_embeddings, got another"),
+  ):
+    with pytest.raises(errors.CheckpointError, match=message):
+      recipe.save(tmp_path / "other", kept, variables, label_table=given)
   assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+  recipe.save(tmp_path / "other", other, variables, label_table=table)
+  np.testing.assert_array_equal(recipe.label_table(tmp_path / "other", other), table)
   with pytest.raises(ValueError, match=r"model: expected one of models\.MODELS: agcn or"):
     recipe.describe_model(flax.linen.Dense(2))
 
@@ -102,7 +117,7 @@ def test_a_run_on_it_is_saved_and_known(tmp_path):
     ({"video": poses()[0]}, errors.DataError, "the clip: 'video': expected a video, got a pose"),
     ({}, errors.DataError, "the clip: expected a dictionary by track: pose"),
     ({"pose": {"keypoints": poses()[0]}}, errors.DataError, "'pose': expected the record of a set"),
-    (np.stack([poses()[0][:, :1]] * 5)[:, :, 0], errors.DataError, "axes: expected frames first, or .* several clips in a list"),
+    (np.stack([poses()[0][:, :1]] * 5)[:, :, 0], errors.DataError, r"shape: expected .* or to be told, got \[5, \d+, 17, 3\] \(axes=MTVC; several clips: in a list;"),
   ):  # fmt: skip
     with pytest.raises(kind, match=message):
       predictor(wrong)
@@ -132,6 +147,7 @@ def test_what_is_assumed_is_said_once(tmp_path, capsys):
   said = capsys.readouterr().err
   assert said.count("note: clips are read as 17 joints (coco17 assumed), pixels, axes TMVC") == 1
   assert "48 x 64 assumed" in said
+  assert "; this one: 11 frames of 2 persons\n" in said
 
 
 def test_videos_are_held_as_they_are():
@@ -161,7 +177,8 @@ def test_the_rate_of_poses_is_kept():
 def test_joints_outside_of_the_frame_are_said_once(capsys):
   held(poses(), layout="coco17", frame_size=(4, 4))
   said = capsys.readouterr().err
-  assert said.count("note: 100% of the joints are outside of the frame, 4 x 4\n") == 1
+  expected = "frame size 4 x 4 (height x width): 100% of the joints outside of it (name its own)"
+  assert said.count(f"note: {expected}\n") == 1
   held(poses(), **TOLD)
   assert "outside" not in capsys.readouterr().err
 

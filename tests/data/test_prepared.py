@@ -229,7 +229,7 @@ def test_a_layout_of_ones_own_is_written_with_the_track(tmp_path):
 @pytest.mark.parametrize(
   ("layout", "message"),
   [
-    ("coco71", "did you mean 'coco17'"),
+    ("coco71", "did you mean coco17?"),
     (
       dataclasses.replace(topology.get("coco17"), sources=()),
       "'coco17': expected a name of its own",

@@ -432,7 +432,7 @@ def test_metres_that_are_none(folder, row):
   [
     ("B01", ["--name=Ntu 60"], 2, "--name: expected a letter, then a-z, 0-9 or _, got 'Ntu 60'"),
     ("B01", ["--name=../x"], 2, "--name: expected"),
-    ("B01", ["--layout=coco71"], 2, "did you mean 'coco17'?"),
+    ("B01", ["--layout=coco71"], 2, "did you mean coco17?"),
     ("B01", ["--layout=none.json"], 3, "none.json: expected a layout's JSON file, got nothing"),
     ("B41", ["--layout=openpose18"], 3, "'a': keypoints: expected [T, M, 18, 2 or 3]"),
     ("B16", ["--manual_dir=none.pkl"], 3, "none.pkl: expected the folder of the raw files"),

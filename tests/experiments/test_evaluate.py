@@ -197,7 +197,9 @@ def test_labels_of_another_set_are_those_of_the_names(later, capsys):
   assert [path.name for path in folder.iterdir()] == ["scores.npz"]
   other = later.make(range(18, 24), IDS, labels, "shake\nnod\n", name="other")
   assert later.evaluate(other) == 3
-  assert "other/1.0.0: expected the classes that the run was trained" in capsys.readouterr().err
+  error = capsys.readouterr().err
+  assert "other/1.0.0: expected the classes that the run was trained with, got the same in" in error
+  assert not (later.run / "other-test").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax import export
@@ -360,6 +361,47 @@ def test_encoders_tokens_are_fused_as_if_they_were_given(towers):
 def test_inputs_that_cannot_be_are_named(x, change, message):
   with pytest.raises(ValueError, match=message):
     jax.eval_shape(tiny().init, jax.random.key(0), change(x))
+
+
+@pytest.mark.parametrize("make", [tiny, inter])
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (lambda x: x["pose"]["tokens"], "^inputs: expected inputs by name, "),
+    (lambda x: x | {"present": jnp.ones(3)}, "^inputs: expected inputs by name, "),
+    (lambda x: {"pose": x["pose"], "sound": x["video"]}, "^inputs: expected pose and video, as "),
+    (lambda x: x | {"sound": x["pose"]}, "^inputs: expected pose and video, .*sound"),
+    (lambda x: x | {"pose": x["pose"]["tokens"]}, "^pose: expected tokens and times, got "),
+    (lambda x: x | {"pose": {"tokens": x["pose"]["tokens"]}}, "^pose: expected tokens and times,"),
+    (
+      lambda x: x | {"pose": x["pose"] | {"tokens": x["pose"]["tokens"][..., :2]}},
+      r"^pose: tokens: expected float\[B, L, \d+\], got float32\[3, 4, 2\]",
+    ),
+    (lambda x: x | {"present": {"pose": jnp.ones(2, bool)}}, r"^present: pose: expected bool\[3\]"),
+  ],
+)  # fmt: skip
+def test_a_call_on_other_inputs_than_its_own_is_named(x, make, change, message):
+  variables = jax.eval_shape(make().init, jax.random.key(0), x)
+  jaxtyping.config.update("jaxtyping_disable", True)  # as users have it
+  try:
+    with pytest.raises(ValueError, match=message):
+      jax.eval_shape(lambda variables: make().apply(variables, change(x)), variables)
+  finally:
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize(
+  "model",
+  [
+    tiny(),
+    tiny(dropout=0.0, modality_dropout=0.1),
+    inter(dropout=0.0, modality_dropout=0.1),
+  ],
+)
+def test_training_without_a_key_is_named(x, model):
+  variables = jax.eval_shape(model.init, jax.random.key(0), x)
+  with pytest.raises(ValueError, match=r'^train=True: expected rngs={"dropout": key} in apply'):
+    jax.eval_shape(lambda variables: model.apply(variables, x, train=True), variables)
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,12 @@ def test_stochastic_depth_leaves_out_whole_rows_at_its_rate():
   np.testing.assert_array_equal(layers.StochasticDepth(0.0).apply({}, x, train=True), x)
 
 
+def test_stochastic_depth_without_a_key_is_named(variables, clips):
+  model = tiny(dropout=0.0, stochastic_depth=0.7)
+  with pytest.raises(ValueError, match=r'^train=True: expected rngs={"dropout": key} in apply'):
+    jax.eval_shape(lambda clips: model.apply(variables, clips, train=True), clips)
+
+
 def test_every_form_of_attention_gives_the_same(variables, clips, logits, monkeypatch):
   monkeypatch.setattr(mvit, "ATTENTION", "bias")
   found, _ = compiled(tiny())(variables, clips)

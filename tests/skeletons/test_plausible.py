@@ -4,7 +4,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxmg import skeletons
+from jaxmg import inputs, skeletons
+from jaxmg.data import memory
+from jaxmg.data.readers import Told, from_array
 from jaxmg.skeletons import plausible
 
 # Metres: x to the person's left, y up, z to the back.
@@ -147,3 +149,30 @@ def test_nothing_is_odd_about_utd_mhad():
     assert plausible.doubts(joints, skeleton, in_3d=True) == []
     assert plausible.doubts(view(joints, 0), skeleton) == []
     assert plausible.doubts(view(joints, 90), skeleton) == []
+
+
+def moved(pixels):
+  return np.add(view(body("coco17")), (pixels, 0, 0))
+
+
+def test_a_frame_size_whose_sides_are_exchanged_is_doubted():
+  keypoints = moved(300)  # at the right of 720 x 1280
+  assert plausible.outside(keypoints, (720, 1280)) is None
+  assert plausible.outside(keypoints, None) is None
+  got, hint = plausible.outside(keypoints, (1280, 720))
+  assert (got, hint) == ("100% of the joints outside of it", "(width, height)? exchange them")
+  assert plausible.outside(moved(2000), (1280, 720))[1] == "name its own"  # nor inside the other
+  seen = inputs.Heatmaps("coco17", (720, 1280))
+  record = {"keypoints": keypoints, "layout": skeletons.get("coco17"), "frame_size": (1280, 720)}
+  with pytest.raises(ValueError, match=r"outside of it \(\(width, height\)\? exchange them\)"):
+    seen.check_shown(record)
+
+
+def test_a_told_frame_size_is_doubted_where_arrays_are_taken(capsys):
+  keypoints = moved(100)
+  told = {"layout": "coco17", "frame_size": (1280, 720)}
+  assert "(width, height)? exchange them" in from_array(keypoints, Told(**told)).doubts()[-1]
+  memory.from_arrays([keypoints], [0], class_names=("wave",), **told)
+  assert "note: frame size 1280 x 720" in capsys.readouterr().err
+  memory.from_arrays([keypoints], [0], class_names=("wave",), **told | {"frame_size": (720, 1280)})
+  assert capsys.readouterr().err == ""

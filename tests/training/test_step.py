@@ -194,6 +194,8 @@ def test_average_follows_parameters_and_statistics(toy):
     average = jax.tree.map(lambda x, y, share=share: share * x + (1 - share) * y, average, new)
   assert_close(state.ema, average)
   assert state.variables is state.ema
+  with pytest.raises(ValueError, match=r"^ema_decay: expected a state with a moving average"):
+    jax.eval_shape(train_step, state.replace(ema={}), next(toy.Batches()), toy.key)
   plain, _ = make(toy, SGD)
   assert_same_bits(plain.variables, {"params": plain.params, "batch_stats": plain.batch_stats})
 

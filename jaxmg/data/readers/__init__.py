@@ -171,22 +171,26 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
   if array.dtype == np.uint8:
     if 0 in array.shape or array.shape[3:] not in ((), (3,)) or array.ndim < 3:
       expected = "uint8[T, H, W, 3] or uint8[T, H, W]"
-      raise DataError("frames", expected=expected, got=f"uint8{[*array.shape]}")
+      got = f"uint8{[*array.shape]}"
+      raise DataError("frames", expected=expected, got=got, hint=_NO_CLIP)
     return without_loss(array, told.fps and np.arange(len(array)) / told.fps)
-  clip = arrays.read_array(arrays.of_numbers(array), told)
+  clip = arrays.read_array(arrays.of_numbers(array), told, otherwise=_NO_CLIP)
   if clip.guess.axes == "MTVC" and "axes" in clip.guess.assumed and len(array) > 1:
-    expected, hint = "frames first, or to be told", "axes=MTVC, or several clips in a list"
+    expected, hint = "frames first, or to be told", f"axes=MTVC; {_NO_CLIP}"
     raise DataError("axes", expected=expected, got=[*array.shape], hint=hint)
   return clip.sized(told.expects_size)
 
 
 def remarks(found: Clip | Frames | VideoFile) -> list[str]:
   """What is to be said of a recording that was read: what was assumed, and what is odd about it."""
-  assumed = isinstance(found, Clip) and found.guess.assumed
-  kind = [f"clips are read as {found.guess.kind}"] if assumed else []
+  kind = []
+  if isinstance(found, Clip) and (guess := found.guess).assumed:
+    several = "axes" in guess.assumed and guess.num_persons > 1  # or clips of so many frames
+    kind = [f"clips are read as {guess.kind}{f'; this one: {guess.counts}' * several}"]
   return kind + (found.doubts() if isinstance(found, Clip | VideoFile) else [])
 
 
+_NO_CLIP = "several clips: in a list; frames of a video are uint8[T, H, W, 3]"
 _ARGUMENTS = ("layout", "frame_size", "axes", "points", "fps")
 
 

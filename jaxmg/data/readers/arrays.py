@@ -22,6 +22,7 @@ from jaxmg.skeletons import topology
 ORDERS = ("TVC", "CTV", "TMVC", "MTVC", "CTVM")
 _NUMBERS = "fiub"  # kinds of NumPy's dtypes
 _FEW_PERSONS = 8  # an axis of more is no persons', one of fewer no frames', where sizes must tell
+_MOST_ASSUMED = 2  # persons; an axis of more may be that of the frames of several clips
 _MAX_BYTES = 4 << 30  # of a .npz, unpacked
 _MAX_RATIO = 200  # of a .npz's array to its packed size
 
@@ -49,9 +50,15 @@ def read_npz(path: pathlib.Path, told: clips.Told) -> clips.Clip:
   return read_array(array, told, in_3d=False if scores else None)
 
 
-def read_array(array: np.ndarray, told: clips.Told, *, in_3d: bool | None = None) -> clips.Clip:
-  """An array as the head of this module says."""
-  axes, assumed = find_axes(array.shape, told)
+def read_array(
+  array: np.ndarray,
+  told: clips.Told,
+  *,
+  in_3d: bool | None = None,
+  otherwise: str = "several clips: a file each",
+) -> clips.Clip:
+  """An array as the head of this module says; `otherwise` as in `find_axes`."""
+  axes, assumed = find_axes(array.shape, told, otherwise=otherwise)
   if axes.startswith("C"):
     points = frames_first(array if "M" in axes else array[..., None])
   else:
@@ -62,36 +69,43 @@ def read_array(array: np.ndarray, told: clips.Told, *, in_3d: bool | None = None
   )
 
 
-def find_axes(shape: tuple[int, ...], told: clips.Told) -> tuple[str, bool]:
+def find_axes(shape: tuple[int, ...], told: clips.Told, *, otherwise: str) -> tuple[str, bool]:
   """The order of an array's axes, and whether its sizes alone tell it.
 
-  Raises DataError where no order fits, or several do: these are asked for.
+  Raises DataError where no order fits, or several do, or more than two persons are seen, which may
+  be the frames of several clips: these are asked for. `otherwise` is a hint for what is no clip.
   """
   if told.axes is not None:
     if told.axes not in ORDERS:
       raise ConfigError("axes", expected=" or ".join(ORDERS), got=told.axes)
     sizes = dict(zip(told.axes, shape, strict=False))
     if len(told.axes) != len(shape) or sizes["C"] not in (2, 3):
-      raise DataError(f"axes {told.axes}", expected="C of 2 or 3", got=f"the shape {list(shape)}")
+      hint = otherwise if len(shape) > len(told.axes) else None
+      got = f"the shape {list(shape)}"
+      raise DataError(f"axes {told.axes}", expected="C of 2 or 3", got=got, hint=hint)
     return told.axes, False
   known = _known(told.layout)
   fitting = [axes for axes in ORDERS if len(axes) == len(shape) and _fits(axes, shape, known)]
+  if not fitting:
+    counts = "a known number" if told.layout is None else next(iter(known))
+    orders = ", ".join(f"[{', '.join(axes)}]" for axes in ORDERS)
+    expected = f"{orders}; V {counts}, C 2 or 3"
+    hints = [otherwise] * (len(shape) > 3) + ["name the layout: --layout"] * (len(shape) < 5)
+    raise DataError("shape", expected=expected, got=list(shape), hint="; ".join(hints))
   if {"TMVC", "MTVC"} <= {*fitting}:
     first, second = shape[:2]
     if first == second == 1 or (second <= _FEW_PERSONS < first):
       fitting.remove("MTVC")
     elif first <= _FEW_PERSONS < second:
       fitting.remove("TMVC")
-  if len(fitting) == 1:
-    return fitting[0], len(shape) > 3
-  if not fitting:
-    counts = "a known number" if told.layout is None else next(iter(known))
-    orders = ", ".join(f"[{', '.join(axes)}]" for axes in ORDERS)
-    expected = f"{orders}; V {counts}, C 2 or 3"
-    hint = "name the layout: --layout"
-    raise DataError("shape", expected=expected, got=list(shape), hint=hint)
-  hint = " or ".join(f"--axes={axes}" for axes in fitting)
+  axes, *others = fitting
+  persons = shape[axes.index("M")] if axes in ("TMVC", "MTVC") else 1
+  if not others and persons <= _MOST_ASSUMED:
+    return axes, len(shape) > 3
+  hint = f"{' or '.join(f'--axes={axes}' for axes in fitting)}; {otherwise}"
   expected = "sizes that tell frames (T) from persons (M)"
+  if not others:
+    expected += f", at most {_MOST_ASSUMED}, or to be told"
   raise DataError("shape", expected=expected, got=list(shape), hint=hint)
 
 

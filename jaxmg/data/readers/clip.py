@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from jaxmg import ranges
 from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import plausible, topology
 
@@ -46,10 +47,6 @@ _SMALLEST_BODY = 20  # pixels; between this and metres nothing is decided
 _CENTRE = 1e-6  # metres: how far a joint that is the origin is moved, to be told from an absent one
 
 
-def is_above_0(number: Any) -> bool:
-  return isinstance(number, int | float) and 0 < number < float("inf")
-
-
 @dataclasses.dataclass(frozen=True)
 class Told:
   """What the caller knows of a file; None: see what the file says.
@@ -73,19 +70,15 @@ class Told:
   fps: float | None = None
 
   def __post_init__(self):
+    ranges.settle(self)
     kinds = (None, "keypoints", "joints3d")
-    sides, size = (int, np.integer), self.frame_size
     for field, right, expected in (
       ("points", self.points in kinds, "keypoints or joints3d"),
-      ("fps", self.fps is None or is_above_0(self.fps), "frames a second"),
+      ("fps", self.fps is None or ranges.is_rate(self.fps), "frames a second"),
       (
         "frame_size",
-        size is None
-        or (
-          isinstance(size, list | tuple)
-          and [isinstance(x, sides) and x > 0 for x in size] == [True] * 2
-        ),
-        "(height, width) in pixels",
+        self.frame_size is None or ranges.is_frame_size(self.frame_size),
+        "height and width above 0",
       ),
     ):
       if not right:
@@ -107,8 +100,11 @@ class Guess:
   notes: tuple[str, ...] = ()
 
   def __str__(self) -> str:
-    counts = f"{_count(self.num_frames, 'frame')} of {_count(self.num_persons, 'person')}"
-    return f"read as {counts}, {self.kind}"
+    return f"read as {self.counts}, {self.kind}"
+
+  @property
+  def counts(self) -> str:
+    return f"{_count(self.num_frames, 'frame')} of {_count(self.num_persons, 'person')}"
 
   @property
   def kind(self) -> str:
@@ -180,7 +176,8 @@ class Clip:
         raise DataError("joints3d", expected=list(keypoints.shape), got=list(joints3d.shape))
       _keep_centre(joints3d, topology.get(self.layout).root)
       object.__setattr__(self, "joints3d", joints3d)
-    if self.frame_size is not None and not all(side > 0 for side in self.frame_size):
+    object.__setattr__(self, "frame_size", ranges.plain(self.frame_size))
+    if self.frame_size is not None and not ranges.is_frame_size(self.frame_size):
       raise DataError("frame_size", expected="height and width above 0", got=self.frame_size)
 
   @property
@@ -226,7 +223,7 @@ class Clip:
     return assumed and not same_shape([self.frame_size, frame_size])
 
   def doubts(self) -> list[str]:
-    """What is odd about the joints; DataError if that is so of a layout that was assumed."""
+    """What is odd about the joints or the frame; DataError if of a layout that was assumed."""
     in_3d = self.guess.units == "metres"
     points = self.joints3d if in_3d else self.keypoints
     found = plausible.doubts(points, topology.get(self.layout), in_3d=in_3d)
@@ -234,10 +231,11 @@ class Clip:
       if "layout" in self.guess.assumed and not doubt.startswith("the head"):
         expected, hint = f"joints of {self.layout}, by their number", "name it: --layout"
         raise DataError("layout", expected=expected, got=doubt, hint=hint)
-    if self.frame_size and not in_3d:
+    named = not in_3d and "frame_size" not in self.guess.assumed
+    if named and (outside := plausible.outside(self.keypoints, self.frame_size)):
       height, width = self.frame_size
-      if (outside := plausible.share_outside(self.keypoints, self.frame_size)) > 0.5:
-        found.append(f"{outside:.0%} of the joints are outside of the frame, {height} x {width}")
+      got, hint = outside
+      found.append(f"frame size {height} x {width} (height x width): {got} ({hint})")
     return found
 
   def _with(self, **changes: Any) -> "Clip":

@@ -100,6 +100,8 @@ def test_sizes_tell_axes(tmp_path, stored, axes, expected):
     ((3, 30, 17, 3), ["MTVC", "CTVM"]),  # PYSKL's three persons; or x, y, score of three
     ((2, 3, 22, 3), ["TMVC", "MTVC"]),
     ((9, 12, 17, 3), ["TMVC", "MTVC"]),
+    ((100, 8, 17, 3), ["TMVC"]),  # or 100 clips of 8 frames
+    ((8, 100, 17, 3), ["MTVC"]),
   ],
 )
 def test_axes_that_sizes_do_not_tell_are_asked_for(tmp_path, shape, orders):
@@ -107,7 +109,8 @@ def test_axes_that_sizes_do_not_tell_are_asked_for(tmp_path, shape, orders):
   path = save(tmp_path / "a.npy", array)
   asked = " or ".join(f"--axes={axes}" for axes in orders)
   with pytest.raises(
-    DataError, match=rf"that tell frames \(T\) from persons \(M\), .*\({asked}\)$"
+    DataError,
+    match=rf"that tell frames \(T\) from persons \(M\), .*\({asked}; several clips: a file each\)$",
   ):
     readers.read(path)
   clip = readers.read(path, axes="MTVC")
@@ -118,11 +121,38 @@ def test_axes_that_sizes_do_not_tell_are_asked_for(tmp_path, shape, orders):
   assert "axes TMVC assumed" not in str(first.guess)
 
 
+@pytest.mark.parametrize(
+  ("shape", "dtype", "message"),
+  [
+    ((100, 8, 17, 3), float, r"shape: .* persons \(M\), at most 2, .*\(axes=TMVC; "),
+    ((200, 10, 17, 3), float, r"shape: .*\(axes=TMVC; "),
+    ((1000, 5, 17, 3), float, r"shape: .*\(axes=TMVC; "),
+    ((5, 200, 17, 3), float, r"shape: .*\(axes=MTVC; "),
+    ((2, 50, 17, 3), float, r"axes: expected frames first, .*\(axes=MTVC; "),
+    ((200, 150, 17, 3), float, r"shape: .* 150, 17, 3\] \("),
+    ((6, 1, 9, 17, 3), float, r"shape: .* got \[6, 1, 9, 17, 3\] \("),
+    ((6, 3, 9, 17, 1), float, r"shape: .* got \[6, 3, 9, 17, 1\] \("),
+    ((6, 9, 48, 64, 3), np.uint8, r"frames: .* got uint8\[6, 9, 48, 64, 3\] \("),
+    ((9, 3, 48, 64), np.uint8, r"frames: .* got uint8\[9, 3, 48, 64\] \("),
+    ((9, 48, 64, 3), np.float32, r"shape: .* got \[9, 48, 64, 3\] \("),
+  ],
+)
+def test_several_clips_in_one_array_are_never_one(shape, dtype, message):
+  array = np.ones(shape, dtype)
+  if shape[-2:] == (17, 3):
+    array *= np.arange(1, 18)[:, None] * [30, 20, 0.05]
+  hint = r"several clips: in a list; frames of a video are uint8\[T, H, W, 3\]"
+  with pytest.raises(DataError, match=message + hint), readers.hints_as_arguments():
+    readers.from_array(array)
+
+
 def test_other_shapes_and_axes_are_refused(tmp_path):
   for shape in ((30, 17), (4, 51, 3), (4, 17, 4), (101, 101, 17, 3)):
     with pytest.raises(DataError, match=r"shape: expected \[T, V, C\], .*, got \["):
       readers.read(save(tmp_path / "a.npy", np.ones(shape)))
   path = save(tmp_path / "a.npy", np.ones((4, 17, 3)))
+  with pytest.raises(DataError, match=r"5, 9, 1, 17, 3\] \(several clips: a file each\)$"):
+    readers.read(save(tmp_path / "b.npy", np.ones((5, 9, 1, 17, 3))))
   with pytest.raises(ValueError, match="axes: expected TVC or CTV or TMVC or MTVC or CTVM, got TV"):
     readers.read(path, axes="TV")
   with pytest.raises(DataError, match=r"axes TMVC: expected C of 2 or 3, got the shape \[4, 17, 3"):
