@@ -51,7 +51,8 @@ def recordings(
   if not ranges.is_whole(num_frames) or num_frames < 1:
     raise errors.ConfigError("frames", expected="at least 1", got=num_frames)
   given = {"frame_size": frame_size, "fps": fps}
-  used = {option for one in inputs.values() for option in one.whole_options}
+  options_of = {name: getattr(one, "whole_options", ()) for name, one in inputs.items()}
+  used = {option for some in options_of.values() for option in some}
   for option, expected in (
     ("frame_size", "a run that sees videos"),
     ("fps", "a run that samples frames by seconds"),
@@ -61,13 +62,14 @@ def recordings(
       raise errors.ConfigError(option, expected=expected, got=f"one of {recipe}")
   if fps is not None and not (ranges.is_rate(fps) and fps <= 1e6):
     raise errors.ConfigError("fps", expected="frames a second, above 0", got=fps)
-  if frame_size is not None and not ranges.is_frame_size(frame_size):
-    raise errors.ConfigError("frame_size", expected="height and width above 0", got=frame_size)
-  num_frames, frame_size, fps = map(ranges.plain, (num_frames, frame_size, fps))
+  if frame_size is not None and not ranges.frame_size(frame_size):
+    raise errors.ConfigError("frame_size", expected=ranges.FRAME_SIZE, got=frame_size)
+  num_frames, fps = ranges.plain((num_frames, fps))
+  given = {"frame_size": ranges.frame_size(frame_size), "fps": fps}
   wholes = {}
   for name, one in inputs.items():
     try:
-      options = {option: given[option] for option in one.whole_options}
+      options = {option: given[option] for option in options_of[name]}
       wholes[name] = one.whole(num_frames, recipe.num_clips, **options)
     except ValueError as error:
       hint = "tokens of our own networks need their encoders beside them"

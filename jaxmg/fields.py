@@ -85,6 +85,8 @@ def _value(place: str, kind: Any, value: Any) -> Any:
     return None if value is None and len(others) < len(of) else _value(place, others[0], value)
   if origin is Literal:
     return choice(place, value, of)
+  if kind == tuple[int, int] and (pair := ranges.frame_size(value)):
+    return pair  # JSON of other tools may have 720.0
   if origin is tuple and isinstance(value, list | tuple):
     kinds = of[:1] * len(value) if of[-1] is ... else of
     if len(kinds) == len(value):

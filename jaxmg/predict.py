@@ -4,11 +4,12 @@ import collections
 import dataclasses
 import functools
 import itertools
+import operator
 import os
 import pathlib
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import numpy as np
@@ -184,7 +185,9 @@ class Predictor:
       for window in some:
         yield *window, probabilities.get(window)
 
-  def attribution(self, clip: Clip, number: int | str | None = None, **told: Any) -> Attribution:
+  def attribution(
+    self, clip: Clip, number: SupportsIndex | str | None = None, **told: Any
+  ) -> Attribution:
     """What of the clip speaks for the class of this number or name, or for the most probable one.
 
     Raises ValueError for a number or a name of no class.
@@ -193,9 +196,8 @@ class Predictor:
       if number not in self.class_names:
         raise ValueError(errors.unknown("class", self.class_names, number))
       number = self.class_names.index(number)
-    last = len(self.class_names) - 1
-    if number is not None and not (ranges.is_whole(number) and 0 <= number <= last):
-      raise ValueError(f"number: expected 0 to {last}, got {number!r} (or a class's name)")
+    if number is not None:
+      number = self._number(number)
     records = self._records(clip, self._told(told))
     part = self._read(records)
     if number is None:
@@ -211,7 +213,17 @@ class Predictor:
       frames[name], places = np.unique(chosen, return_inverse=True)
       values[name] = np.zeros((len(frames[name]), *views.shape[2:]), np.float32)
       np.add.at(values[name], places.reshape(chosen.shape), views / len(views))
-    return Attribution(int(number), float(logits.mean()), frames, values)
+    return Attribution(number, float(logits.mean()), frames, values)
+
+  def _number(self, number: Any) -> int:
+    last = len(self.class_names) - 1
+    try:
+      found = -1 if isinstance(number, bool) else operator.index(number)
+    except TypeError:
+      found = -1
+    if not 0 <= found <= last:
+      raise ValueError(f"number: expected 0 to {last}, got {number!r} (or a class's name)")
+    return found
 
   def _all(self, output: str, clips: Any, told: Mapping[str, Any]) -> np.ndarray:
     several = isinstance(clips, list | tuple | Iterator)
@@ -260,9 +272,10 @@ class Predictor:
     if isinstance(clip, list | tuple | Iterator):
       raise TypeError(f"a clip: expected one recording, got a {type(clip).__name__}")
     given, ours = clip if isinstance(clip, Mapping) else {None: clip}, self.recipe.tracks
+    none_of_ours = given.keys().isdisjoint(ours)
     for track in given.keys() - {None, *ours}:
       other = track in _TRACKS or isinstance(given[track], Mapping)  # of a set: left alone
-      if not other or errors.nearest(track, {*ours} - given.keys()):
+      if not other or (none_of_ours and errors.nearest(track, ours)):
         raise errors.DataError(errors.unknown("the clip", ours, track))
     found = {
       track: one if track and isinstance(one, Mapping) else self._reading(one, told)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+FRAME_SIZE = "height and width, whole numbers above 0"  # what `frame_size` takes, in words
+
 
 def is_whole(value: Any) -> bool:
   """Whether it is a whole number, Python's or NumPy's; a truth value is none."""
@@ -25,10 +27,17 @@ def is_number(value: Any) -> bool:
   return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def is_frame_size(value: Any) -> bool:
-  """Whether it is (height, width), whole numbers above 0."""
-  pair = isinstance(value, tuple | list) and len(value) == 2
-  return pair and all(is_whole(side) and side > 0 for side in value)
+def frame_size(value: Any) -> tuple[int, int] | None:
+  """(height, width), whole numbers of any kind, as Python's own; None where it is nothing such."""
+  value = _unpacked(value)
+  sides = [*map(_unpacked, value)] if isinstance(value, tuple | list) else []
+  whole = all(is_number(side) and 0 < side < 1 << 31 and side == int(side) for side in sides)
+  return (int(sides[0]), int(sides[1])) if whole and len(sides) == 2 else None
+
+
+def _unpacked(value: Any) -> Any:
+  """What an array of NumPy or JAX holds, as Python's own."""
+  return value.tolist() if hasattr(value, "tolist") else value
 
 
 def is_rate(value: Any) -> bool:
@@ -51,7 +60,9 @@ def plain(value: Any) -> Any:
 def settle(one: Any) -> None:
   """Makes what the fields of a frozen dataclass hold `plain`, so that it can be hashed and kept."""
   for field in dataclasses.fields(one):
-    object.__setattr__(one, field.name, plain(getattr(one, field.name)))
+    value = getattr(one, field.name)
+    size = frame_size(value) if field.name == "frame_size" else None
+    object.__setattr__(one, field.name, size or plain(value))
 
 
 def check(one: Any) -> None:
@@ -86,8 +97,8 @@ def check_these(cls: type, **values: Any) -> None:
 
 def check_frame_size(value: Any) -> None:
   """Raises ValueError unless it is (height, width), whole numbers above 0."""
-  if not is_frame_size(value):
-    raise ValueError(f"frame_size: expected height and width above 0, got {value!r}")
+  if not frame_size(value):
+    raise ValueError(f"frame_size: expected {FRAME_SIZE}, got {value!r}")
 
 
 @functools.cache

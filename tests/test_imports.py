@@ -106,8 +106,8 @@ ARROWS = {
   "jaxmg.data.linking": "[scipy]",
   "jaxmg.data.matlab": "[scipy]",
   "jaxmg.data.memory": (
-    "jax jaxmg.errors jaxmg.progress jaxmg.data.builders jaxmg.data.readers jaxmg.data.records"
-    " jaxmg.data.source jaxmg.data.tracks jaxmg.skeletons.topology"
+    "jax jaxmg.errors jaxmg.progress jaxmg.ranges jaxmg.data.builders jaxmg.data.readers"
+    " jaxmg.data.records jaxmg.data.source jaxmg.data.tracks jaxmg.skeletons.topology"
   ),
   "jaxmg.data.pipeline": (
     "grain jaxmg.errors jaxmg.data.batch jaxmg.data.records jaxmg.data.source"
@@ -118,7 +118,7 @@ ARROWS = {
     " jaxmg.data.tracks"
   ),
   "jaxmg.data.readers": "jaxmg.errors jaxmg.data.readers",
-  "jaxmg.data.readers.annotations": "jaxmg.data.readers jaxmg.errors jaxmg.pickles",
+  "jaxmg.data.readers.annotations": ("jaxmg.data.readers jaxmg.errors jaxmg.pickles jaxmg.ranges"),
   "jaxmg.data.readers.arrays": "jaxmg.data.readers jaxmg.errors jaxmg.skeletons.topology",
   "jaxmg.data.readers.clip": "jaxmg.data.readers jaxmg.errors jaxmg.ranges jaxmg.skeletons",
   "jaxmg.data.readers.damage": "jaxmg.data.readers jaxmg.errors",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxmg
-from jaxmg import recipe
+from jaxmg import fields, recipe
 from jaxmg.data import memory, readers, tracks
 from jaxmg.models import MODELS
 from jaxmg.skeletons import augment, topology
@@ -18,6 +18,7 @@ from jaxmg.skeletons import augment, topology
 COCO17 = topology.get("coco17")
 KEY = jax.random.key(0)
 POSE = np.ones((2, 4, 1, 17, 3), np.float32)
+PERSON = np.random.default_rng(0).uniform((9, 9, 0.5), (60, 44, 1), (4, 1, 17, 3))  # of 48 x 64
 SIZE = np.array([[48, 64]] * 2)
 HEATMAPS = np.zeros((2, 4, 8, 8, 17), np.float32)
 
@@ -92,6 +93,7 @@ def unreadable(**options):
     (lambda: apply("agcn", POSE[..., :12, :]), r"x: expected float\[B, T, 1, 17, 3\]"),
     (lambda: apply("agcn", POSE[..., :2]), r"x: expected float\[B, T, 1, 17, 3\], got float32\[2, 4, 1, 17, 2\]"),
     (lambda: apply("agcn", np.ones((2, 4, 3, 17, 1), np.float32)), r"x: expected float\[B, T, 1, 17, 3\], got float32\[2, 4, 3, 17, 1\]"),
+    (lambda: apply("agcn", POSE, change=lambda x: x | {"params": {"data_bn": x["params"]["data_bn"]}}), "variables: expected what init gave, got parts"),
     (lambda: apply("posec3d", HEATMAPS, train=True), r'expected mutable=\["batch_stats"\]'),
     (
       lambda: apply("posec3d", HEATMAPS, train=True, mutable=["batch_stats"]),
@@ -109,7 +111,7 @@ def unreadable(**options):
       lambda: topology.Skeleton("coco17", ("a", "b"), (0, 0), ((0, 1),), ()),
       "its name is that of one of ours, which has other joints",
     ),
-    (lambda: jaxmg.inputs.Heatmaps("coco17", 48), "frame_size: expected height and width above 0"),
+    (lambda: jaxmg.inputs.Heatmaps("coco17", 48), "frame_size: expected height and width, whole numbers above 0"),
     (lambda: jaxmg.inputs.Heatmaps("coco17", (48, 64), stream="limbs"), "stream: expected joint or limb"),
     (lambda: jaxmg.inputs.Heatmaps("coco17", (48, 64), crop=0.8), "crop: expected two numbers in"),
     (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), protocols=["b"]), "protocols: expected a dictionary, like"),
@@ -118,11 +120,12 @@ def unreadable(**options):
     (lambda: memory.from_arrays([POSE[0]], None, class_names=("a",)), "labels: expected a number or a name for each clip, got None"),
     (lambda: memory.from_arrays([POSE[0]], [0], class_names=5), "class_names: expected a text for each class, got 5"),
     (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), subjects="ann"), "subjects: expected a text for each clip, got 'ann'"),
+    (lambda: memory.from_arrays([readers.Clip(PERSON, "coco17", (48, 64))], [0], class_names=("a",), subjects=[True]), "clip '0': subject: expected .* got True"),
     (lambda: heatmaps(keys=jax.random.split(KEY, 2), joint_dropout=30.0), r"joint_dropout: expected in \[0, 1\), got 30.0"),
     (lambda: heatmaps(sigma=-1.0), r"sigma: expected in \(0, 100\], got -1.0"),
     (lambda: jaxmg.inputs.Graph("coco17", (48, 64), num_frames=16.0), "num_frames: expected a whole number"),
     (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), points="kp"), "points: expected keypoints or joints3d, got 'kp'"),
-    (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), frame_size=640), "frame_size: expected height and width above 0, got 640"),
+    (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), frame_size=640), "frame_size: expected height and width, whole numbers above 0, got 640"),
     (lambda: unreadable(num_clips=2.0), "recipe: num_clips: expected a whole number from 0, got 2.0"),
     (lambda: unreadable(num_clips="2"), "recipe: num_clips: expected a whole number from 0, got '2'"),
     (lambda: unreadable(mirror=1), "recipe: mirror: expected true or false, got 1"),
@@ -138,7 +141,7 @@ def unreadable(**options):
     (lambda: agcn(parents=(0, 2, 1)), "parents: expected the parent of every joint, the root its own"),
     (lambda: agcn(parents=(0, 0, 99)), "parents: expected the parent of every joint, the root its own"),
     (lambda: MODELS["posec3d"](num_classes=True), "num_classes: expected 1 or more, got True"),
-    (lambda: jaxmg.inputs.Graph("coco17", (48, True)), r"frame_size: expected height and width above 0, got \(48, True\)"),
+    (lambda: jaxmg.inputs.Graph("coco17", (48, True)), r"frame_size: expected height and width, whole numbers above 0, got \(48, True\)"),
     (lambda: memory.from_arrays([POSE[0]], [0], class_names=("a",), fps=True), "fps: expected frames a second, got True"),
     (lambda: unreadable(class_names=(0, 1)), "recipe: class_names: expected a text, got 0"),
     (lambda: jaxmg.load("nowhere"), "recipe.json: expected a run directory with a recipe, got no such"),
@@ -164,6 +167,8 @@ def predictor(tmp_path_factory):
   [
     (lambda p: p.attribution(POSE[0], 0.5), r"number: expected 0 to 1, got 0.5 \(or a class's name"),
     (lambda p: p.attribution(POSE[0], True), "number: expected 0 to 1, got True"),
+    (lambda p: p.attribution(POSE[0], jax.numpy.array([1])), "number: expected 0 to 1, got Array"),
+    (lambda p: p.attribution(POSE[0], 2), "number: expected 0 to 1, got 2"),
     (lambda p: p.attribution(POSE[0], "Wave"), "class: expected still or wave, got Wave .did you mean wave"),
     (lambda p: type(p)("nowhere", batch_size=2.5), "batch_size: expected 1 or more, got 2.5"),
     (lambda p: p.windows(POSE[0], length=10.0, hop=1), "length: expected whole frames, got 10.0"),
@@ -178,6 +183,18 @@ def predictor(tmp_path_factory):
 def test_a_wrong_prediction_says_what_to_do(predictor, call, message):
   with pytest.raises((ValueError, TypeError), match=f"^{message}"):
     call(predictor)
+
+
+def test_what_a_set_has_beside_the_tracks_of_a_run_is_left_alone(predictor):
+  clip = readers.Clip(PERSON, "coco17")
+  beside = {"pose": clip, "poses": {"tokens": None}}
+  np.testing.assert_array_equal(predictor(beside), predictor(clip))
+
+
+def test_a_class_may_be_the_number_that_jax_found(predictor):
+  clip = readers.Clip(PERSON, "coco17")
+  for number in (jax.numpy.argmax(jax.numpy.array([0, 1])), np.array(1), np.int64(1)):
+    assert predictor.attribution(clip, number).number == 1
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
@@ -198,6 +215,42 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     given = readers.from_array(frames, readers.Told(fps=fps))
     assert given.times.tolist() == [0, 0.1, 0.2, 0.3]
     assert tracks.Pose("coco17", size, fps=fps) == tracks.Pose("coco17", (48, 64), fps=10)
+
+
+@pytest.mark.parametrize(
+  "size",
+  [(48.0, 64.0), np.array([48, 64]), jax.numpy.array([48, 64]), (jax.numpy.int32(48), 64.0)],
+)
+def test_a_frame_size_is_two_whole_numbers_of_any_kind(size):
+  for one in (
+    jaxmg.inputs.Graph("coco17", size),
+    jaxmg.inputs.Video(size),
+    tracks.Pose("coco17", size),
+    tracks.Video(size),
+    readers.Told(frame_size=size),
+    readers.Clip(POSE[0], "coco17", size),
+    memory.from_arrays([readers.Clip(PERSON, "coco17", size)], [0], class_names=("a",))
+    .track("pose")
+    .kind,
+  ):
+    assert one.frame_size == (48, 64)
+    assert [*map(type, one.frame_size)] == [int, int]
+  content = {"layout": "coco17", "frame_size": [48.0, 64.0]}  # of JSON
+  assert fields.make(tracks.Pose, content).frame_size == (48, 64)
+
+
+@pytest.mark.parametrize(
+  "size", [(48.5, 64), (0, 64), (48, 64, 3), "48", 1e9, (1e300, 1), {48, 64}]
+)
+def test_what_is_no_frame_size_is_refused(size):
+  for make in (
+    lambda: jaxmg.inputs.Graph("coco17", size),
+    lambda: tracks.Pose("coco17", size),
+    lambda: readers.Told(frame_size=size),
+    lambda: readers.Clip(POSE[0], "coco17", size),
+  ):
+    with pytest.raises(ValueError, match="frame_size: expected height and width, whole numbers"):
+      make()
 
 
 def test_what_may_be_given_otherwise_is_taken():

@@ -14,13 +14,14 @@
 A set that does not fit into memory is prepared once (`jaxmg.data.prepared`).
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmg import errors, progress
+from jaxmg import errors, progress, ranges
 from jaxmg.data import builders, readers, records, source, tracks
 from jaxmg.data.builders import by_subject as by_subject
 from jaxmg.errors import DataError
@@ -44,7 +45,9 @@ def from_arrays(
   Args:
     clips: arrays as `jaxmg.predict.Predictor` takes them, key points or frames of videos, each of
       its own length, or `readers.Clip` and `readers.Frames`; or a dictionary of these by the track
-      that inputs read ("pose", "video"), with the same clips in the same order.
+      that inputs read ("pose", "video"), with the same clips in the same order. Tracks of a clip
+      may have other numbers of frames, as of other rates. Each input takes frames of its own track,
+      by their share of it or by seconds: that tracks begin and end together, nothing checks.
     labels: numbers from 0, or names of classes; -1 where it is hidden.
     subjects: who is seen; without it, each clip is taken to be of another person, so that figures
       are too good if persons are both trained and tested on. Numbers are taken as texts: 1 as "1".
@@ -81,10 +84,6 @@ def from_arrays(
   for field, values in (*found.items(), ("labels", labels), ("ids", ids), ("subjects", subjects)):
     if len(values) != count:
       raise DataError(field, expected=f"{count}, one a clip", got=len(values))
-  for id, *of_one in zip(ids, *found.values(), strict=True):
-    if len({one.num_frames for one in of_one}) > 1:
-      got = " and ".join(f"{one.num_frames} of the {one.track}" for one in of_one)
-      raise DataError(f"{name}: clip {id!r}: frames", expected="as many in each track", got=got)
   columns = {field: [] for field in builders.COLUMNS}
   for id, label, subject in zip(ids, labels, subjects, strict=True):
     if isinstance(label, np.ndarray | np.integer | jax.Array):
@@ -98,10 +97,17 @@ def from_arrays(
   protocols = protocols or {"all": lambda clip: "train"}
   there = sorted({*subjects})
   for key, one in protocols.items():
-    if absent := builders.without_clips(one, there):
-      where, expected = f"protocol {key!r}: train", f"subjects of clips: {builders.few(there)}"
-      hint = errors.meant(absent[0], there)
-      raise DataError(where, expected=expected, got=builders.few(absent), hint=hint)
+    absent = builders.without_clips(one, there)
+    for subject in absent:
+      if hint := errors.meant(
+        subject, [name for name in there if _number(name) == _number(subject)]
+      ):
+        where, expected = f"protocol {key!r}: train", f"subjects of clips: {builders.few(there)}"
+        raise DataError(where, expected=expected, got=repr(subject), hint=hint)
+    if absent:  # as of a part of a published set
+      count = f"{len(absent)} of {len(one.names)} subjects to train on"
+      note = f"protocol {key!r}: {count} have no clip: {builders.few(absent)}"
+      progress.say_once([note], said)
   index = {
     "name": name,
     "version": "1.0.0",
@@ -134,7 +140,12 @@ def _names(field: str, values: Any) -> list:
   """Texts; numbers are names, too."""
   values = np.asarray(values) if isinstance(values, jax.Array) else values
   values = _listed(field, values, "a text for each clip")
-  return [str(one) if isinstance(one, int | np.integer) else one for one in values]
+  return [str(one) if ranges.is_whole(one) else one for one in values]
+
+
+def _number(subject: str) -> list[int]:
+  """The numbers in a name: those of other persons differ, however near the texts are."""
+  return [*map(int, re.findall("[0-9]+", subject))]
 
 
 def _check_names(class_names, protocols):

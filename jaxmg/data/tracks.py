@@ -45,7 +45,7 @@ class Pose:
       raise ConfigError(f"layout: {error}") from error
     ranges.settle(self)
     for field, right, expected in (
-      ("frame_size", ranges.is_frame_size(self.frame_size), "height and width above 0"),
+      ("frame_size", ranges.frame_size(self.frame_size), ranges.FRAME_SIZE),
       ("num_persons", ranges.is_whole(self.num_persons) and self.num_persons > 0, "1 or more"),
       ("fps", self.fps is None or ranges.is_rate(self.fps), "frames a second"),
     ):
@@ -88,7 +88,7 @@ class Pose:
     for field, right, expected, got in (
       ("layout", topology.get(clip.layout) == self.layout, self, clip.layout),
       ("persons", num_persons <= self.num_persons, f"at most {self.num_persons}", num_persons),
-      ("frame_size", ranges.is_frame_size(frame_size), "height and width above 0", frame_size),
+      ("frame_size", ranges.frame_size(frame_size), ranges.FRAME_SIZE, frame_size),
       ("joints3d", self.joints3d == joints3d, self.joints3d, joints3d),
     ):
       if not right:
@@ -141,7 +141,7 @@ class Video:
   def __post_init__(self):
     ranges.settle(self)
     for field, right, expected in (
-      ("frame_size", ranges.is_frame_size(self.frame_size), "height and width above 0"),
+      ("frame_size", ranges.frame_size(self.frame_size), ranges.FRAME_SIZE),
       ("channels", self.channels in (1, 3), "1 or 3"),
     ):
       if not right:

@@ -234,6 +234,8 @@ class AGCN(nn.Module):
     persons, joints = "M", len(self.parents)
     channels = layers.channels(self, "block1", "graph", "subset0", "theta")
     if self.has_variable("params", "data_bn"):
+      if channels == "C":
+        raise ValueError("variables: expected what init gave, got parts of it")
       # Its norm is of every channel of every joint of every person.
       persons = self.variables["params"]["data_bn"]["scale"].size // (joints * channels)
     shapes.check("x", x, "float", "B", "T", persons, joints, channels)

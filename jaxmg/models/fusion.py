@@ -157,6 +157,7 @@ class Fusion(nn.Module):
   the clip, or -1 for one that is at no time, as an encoder's class token. Any number of tokens of
   any width goes. The dictionary may also hold "present", a mapping of names to bool[B]: where it is
   False, a clip lacks this input, whose values there count for nothing; by default all are present.
+  An input of its variables that is left out is one that all clips lack.
 
   Returns `(logits float32[B, K], out)`, where `out` holds "attention0", ... float32[B, N, L, L],
   the shares of what each token looks at (sums of 1), by block: first the class token, then those of
@@ -248,7 +249,7 @@ def check_inputs(model: nn.Module, x: Any, *, train: bool) -> None:
     raise ValueError(f"inputs: expected {expected}, got {' and '.join(names)}")
   known = model.variables.get("params", {}).get("sequence", {})
   known = sorted(name.removeprefix("norm_") for name in known if name.startswith("norm_"))
-  if known and names != known:
+  if known and {*names} - {*known}:
     expected = f"{' and '.join(known)}, as its variables have"
     raise ValueError(f"inputs: expected {expected}, got {' and '.join(names)}")
   for name in {*names} - {*encoders}:

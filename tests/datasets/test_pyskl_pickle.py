@@ -389,7 +389,11 @@ def points(*shape, value=5.0, dtype=np.float32):
       "got 90 (logits? give their sigmoid; per",
     ),
     ("B46", two(keypoint=points(1, 4, 17, 2, value=1e12)), "at most 1e9 pixels, got 1e+12"),
-    ("B46", two(img_shape=(0, 0)), "img_shape: expected height and width above 0, got (0, 0)"),
+    (
+      "B46",
+      two(img_shape=(0, 0)),
+      "img_shape: expected height and width, whole numbers above 0, got (0, 0)",
+    ),
     ("B46", two(img_shape=(72,)), "img_shape: expected (height, width), got tuple"),
     (
       "B46",

@@ -1,5 +1,6 @@
 """A run as one program: the probabilities of prediction, where there is jax alone."""
 
+import fractions
 import functools
 import importlib.util
 import io
@@ -8,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -193,8 +195,34 @@ def test_what_recordings_have_is_asked_of_inputs_whatever_their_track():
   )
   found = library.recordings(made, num_frames=9, frame_size=(30, 24))
   assert found["x"].arrays["frames"].shape == (9, 30, 24, 3)
+  found = library.recordings(made, num_frames=np.int64(9), frame_size=np.array([30.0, 24.0]))
+  assert found["x"].arrays["frames"].shape == (9, 30, 24, 3)
+  with pytest.raises(errors.ConfigError, match="frame_size: expected height and width, whole num"):
+    library.recordings(made, frame_size=(30.5, 24))
   with pytest.raises(errors.ConfigError, match="fps: expected a run that samples frames by second"):
     library.recordings(made, fps=25.0)
+
+
+def test_an_input_that_says_no_options_has_none():
+  class Given:
+    num_frames = 4
+
+    def whole(self, num_frames, num_clips):
+      return num_frames, num_clips
+
+  made = types.SimpleNamespace(inputs={"x": Given()}, num_clips=2, may_lack=False)
+  assert library.recordings(made) == {"x": (4, 2)}
+
+
+def test_a_rate_of_any_kind_is_given_as_a_number():
+  class Given:
+    num_frames, whole_options = 4, ("fps",)
+
+    def whole(self, num_frames, num_clips, fps):
+      return fps
+
+  made = types.SimpleNamespace(inputs={"x": Given()}, num_clips=2, may_lack=False)
+  assert type(library.recordings(made, fps=fractions.Fraction(25))["x"]) is float
 
 
 def test_the_file_names_no_folder_of_ours(exported):

@@ -66,7 +66,10 @@ def test_a_clip_of_its_own_frame_size_keeps_it():
   [
     ({"num_frames": 0}, "num_frames: expected in \\[1, 4096\\], got 0"),
     ({"num_persons": 0}, "num_persons: expected in \\[1, 100\\], got 0"),
-    ({"frame_size": (0, 5)}, r"frame_size: expected height and width above 0, got \(0, 5\)"),
+    (
+      {"frame_size": (0, 5)},
+      r"frame_size: expected height and width, whole numbers above 0, got \(0, 5\)",
+    ),
   ],
 )
 def test_what_no_input_can_be_is_refused(options, message):

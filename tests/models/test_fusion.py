@@ -363,6 +363,13 @@ def test_inputs_that_cannot_be_are_named(x, change, message):
     jax.eval_shape(tiny().init, jax.random.key(0), change(x))
 
 
+def test_an_input_that_is_left_out_is_one_that_all_clips_lack(x):
+  three = x | {"sound": {"tokens": jnp.ones((3, 2, 5)), "times": jnp.zeros((3, 2))}}
+  params = filled(jax.eval_shape(tiny().init, jax.random.key(0), three))
+  lacked, _ = compiled()(params, three | {"present": {"sound": jnp.zeros(3, bool)}})
+  np.testing.assert_allclose(compiled()(params, x)[0], lacked, atol=1e-5)
+
+
 @pytest.mark.parametrize("make", [tiny, inter])
 @pytest.mark.parametrize(
   ("change", "message"),

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmg import pickles
+from jaxmg import pickles, ranges
 from jaxmg.data.readers import arrays
 from jaxmg.data.readers import clip as clips
 from jaxmg.errors import DataError
@@ -406,9 +406,9 @@ def _annotation(where: str, fields: Any) -> Annotation:
     except (TypeError, ValueError):
       got = _kind(fields if size is None else size)
       raise DataError(f"{where}: img_shape", expected="(height, width)", got=got) from None
-    if not (0 < height < 1 << 31 and 0 < width < 1 << 31):
+    if not ranges.frame_size(frame_size):
       got = f"({_kind(height)}, {_kind(width)})"
-      raise DataError(f"{where}: img_shape", expected="height and width above 0", got=got)
+      raise DataError(f"{where}: img_shape", expected=ranges.FRAME_SIZE, got=got)
   points = points.swapaxes(0, 1)
   score = score if score is None else score.swapaxes(0, 1)
   assumed = frozenset({"frame_size"} if fields.get("assumed") else ())

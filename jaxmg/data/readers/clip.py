@@ -77,8 +77,8 @@ class Told:
       ("fps", self.fps is None or ranges.is_rate(self.fps), "frames a second"),
       (
         "frame_size",
-        self.frame_size is None or ranges.is_frame_size(self.frame_size),
-        "height and width above 0",
+        self.frame_size is None or ranges.frame_size(self.frame_size),
+        ranges.FRAME_SIZE,
       ),
     ):
       if not right:
@@ -176,9 +176,10 @@ class Clip:
         raise DataError("joints3d", expected=list(keypoints.shape), got=list(joints3d.shape))
       _keep_centre(joints3d, topology.get(self.layout).root)
       object.__setattr__(self, "joints3d", joints3d)
-    object.__setattr__(self, "frame_size", ranges.plain(self.frame_size))
-    if self.frame_size is not None and not ranges.is_frame_size(self.frame_size):
-      raise DataError("frame_size", expected="height and width above 0", got=self.frame_size)
+    if self.frame_size is not None:
+      if not (size := ranges.frame_size(self.frame_size)):
+        raise DataError("frame_size", expected=ranges.FRAME_SIZE, got=self.frame_size)
+      object.__setattr__(self, "frame_size", size)
 
   @property
   def num_frames(self) -> int:
