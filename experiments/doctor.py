@@ -242,13 +242,10 @@ def examine(found: Found) -> dict[str, str]:
       odd[text].append(row.id)
       doubts.setdefault(text, doubt)
     if row.frame_size and not row.in_3d:
-      x, y = row.points[present][:, :2].T
-      height, width = row.frame_size
-      joints.update(
-        framed=len(x),
-        outside=_outside(x, y, width=width, height=height),
-        outside_swapped=_outside(x, y, width=height, height=width),
-      )
+      share, hint = plausible.outside(row.points, row.frame_size)
+      framed = np.count_nonzero(row.points[..., 2])
+      count = round(share * framed)
+      joints.update(framed=framed, outside=count, exchanged=count * (hint == plausible.EXCHANGED))
   if not ids:
     return {}
 
@@ -322,15 +319,12 @@ def _odd(row: Row, present: np.ndarray) -> Iterator[tuple[str, str]]:
 
 
 def _check_image(found: Found, joints: Mapping[str, int]) -> None:
-  framed, outside, swapped = (joints[name] for name in ("framed", "outside", "outside_swapped"))
-  share = _share(outside, framed)
-  if outside > 0.05 * framed and swapped < 0.1 * outside:
-    (found.wrong if outside > 0.2 * framed else found.notes).append(
-      f"the frame size seems to be (width, height): {share} of the joints lie outside of it, and "
-      f"{_share(swapped, framed)} if its sides change places"
-    )
+  framed, outside = joints["framed"], joints["outside"]
+  share, texts = _share(outside, framed), found.wrong if outside > 0.2 * framed else found.notes
+  if joints["exchanged"] > 0.5 * outside:
+    where = "the frame size seems to be (width, height)"
+    texts.append(f"{where}: {share} of the joints lie outside of it")
   elif outside > 0.02 * framed:
-    texts = found.wrong if outside > 0.2 * framed else found.notes
     texts.append(f"{share} of the joints lie outside the image")
 
 
@@ -377,10 +371,6 @@ def _classes(found: Found, counts: collections.Counter) -> dict[str, str]:
 
 def _class(found: Found, k: int) -> str:
   return found.class_names[k] if k < len(found.class_names) else f"class {k}"
-
-
-def _outside(x: np.ndarray, y: np.ndarray, *, width: int, height: int) -> int:
-  return int(((x < 0) | (x > width) | (y < 0) | (y > height)).sum())
 
 
 def _share(part: int, whole: int) -> str:

@@ -78,10 +78,10 @@ class Pose:
       raise ValueError(f"{self.points}: expected somebody, got nobody in {len(pose)} frames")
     if self.points == "keypoints":
       height, width = size = self._frame_size(record)
-      if (share := plausible.share_outside(pose, size)) > 0.5:
-        _, hint = plausible.outside(pose, size)
-        got = f"{share:.0%} of the joints outside of it"
-        raise ValueError(f"frame_size: expected {height} x {width}, got {got} ({hint})")
+      share, hint = plausible.outside(pose, size)
+      if share > 0.5:
+        got = f"{share:.0%} of the joints outside of it: {hint}"
+        raise ValueError(f"frame_size: expected {height} x {width}, got {got}")
 
   def shows(self, record: Mapping[str, Any]) -> bool:
     """Whether somebody is there: one of the joints that the network sees, in one frame."""

@@ -27,6 +27,8 @@ _UNLIKE = {False: 0.4, True: 0.25}  # in 2-D one arm may point at the camera
 _BETTER = 1.6  # times as well as the layout, and another one is told
 _MOST_POSES = 24
 _OUTSIDE, _INSIDE = 0.05, 0.1  # of the joints, and of these: the sides of a frame are exchanged
+_MOST = 0.5  # of the joints outside: it is another frame
+EXCHANGED = "is it (width, height)?"
 _FEWEST_JOINTS = 6
 
 
@@ -67,30 +69,35 @@ def check_size(record: Mapping[str, Any]) -> None:
     raise ValueError(f"joints3d: expected metres, got a body of {size:.2g} ({hint})")
 
 
-def share_outside(keypoints: Float[np.ndarray, "t m v 3"], frame_size: tuple[int, int]) -> float:
-  """The share of the joints that are there which lie outside of the frame (height, width)."""
+def outside(
+  keypoints: Float[np.ndarray, "t m v 3"], frame_size: tuple[int, int] | None
+) -> tuple[float, str | None]:
+  """The share of the joints outside of the frame (height, width), and what to do, if it seems to be
+  another one: `EXCHANGED`, or another hint.
+
+  That is where most of them are outside; or some that would not be if its sides changed places, and
+  then they leave it by its longer side alone: they must come near where that frame ends, beyond
+  half way, as legs below a frame do not.
+  """
+  if frame_size is None:
+    return 0.0, None
+  share = _share_outside(keypoints, frame_size)
+  if share > _OUTSIDE and _share_outside(keypoints, frame_size[::-1]) < _INSIDE * share:
+    half_way, longest = sum(frame_size) / 2, max(frame_size)
+    reached = tuple(longest if side == longest else half_way for side in frame_size)
+    if share > _MOST or _share_outside(keypoints, reached) > _INSIDE * share:
+      return share, EXCHANGED
+  return share, "name its own" if share > _MOST else None
+
+
+def _share_outside(
+  keypoints: Float[np.ndarray, "t m v 3"], frame_size: tuple[float | int, float | int]
+) -> float:
   height, width = frame_size
   # Views and a mask: of a long recording, indices would be large.
   x, y, there = keypoints[..., 0], keypoints[..., 1], keypoints[..., 2] > 0
   outside = ((x < 0) | (x > width) | (y < 0) | (y > height)) & there
   return np.count_nonzero(outside) / max(1, np.count_nonzero(there))
-
-
-def outside(
-  keypoints: Float[np.ndarray, "t m v 3"], frame_size: tuple[int, int] | None
-) -> tuple[str, str] | None:
-  """How many joints are outside of the frame, and what to do, where it seems to be another one.
-
-  That is where most of them are, or many that would not be if its sides changed places.
-  """
-  if frame_size is None:
-    return None
-  share, other = (share_outside(keypoints, size) for size in (frame_size, frame_size[::-1]))
-  exchanged = share > _OUTSIDE and other < _INSIDE * share
-  if not exchanged and share <= 0.5:
-    return None
-  hint = "(width, height)? exchange them" if exchanged else "name its own"
-  return f"{share:.0%} of the joints outside of it", hint
 
 
 def doubts(

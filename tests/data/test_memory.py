@@ -202,7 +202,7 @@ def test_the_rate_of_poses_is_kept():
 def test_joints_outside_of_the_frame_are_said_once(capsys):
   held(poses(), layout="coco17", frame_size=(4, 4))
   said = capsys.readouterr().err
-  expected = "frame size 4 x 4 (height x width): 100% of the joints outside of it (name its own)"
+  expected = "frame size 4 x 4 (height x width): 100% of the joints outside of it: name its own"
   assert said.count(f"note: {expected}\n") == 1
   held(poses(), **TOLD)
   assert "outside" not in capsys.readouterr().err

@@ -157,21 +157,39 @@ def moved(pixels):
 
 def test_a_frame_size_whose_sides_are_exchanged_is_doubted():
   keypoints = moved(300)  # at the right of 720 x 1280
-  assert plausible.outside(keypoints, (720, 1280)) is None
-  assert plausible.outside(keypoints, None) is None
-  got, hint = plausible.outside(keypoints, (1280, 720))
-  assert (got, hint) == ("100% of the joints outside of it", "(width, height)? exchange them")
+  assert plausible.outside(keypoints, (720, 1280)) == (0, None)
+  assert plausible.outside(keypoints, None) == (0, None)
+  assert plausible.outside(keypoints, (1280, 720)) == (1, "is it (width, height)?")
   assert plausible.outside(moved(2000), (1280, 720))[1] == "name its own"  # nor inside the other
   seen = inputs.Heatmaps("coco17", (720, 1280))
   record = {"keypoints": keypoints, "layout": skeletons.get("coco17"), "frame_size": (1280, 720)}
-  with pytest.raises(ValueError, match=r"outside of it \(\(width, height\)\? exchange them\)"):
+  with pytest.raises(
+    ValueError, match=r"100% of the joints outside of it: is it \(width, height\)\?$"
+  ):
     seen.check_shown(record)
+
+
+def seen_within(left, top, right, bottom):
+  keypoints = view(body("coco17"))
+  low, high = (getattr(keypoints[..., :2], side)((0, 1, 2)) for side in ("min", "max"))
+  size = np.subtract((right, bottom), (left, top))
+  keypoints[..., :2] = (keypoints[..., :2] - low) / (high - low) * size + (left, top)
+  return keypoints
+
+
+def test_legs_below_the_frame_are_no_other_frame():
+  share, hint = plausible.outside(seen_within(200, 100, 600, 1000), (720, 1280))
+  assert (0.1 < share < 0.5, hint) == (True, None)
+  # As high as the other frame would be, it may be that.
+  assert plausible.outside(seen_within(200, 100, 600, 1250), (720, 1280))[1] == plausible.EXCHANGED
+  # Nobody leaves another frame by its left.
+  assert plausible.outside(seen_within(-300, 100, 500, 700), (720, 1280))[1] is None
 
 
 def test_a_told_frame_size_is_doubted_where_arrays_are_taken(capsys):
   keypoints = moved(100)
   told = {"layout": "coco17", "frame_size": (1280, 720)}
-  assert "(width, height)? exchange them" in from_array(keypoints, Told(**told)).doubts()[-1]
+  assert "outside of it: is it (width, height)?" in from_array(keypoints, Told(**told)).doubts()[-1]
   memory.from_arrays([keypoints], [0], class_names=("wave",), **told)
   assert "note: frame size 1280 x 720" in capsys.readouterr().err
   memory.from_arrays([keypoints], [0], class_names=("wave",), **told | {"frame_size": (720, 1280)})

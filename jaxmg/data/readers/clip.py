@@ -233,10 +233,11 @@ class Clip:
         expected, hint = f"joints of {self.layout}, by their number", "name it: --layout"
         raise DataError("layout", expected=expected, got=doubt, hint=hint)
     named = not in_3d and "frame_size" not in self.guess.assumed
-    if named and (outside := plausible.outside(self.keypoints, self.frame_size)):
+    share, hint = plausible.outside(self.keypoints, self.frame_size if named else None)
+    if hint:
       height, width = self.frame_size
-      got, hint = outside
-      found.append(f"frame size {height} x {width} (height x width): {got} ({hint})")
+      got = f"{share:.0%} of the joints outside of it: {hint}"
+      found.append(f"frame size {height} x {width} (height x width): {got}")
     return found
 
   def _with(self, **changes: Any) -> "Clip":
