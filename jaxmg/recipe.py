@@ -324,10 +324,13 @@ def _save_run(run, recipe, variables, imported, label_table):
     from_json(to_json(recipe))  # as whoever loads it
   except (ValueError, TypeError, LookupError, AttributeError) as error:
     raise errors.CheckpointError(f"recipe: {error}") from error
+  label_table = None if label_table is None else np.asarray(label_table)
   if table_digest(label_table) != recipe.label_embeddings:
     whose = "the table of recipe.label_embeddings" if recipe.label_embeddings else "none"
-    got = "none" if label_table is None else "another"
-    raise errors.CheckpointError("label_table", expected=whose, got=got)
+    got, hint = "none" if label_table is None else "another", None
+    if recipe.label_embeddings and label_table is not None and label_table.dtype != np.float32:
+      got, hint = f"{label_table.dtype}{[*label_table.shape]}", "its digest is that of float32?"
+    raise errors.CheckpointError("label_table", expected=whose, got=got, hint=hint)
   trained = recipe.data is not None and not imported
   if trained and "fingerprint" not in recipe.data:
     got = " and ".join(recipe.data) or "none"

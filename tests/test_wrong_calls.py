@@ -51,10 +51,10 @@ def apply(name, x, *, change=lambda variables: variables, **options):
   return model.apply(change(variables), x, **options)
 
 
-def unreadable(**options):
+def unreadable(label_table=None, **options):
   seen = {"pose": jaxmg.inputs.Heatmaps("coco17", (48, 64))}
   options = {"model": POSEC3D, "inputs": seen, "class_names": ("still", "wave")} | options
-  recipe.save("nowhere", recipe.Recipe(**options), {"params": {}})
+  recipe.save("nowhere", recipe.Recipe(**options), {"params": {}}, label_table=label_table)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,9 @@ def unreadable(**options):
     (lambda: unreadable(inputs={}), "^inputs: expected inputs by name, .*got none"),
     (lambda: unreadable(data={}), "recipe: data: expected what Source.describe gives, got none"),
     (lambda: unreadable(label_embeddings="abc"), "^label_table: expected the table of recipe.label_embeddings, got none"),
+    (lambda: unreadable(label_embeddings="abc", label_table=[[1.0, 0.0], [0.0, 1.0]]), r"^label_table: expected the table of .*, got float64\[2, 2\] \(its digest is that of float32\?"),
+    (lambda: unreadable(label_embeddings="abc", label_table=np.eye(2)), r"^label_table: expected the table of .*, got float64\[2, 2\]"),
+    (lambda: unreadable(label_table=[[1.0, 0.0]]), "^label_table: expected none, got another"),
     (lambda: agcn(parents=(0, 2, 1)), "parents: expected the parent of every joint, the root its own"),
     (lambda: agcn(parents=(0, 0, 99)), "parents: expected the parent of every joint, the root its own"),
     (lambda: MODELS["posec3d"](num_classes=True), "num_classes: expected 1 or more, got True"),
