@@ -38,13 +38,18 @@ def start(*, distributed: bool, keep_programs: bool) -> None:
 
 
 def _hide_late_writes():
-  """A save that fails is raised; the writes of its other arrays then find Orbax's loop closed."""
+  """A save that fails is raised; the writes of its other arrays then find Orbax's loop closed.
+
+  Their callbacks come from C++, and so are no object of Python's, unlike those of anybody's own.
+  """
   before = sys.unraisablehook
   if getattr(before, "__module__", None) == __name__:
     return
 
   def hook(unraisable):
-    if str(unraisable.exc_value) != "Event loop is closed":
+    error = unraisable.exc_value
+    closed = type(error) is RuntimeError and str(error) == "Event loop is closed"
+    if not closed or unraisable.object is not None:
       before(unraisable)
 
   sys.unraisablehook = hook

@@ -137,9 +137,15 @@ def test_late_writes_of_a_failed_save_are_not_printed(monkeypatch):
   monkeypatch.setattr(sys, "unraisablehook", printed.append)
   for _ in range(2):
     assert _main() == 0
-  for text in ("Event loop is closed", "something else"):
-    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
-  assert [str(one.exc_value) for one in printed] == ["something else"]
+  closed = "Event loop is closed"
+  for error, of in (
+    (RuntimeError(closed), None),
+    (RuntimeError("something else"), None),
+    (ValueError(closed), None),
+    (RuntimeError(closed), printed.append),
+  ):
+    sys.unraisablehook(types.SimpleNamespace(exc_value=error, object=of))
+  assert [str(one.exc_value) for one in printed] == ["something else", closed, closed]
 
 
 def test_help_lists_the_flags(capsys):
