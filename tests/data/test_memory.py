@@ -117,7 +117,7 @@ def test_a_run_on_it_is_saved_and_known(tmp_path):
     ({"video": poses()[0]}, errors.DataError, "the clip: 'video': expected a video, got a pose"),
     ({}, errors.DataError, "the clip: expected a dictionary by track: pose"),
     ({"pose": {"keypoints": poses()[0]}}, errors.DataError, "'pose': expected the record of a set"),
-    (np.stack([poses()[0][:, :1]] * 5)[:, :, 0], errors.DataError, r"shape: expected .* or to be told, got \[5, \d+, 17, 3\] \(axes=MTVC; several clips: in a list;"),
+    (np.stack([poses()[0][:, :1]] * 5)[:, :, 0], errors.DataError, r"shape: expected .* or to be told, got \[5, \d+, 17, 3\] \(axes=MTVC; several clips: in a list\)"),
   ):  # fmt: skip
     with pytest.raises(kind, match=message):
       predictor(wrong)

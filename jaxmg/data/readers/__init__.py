@@ -174,9 +174,10 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
       got = f"uint8{[*array.shape]}"
       raise DataError("frames", expected=expected, got=got, hint=_NO_CLIP)
     return without_loss(array, told.fps and np.arange(len(array)) / told.fps)
-  clip = arrays.read_array(arrays.of_numbers(array), told, otherwise=_NO_CLIP)
+  otherwise = _SEVERAL if arrays.are_joints(array.shape, told) else _NO_CLIP
+  clip = arrays.read_array(arrays.of_numbers(array), told, otherwise=otherwise)
   if clip.guess.axes == "MTVC" and "axes" in clip.guess.assumed and len(array) > 1:
-    expected, hint = "frames first, or to be told", f"axes=MTVC; {_NO_CLIP}"
+    expected, hint = "frames first, or to be told", f"axes=MTVC; {_SEVERAL}"
     raise DataError("axes", expected=expected, got=[*array.shape], hint=hint)
   return clip.sized(told.expects_size)
 
@@ -190,7 +191,8 @@ def remarks(found: Clip | Frames | VideoFile) -> list[str]:
   return kind + (found.doubts() if isinstance(found, Clip | VideoFile) else [])
 
 
-_NO_CLIP = "several clips: in a list; frames of a video are uint8[T, H, W, 3]"
+_SEVERAL = "several clips: in a list"
+_NO_CLIP = f"{_SEVERAL}; frames of a video are uint8[T, H, W, 3]"
 _ARGUMENTS = ("layout", "frame_size", "axes", "points", "fps")
 
 

@@ -109,6 +109,11 @@ def find_axes(shape: tuple[int, ...], told: clips.Told, *, otherwise: str) -> tu
   raise DataError("shape", expected=expected, got=list(shape), hint=hint)
 
 
+def are_joints(shape: tuple[int, ...], told: clips.Told) -> bool:
+  """Whether the last two axes can be joints of a layout and their values."""
+  return len(shape) > 2 and shape[-2] in _known(told.layout) and shape[-1] in (2, 3)
+
+
 def _known(layout: clips.Layout | None) -> set[int]:
   if layout is not None:
     return {topology.get(layout).num_joints}
