@@ -116,6 +116,8 @@ def test_figures_of_the_page_are_those_of_metrics_json(evaluated, tmp_path, caps
   for name in titles[:3]:
     low, high = found["interval"][name]
     assert f"<small>{100 * low:.1f} to {100 * high:.1f} (clips)</small>" in text
+  assert "interval_over_subjects" not in found  # of one person
+  assert "<small>" not in re.search("<span>AUC</span>.*?</div>", text, re.DOTALL)[0]
   assert "SYNTHETIC" in text
   assert {text for _, text in Page(text).all("figcaption")} >= {"training loss"}
 
