@@ -3,6 +3,7 @@
 
 import fractions
 import functools
+import types
 
 import jax
 import jaxtyping
@@ -188,10 +189,13 @@ def test_a_wrong_prediction_says_what_to_do(predictor, call, message):
     call(predictor)
 
 
-def test_what_a_set_has_beside_the_tracks_of_a_run_is_left_alone(predictor):
-  clip = readers.Clip(PERSON, "coco17")
-  beside = {"pose": clip, "poses": {"tokens": None}}
-  np.testing.assert_array_equal(predictor(beside), predictor(clip))
+def test_what_a_set_has_beside_the_tracks_of_a_run_is_left_alone():
+  run = types.SimpleNamespace(recipe=types.SimpleNamespace(tracks=("face", "pose")))
+  clip = {"pose": readers.Clip(PERSON, "coco17").record(), "faces": {"frames": None}}
+  taken = jaxmg.predict.Predictor._by_track
+  assert taken(run, clip, readers.Told()).keys() == clip.keys()
+  with pytest.raises(ValueError, match=r"expected face or pose, got faces \(did you mean face"):
+    taken(run, {"faces": {"frames": None}}, readers.Told())
 
 
 def test_a_class_may_be_the_number_that_jax_found(predictor):
