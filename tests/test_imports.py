@@ -150,13 +150,15 @@ ARROWS = {
     "jax tensorboardX jaxmg.errors jaxmg.files jaxmg.progress"
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
   ),
-  "jaxmg.training.losses": "jax",
+  "jaxmg.training.losses": "jax jaxmg.ranges jaxmg.shapes",
   "jaxmg.training.metrics": "",
   "jaxmg.training.mixing": "jax scipy jaxmg.video",
   "jaxmg.training.optimizers": "flax jax optax jaxmg.errors",
   "jaxmg.training.parameters": "flax jaxmg.errors",
   "jaxmg.training.sharding": "jax jaxmg.errors jaxmg.progress",
-  "jaxmg.training.step": "flax jax optax jaxmg.training.parameters jaxmg.training.sharding",
+  "jaxmg.training.step": (
+    "flax jax optax jaxmg.ranges jaxmg.shapes jaxmg.training.parameters jaxmg.training.sharding"
+  ),
   # Composition, and the only place for flags and configs; imported by itself alone, and by names
   # from where it stands: in a wheel it is jaxmg.experiments.
   "experiments": "",

@@ -7,6 +7,7 @@ import functools
 import jax
 import jaxtyping
 import numpy as np
+import optax
 import pytest
 
 import jaxmg
@@ -14,6 +15,7 @@ from jaxmg import recipe
 from jaxmg.data import memory, readers, tracks
 from jaxmg.models import MODELS
 from jaxmg.skeletons import augment, topology
+from jaxmg.training import losses, step
 
 COCO17 = topology.get("coco17")
 KEY = jax.random.key(0)
@@ -21,6 +23,8 @@ POSE = np.ones((2, 4, 1, 17, 3), np.float32)
 SIZE = np.array([[48, 64]] * 2)
 HEATMAPS = np.zeros((2, 4, 8, 8, 17), np.float32)
 
+GRAPH = jaxmg.inputs.Graph("coco17", (48, 64))
+DRAWN = jaxmg.inputs.Heatmaps("coco17", (48, 64))
 POSEC3D = {"name": "posec3d", "num_classes": 2, "variant": "tiny"}
 
 heatmaps = functools.partial(jaxmg.inputs.heatmap_inputs, POSE, SIZE, skeleton="coco17", size=8)
@@ -34,6 +38,27 @@ def as_users_have_it():
   jaxtyping.config.update("jaxtyping_disable", True)
   yield
   jaxtyping.config.update("jaxtyping_disable", False)
+
+
+LABELS = {"label": np.int32([0, 1]), "clip": np.int32([0, 1])}
+BATCH = {"pose": {"keypoints": POSE, "frame_size": np.int32(SIZE)}} | LABELS
+
+
+def without(batch, name):
+  return {key: value for key, value in batch.items() if key != name}
+
+
+def traced(*, batch=BATCH, key=KEY, swapped=False, loss=None, initial=None, **options):
+  """Traces a training step of 2s-AGCN."""
+  made = recipe.Recipe(agcn(parents=COCO17.parents), {"pose": GRAPH}, ("still", "wave"))
+  model, optimizer = made.build_model(), optax.adam(1e-3)
+  init = functools.partial(step.init_train_state, model, initial or optimizer)
+  state = jax.eval_shape(init, KEY, made.example())
+  parts = {"preprocess": made.train_inputs, "loss_fn": loss or losses.classification()}
+  parts |= {"model": model, "optimizer": optimizer} | options
+  train_step = step.make_train_step(**parts)
+  arguments = (batch, state, key) if swapped else (state, batch, key)
+  return jax.eval_shape(train_step, *arguments)
 
 
 @functools.cache
@@ -51,14 +76,53 @@ def apply(name, x, *, change=lambda variables: variables, **options):
 
 
 def unreadable(**options):
-  seen = {"pose": jaxmg.inputs.Heatmaps("coco17", (48, 64))}
-  options = {"model": POSEC3D, "inputs": seen, "class_names": ("still", "wave")} | options
+  options = {
+    "model": POSEC3D,
+    "inputs": {"pose": DRAWN},
+    "class_names": ("still", "wave"),
+  } | options
   recipe.save("nowhere", recipe.Recipe(**options), {"params": {}})
+
+
+def described(names=("still", "wave"), **options):
+  """What a set in memory of two clips says of itself."""
+  options = {"layout": "coco17", "frame_size": (48, 64), "axes": "TMVC"} | options
+  clips = np.random.default_rng(0).uniform(1, 48, (2, 4, 1, 17, 3)).astype(np.float32)
+  clips[..., 2] = 1
+  return memory.from_arrays([*clips], [0, 1], class_names=names, **options).describe(["pose"])
 
 
 @pytest.mark.parametrize(
   ("call", "message"),
   [
+    (lambda: unreadable(inputs={"pose": GRAPH}), "^inputs: pose: expected heatmaps, which posec3d takes, got graph"),
+    (lambda: unreadable(model=agcn(parents=COCO17.parents)), "^inputs: pose: expected graph, which agcn takes, got heatmaps"),
+    (lambda: unreadable(model=agcn(parents=topology.get("h36m17").parents), inputs={"pose": GRAPH}), "^model: parents: expected those of coco17, as the input, got "),
+    (lambda: unreadable(model={"name": "fusion", "num_classes": 2, "encoders": {"pose": POSEC3D}}, inputs={"pose": GRAPH}), "^inputs: pose: expected heatmaps, which posec3d"),
+    (lambda: unreadable(mirror=True, data=described(mirror=False)), "^mirror: expected False, as the data"),
+    (lambda: unreadable(data=described(names=("wave", "still"))), "^class_names: expected those of the data in their order, got others"),
+    (lambda: traced(batch=BATCH | {"label": np.float32([0.5, 1.5])}), r"^label: expected int\[2\], got float32\[2\]"),
+    (lambda: traced(batch=BATCH | {"label": np.eye(2, dtype=np.int32)}), r"^label: expected int\[2\], got int32\[2, 2\]"),
+    (lambda: traced(batch=without(BATCH, "label")), "^batch: expected label, int.B., got clip and pose"),
+    (lambda: traced(batch=without(BATCH, "clip")), "^batch: expected a dictionary with clip, int.B., got label and pose"),
+    (lambda: traced(batch=without(BATCH, "pose")), "^batch: expected pose, got clip and label"),
+    (lambda: traced(batch=BATCH | {"pose": {"keypoints": POSE}}), "^batch: pose: expected frame_size, got keypoints"),
+    (lambda: traced(batch=BATCH | {"clip": np.float32([0, 1])}), r"^clip: expected int\[B\], got float32\[2\]"),
+    (lambda: traced(swapped=True), "^state: expected what init_train_state gives, of .*got dict"),
+    (lambda: traced(key=0), r"^key: expected jax.random.key\(seed\), got int"),
+    (lambda: traced(key=jax.random.split(KEY, 2)), r"^key: expected jax.random.key\(seed\), got key"),
+    (lambda: traced(preprocess=recipe.Recipe(POSEC3D, {"pose": DRAWN}, ("a", "b"))), r"^preprocess: expected a function \(keys, batch\), like recipe.train_inputs, got Recipe"),
+    (lambda: traced(loss=losses.classification), r"^loss_fn: expected a function .*losses.classification\(\), got classification"),
+    (lambda: traced(accumulate=3), "^accumulate: expected a divisor of 2 clips, got 3"),
+    (lambda: traced(accumulate=1.0), "^accumulate: expected 1 or more, got 1.0"),
+    (lambda: traced(optimizer=optax.adam), "^optimizer: expected one of Optax, like .*got function"),
+    (lambda: traced(model="agcn"), "^model: expected a Flax module, got str"),
+    (lambda: traced(initial=optax.sgd(0.1)), "^state: expected one of this optimizer and trainable"),
+    (lambda: traced(trainable=("head/.*",)), "^state: expected one of this optimizer and trainable"),
+    (lambda: traced(loss=losses.classification(semantic=losses.embedding_regression(np.eye(2)))), "^semantic: expected a model with an embedding_size"),
+    (lambda: losses.classification(label_smoothing=10), r"^label_smoothing: expected in \[0, 1\), got 10"),
+    (lambda: losses.classification(label_smoothing=-1), r"^label_smoothing: expected in \[0, 1\), got -1"),
+    (lambda: losses.cross_entropy(np.zeros((2, 3), np.float32), [0, 1]), r"^label: expected int\[2\], got list, which is no array"),
     (lambda: heatmaps(skeleton="coco"), r"skeleton: expected .*coco17 or .*got coco \(did you mean coco17"),
     (lambda: heatmaps(skeleton=None), "skeleton: expected .*coco17 or .*got None"),
     (lambda: heatmaps(skeleton="imigue22"), r"expected float\[B, T, M, 22, 3\], got float32\[2, 4"),
@@ -127,10 +191,10 @@ def unreadable(**options):
     (lambda: unreadable(num_clips="2"), "recipe: num_clips: expected a whole number from 0, got '2'"),
     (lambda: unreadable(mirror=1), "recipe: mirror: expected true or false, got 1"),
     (lambda: unreadable(model={"name": "agcn"}), "^model: num_classes: expected 2, one a name, got none"),
-    (lambda: unreadable(model={"name": "agcn", "num_classes": 2}), "recipe: model: expected parents, got none"),
+    (lambda: unreadable(model={"name": "agcn", "num_classes": 2}, inputs={"pose": GRAPH}), "recipe: model: expected parents, got none"),
     (lambda: unreadable(model="agcn"), "^model: expected names and values, got 'agcn'"),
     (lambda: unreadable(model=POSEC3D | {"widht": 3}), "expected .*width, got widht"),
-    (lambda: recipe.Recipe(POSEC3D | {"width": "4"}, {"pose": jaxmg.inputs.Graph("coco17", (48, 64))}, ("a", "b")).build_model(), "^model: width: expected a whole number"),
+    (lambda: recipe.Recipe(POSEC3D | {"width": "4"}, {"pose": DRAWN}, ("a", "b")).build_model(), "^model: width: expected a whole number"),
     (lambda: unreadable(inputs={"pose": "graph"}), r"^inputs: pose: expected an input, like Graph\(...\), got 'graph'"),
     (lambda: unreadable(inputs={}), "^inputs: expected inputs by name, .*got none"),
     (lambda: unreadable(data={}), "recipe: data: expected what Source.describe gives, got none"),

@@ -204,6 +204,7 @@ class AGCN(nn.Module):
   and head. Other shapes raise ValueError.
   """
 
+  TAKES = ("graph",)  # kinds of `jaxmg.inputs`
   # Patterns of the paths of parameters: of the classifier, and of what learns label embeddings.
   HEAD = r"head/.*"
   LABEL_HEAD = r"embedding/.*"

@@ -354,6 +354,7 @@ class MViT(nn.Module):
   norms, softmax and head in float32. Other shapes raise ValueError.
   """
 
+  TAKES = ("video", "faces", "heatmaps")  # kinds of `jaxmg.inputs`
   # Patterns of the paths of parameters: of the classifier, and of what learns label embeddings.
   HEAD = r"head/.*"
   LABEL_HEAD = r"embedding/.*"

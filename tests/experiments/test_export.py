@@ -220,7 +220,7 @@ def test_wrong_calls_are_one_line(runs, tmp_path, capsys, flags, error):
 
 def test_tokens_of_others_cannot_be_exported():
   one = inputs.Tokens("tokens-a", 4, 8, "0" * 16)
-  found = recipe.Recipe({"name": "agcn", "num_classes": 3}, {"a": one}, NAMES)
+  found = recipe.Recipe({"name": "fusion", "num_classes": 3}, {"a": one, "b": one}, NAMES)
   with pytest.raises(errors.ConfigError, match="input a: tokens-a: expected what a recording"):
     library.recordings(found)
 
