@@ -22,6 +22,8 @@ from jaxmg.training import step as steps
 _WINDOWS = 8  # of a recording, in a batch
 
 Reading = readers.Clip | readers.Frames | readers.VideoFile | readers.FacesOfVideo
+# What may be told of a recording.
+_USED = {"pose": ("layout", "frame_size", "axes", "points"), "video": ("fps",)}
 _TRACKS = {cls.track for cls in typing.get_args(Reading)}
 # One thing that is seen: an array, a file, or what `readers.read` gives.
 Seen = np.ndarray | Array | str | os.PathLike | Reading
@@ -133,8 +135,12 @@ class Predictor:
     that was trained without label embeddings.
     """
     if self.label_embeddings is None:
-      where = "the run: label embeddings"
-      raise errors.CheckpointError(where, expected="a head for them", got="none")
+      where, hint = "the run: label embeddings", None
+      expected, got = "a head for them", "none"
+      if self.recipe.model.get("embedding_size"):
+        expected, got = "their table", "a head for them alone"
+        hint = "Recipe(..., label_embeddings=table_digest(table)); save(..., label_table=table)"
+      raise errors.CheckpointError(where, expected=expected, got=got, hint=hint)
     found = self._all("embedding", clips, told)
     names = [self._nearest(one) for one in found.reshape(-1, found.shape[-1])]
     return names if found.ndim > 1 else names[0]
@@ -215,6 +221,8 @@ class Predictor:
 
   def _all(self, output: str, clips: Any, told: Mapping[str, Any]) -> np.ndarray:
     several = isinstance(clips, list | tuple | Iterator)
+    if isinstance(clips, list | tuple):
+      readers.check_several(clips, told)
     found = [*self._each(output, clips if several else [clips], self._told(told), several)]
     if not found:
       raise ValueError("clips: expected at least one, got none")
@@ -241,7 +249,16 @@ class Predictor:
       yield from _rows(*batch_of)
 
   def _told(self, told: Mapping[str, Any]) -> readers.Told:
-    """What the caller knows of an array or a file; the rest is as the run has it."""
+    """What the caller knows of an array or a file; the rest is as the run has it.
+
+    What nothing would use is refused.
+    """
+    if {*self.recipe.tracks} <= {*_USED}:
+      used = {option for track in self.recipe.tracks for option in _USED[track]}
+      for option in told:
+        if option not in used and any(option in options for options in _USED.values()):
+          got = f"a run that sees {' and '.join(self.recipe.tracks)}"
+          raise errors.ConfigError(option, expected=f"one of {', '.join(used)}", got=got)
     known = {}
     for one in self.recipe.inputs.values():
       known = one.told | known

@@ -338,9 +338,7 @@ def save(
   if not isinstance(recipe, Recipe):
     raise ValueError(f"recipe: expected a jaxmg.recipe.Recipe, got {type(recipe).__name__}")
   if variables is not None:
-    if not isinstance(variables, Mapping) or "params" not in variables:
-      expected = 'a dictionary of "params" and "batch_stats" (TrainState.variables)'
-      raise ValueError(f"variables: expected {expected}, got {type(variables).__name__}")
+    check_variables(variables)
     _save_run(pathlib.Path(run), recipe, variables, imported, label_table)
     return
   if label_table is not None:
@@ -348,6 +346,15 @@ def save(
   text = json.dumps(to_json(recipe), indent=2, sort_keys=True)
   with files.replace(pathlib.Path(run) / FILE) as part:
     part.write_text(f"{text}\n", encoding="utf-8")
+
+
+def check_variables(variables: Any) -> None:
+  """Raises ValueError where these are no variables of a model."""
+  names = sorted(map(str, variables)) if isinstance(variables, Mapping) else []
+  if "params" not in names:
+    expected = '{"params": ..., "batch_stats": ...} (TrainState.variables)'
+    got = " and ".join(names[:3]) or type(variables).__name__
+    raise ValueError(f"variables: expected {expected}, got {got}")
 
 
 def _save_run(run, recipe, variables, imported, label_table):

@@ -110,7 +110,7 @@ ARROWS = {
     " jaxmg.data.source jaxmg.data.tracks jaxmg.skeletons.topology"
   ),
   "jaxmg.data.pipeline": (
-    "grain jaxmg.errors jaxmg.data.batch jaxmg.data.records jaxmg.data.source"
+    "grain jaxmg.errors jaxmg.ranges jaxmg.data.batch jaxmg.data.records jaxmg.data.source"
   ),
   "jaxmg.data.prepared": (
     "jaxmg.errors jaxmg.fields jaxmg.files jaxmg.progress jaxmg.data.builders jaxmg.data.readers"

@@ -3,6 +3,7 @@
 
 import fractions
 import functools
+from types import MappingProxyType
 
 import jax
 import jaxtyping
@@ -11,8 +12,8 @@ import optax
 import pytest
 
 import jaxmg
-from jaxmg import recipe
-from jaxmg.data import memory, readers, tracks
+from jaxmg import export, recipe
+from jaxmg.data import memory, pipeline, readers, tracks
 from jaxmg.models import MODELS
 from jaxmg.skeletons import augment, topology
 from jaxmg.training import losses, step
@@ -84,12 +85,28 @@ def unreadable(**options):
   recipe.save("nowhere", recipe.Recipe(**options), {"params": {}})
 
 
-def described(names=("still", "wave"), **options):
-  """What a set in memory of two clips says of itself."""
+def held(names=("still", "wave"), clips=None, labels=(0, 1), **options):
+  """A set in memory of two clips."""
   options = {"layout": "coco17", "frame_size": (48, 64), "axes": "TMVC"} | options
-  clips = np.random.default_rng(0).uniform(1, 48, (2, 4, 1, 17, 3)).astype(np.float32)
-  clips[..., 2] = 1
-  return memory.from_arrays([*clips], [0, 1], class_names=names, **options).describe(["pose"])
+  if clips is None:
+    clips = np.random.default_rng(0).uniform(1, 48, (2, 4, 1, 17, 3)).astype(np.float32)
+    clips[..., 2] = 1
+  else:
+    del options["axes"]
+  return memory.from_arrays([*clips], labels, class_names=names, **options)
+
+
+def described(**options):
+  return held(**options).describe(["pose"])
+
+
+def batches(rows=(0, 1), inputs=MappingProxyType({"pose": GRAPH}), seed=0, batch_size=2):
+  return pipeline.train_batches(held(), rows, inputs, batch_size=batch_size, seed=seed)
+
+
+def exported(variables=MappingProxyType({"params": {}}), *, run=None, **options):
+  run = run or recipe.Recipe(POSEC3D, {"pose": DRAWN}, ("a", "b"))
+  return export.exported(run, variables, **options)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +140,24 @@ def described(names=("still", "wave"), **options):
     (lambda: losses.classification(label_smoothing=10), r"^label_smoothing: expected in \[0, 1\), got 10"),
     (lambda: losses.classification(label_smoothing=-1), r"^label_smoothing: expected in \[0, 1\), got -1"),
     (lambda: losses.cross_entropy(np.zeros((2, 3), np.float32), [0, 1]), r"^label: expected int\[2\], got list, which is no array"),
+    (lambda: exported(platforms="gpu"), "^platforms: expected some of cpu, cuda, tpu, got gpu"),
+    (lambda: exported(run="runs/demo"), "^recipe: expected what jaxmg.recipe.load gives, got str"),
+    (lambda: exported({"head": {}}), r'^variables: expected {"params": ..., "batch_stats": ...} .*got head'),
+    (lambda: recipe.save("nowhere", recipe.Recipe(POSEC3D, {"pose": DRAWN}, ("a", "b")), {"head": {}}), r'^variables: expected {"params": ..., "batch_stats": ...} .*got head'),
+    (lambda: batches(rows=np.array([True, False])), r'^arrays: rows: expected int\[N\], such as data.rows."train".*np.flatnonzero'),
+    (lambda: batches(rows="train"), r"^arrays: rows: expected int.*got 'train' \(data.rows\('train'\)"),
+    (lambda: batches(rows=[0.0, 1.0]), r"^arrays: rows: expected int\[N\], .*got float64\[2\]"),
+    (lambda: batches(rows=[[0, 1]]), r"^arrays: rows: expected int\[N\], .*got int64\[1, 2\]"),
+    (lambda: batches(rows=[0, 99]), "^arrays: rows: expected 0 to 1, got 0 to 99"),
+    (lambda: batches(inputs=GRAPH), "^inputs: expected inputs by name, .*got Graph"),
+    (lambda: batches(seed=0.5), "^seed: expected a whole number from 0, got 0.5"),
+    (lambda: batches(batch_size=2.0), "^batch size: expected a whole number, got 2.0"),
+    (lambda: pipeline.train_batches(POSE, [0], {"pose": GRAPH}, batch_size=1, seed=0), "^source: expected a Source, .*got ndarray"),
+    (lambda: pipeline.test_batches(held(), [2], {"pose": GRAPH}, num_clips=1, batch_size=1), "^arrays: rows: expected 0 to 1, got 2 to 2"),
+    (lambda: held(clips=[*np.ones((9, 1, 17, 3), np.float32)], labels=[0] * 9), r"^clips: expected several recordings, got 9 of 1 frame \(one clip is an array"),
+    (lambda: agcn(parents=COCO17.parents).init(KEY, np.ones((2, 3, 16, 17, 1), np.float32)), r"^x: expected float\[B, T, M, 17, 3\], .*\(channels come last\)"),
+    (lambda: MODELS["mvit"](num_classes=2, variant="tiny").init(KEY, np.ones((1, 3, 4, 32, 32), np.float32)), r"^clips: expected float\[B, T, H, W, 3\], .*\(channels come last\)"),
+    (lambda: apply("posec3d", HEATMAPS, train="yes"), "^train: expected True or False, got 'yes'"),
     (lambda: heatmaps(skeleton="coco"), r"skeleton: expected .*coco17 or .*got coco \(did you mean coco17"),
     (lambda: heatmaps(skeleton=None), "skeleton: expected .*coco17 or .*got None"),
     (lambda: heatmaps(skeleton="imigue22"), r"expected float\[B, T, M, 22, 3\], got float32\[2, 4"),
@@ -234,6 +269,9 @@ def predictor(tmp_path_factory):
     (lambda p: p.windows(POSE[0], length=4, hop=1.0), "hop: expected frames from 1 to the length, 4, got 1.0"),
     (lambda p: p.windows([POSE[0]], length=4, hop=1), "a clip: expected one recording, got a list"),
     (lambda p: p.attribution([POSE[0]]), "a clip: expected one recording, got a list"),
+    (lambda p: p([*POSE[0]]), "clips: expected several recordings, got 4 of 1 frame "),
+    (lambda p: p(POSE[0], fps=25), "fps: expected one of layout, .*got a run that sees pose"),
+    (lambda p: p.nearest(POSE[0]), "the run: label embeddings: expected a head for them, got none"),
     (lambda p: p({"poses": POSE[0]}), r"the clip: expected pose, got poses \(did you mean pose\?\)"),
     (lambda p: p({"poses": {"keypoints": POSE[0]}}), r"the clip: expected pose, got poses \(did you mean"),
     (lambda p: p({"skeleton": POSE[0]}), "the clip: expected pose, got skeleton"),
@@ -242,6 +280,10 @@ def predictor(tmp_path_factory):
 def test_a_wrong_prediction_says_what_to_do(predictor, call, message):
   with pytest.raises((ValueError, TypeError), match=f"^{message}"):
     call(predictor)
+
+
+def test_rows_may_be_a_list():
+  assert sorted(next(batches(rows=[1, 0]))["clip"]) == [0, 1]
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):

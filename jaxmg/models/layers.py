@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
@@ -93,6 +94,8 @@ def dot(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*
 
 def check_call(module: nn.Module, *, train: bool) -> None:
   """Raises ValueError where a model is applied without what it needs, before a layer of it does."""
+  if not isinstance(train, bool | np.bool_):
+    raise ValueError(f"train: expected True or False, got {train!r}")
   if module.is_initializing():
     return
   if "params" not in module.variables:

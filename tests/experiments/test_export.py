@@ -235,7 +235,7 @@ def test_several_inputs_are_a_dictionary_of_which_some_may_be_absent():
   found = recipe.Recipe(model | {"modality_dropout": 0.2}, seen, NAMES, num_clips=1)
   variables = variables_of(found)
   restored = jax_export.deserialize(
-    library.exported(found, variables, num_frames=6, platforms=["cpu"]).serialize()
+    library.exported(found, variables, num_frames=6, platforms="cpu").serialize()
   )
   rng, given, batch = np.random.default_rng(2), {}, {}
   for name, one in seen.items():

@@ -25,7 +25,7 @@ import contextlib
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ __all__ = [
   "VideoFile",
   "annotations",
   "check",
+  "check_several",
   "depth_view",
   "find_layout",
   "frame_size",
@@ -179,6 +180,21 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
     expected, hint = "frames first, or to be told", f"axes=MTVC; {_NO_CLIP}"
     raise DataError("axes", expected=expected, got=[*array.shape], hint=hint)
   return clip.sized(told.expects_size)
+
+
+def check_several(clips: Sequence[Any], told: Mapping[str, Any]) -> None:
+  """Raises DataError where arrays of key points are the frames of one clip, and no clips.
+
+  Then each would be read as a clip of as many frames as there are persons.
+  """
+  shapes = {one.shape if isinstance(one, np.ndarray) else () for one in clips}
+  kinds = {one.dtype for one in clips if isinstance(one, np.ndarray)}
+  (shape,) = shapes if len(shapes) == 1 else ((),)
+  frames = len(shape) == 3 and shape[0] <= arrays.MOST_ASSUMED and np.uint8 not in kinds
+  if len(clips) > 1 and frames and told.get("axes") is None:
+    expected, got = "several recordings", f"{len(clips)} of {shape[0]} frame{'s' * (shape[0] > 1)}"
+    hint = "one clip is an array, not a list of its frames: np.stack(clip); if not: axes=TVC"
+    raise DataError("clips", expected=expected, got=got, hint=hint)
 
 
 def remarks(found: Clip | Frames | VideoFile) -> list[str]:
