@@ -45,7 +45,7 @@ def recordings(
 
   Raises ConfigError for an input that is not of recordings, and for what no input uses.
   """
-  inputs = recipe.inputs
+  inputs, frame_size = recipe.inputs, ranges.sides(frame_size)
   if num_frames is None:
     num_frames = max(one.num_frames for one in inputs.values())
   if not ranges.is_whole(num_frames) or num_frames < 1:
@@ -63,7 +63,7 @@ def recordings(
     raise errors.ConfigError("fps", expected="frames a second, above 0", got=fps)
   if frame_size is not None and not ranges.is_frame_size(frame_size):
     raise errors.ConfigError("frame_size", expected="height and width above 0", got=frame_size)
-  num_frames, frame_size, fps = map(ranges.plain, (num_frames, frame_size, fps))
+  num_frames, fps = map(ranges.plain, (num_frames, fps))
   wholes = {}
   for name, one in inputs.items():
     try:

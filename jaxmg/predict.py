@@ -100,7 +100,11 @@ class Predictor:
   def __init__(self, run: str | os.PathLike, *, step: str | int = "best", batch_size: int = 16):
     if not ranges.is_whole(batch_size) or batch_size < 1:
       raise ValueError(f"batch_size: expected 1 or more, got {batch_size!r}")
+    if not isinstance(run, str | os.PathLike):
+      got = type(run).__name__
+      raise errors.ConfigError("run", expected="the path of a run directory", got=got)
     run = pathlib.Path(run)
+    run = run.parent if run.name == recipe.FILE else run
     step = int(step) if isinstance(step, str) and step.isdecimal() else step
     self.recipe, variables = encoders.load(run, step=step)
     self.class_names = self.recipe.class_names
@@ -254,7 +258,7 @@ class Predictor:
     What nothing would use is refused.
     """
     if {*self.recipe.tracks} <= {*_USED}:
-      used = {option for track in self.recipe.tracks for option in _USED[track]}
+      used = [option for track in self.recipe.tracks for option in _USED[track]]
       for option in told:
         if option not in used and any(option in options for options in _USED.values()):
           got = f"a run that sees {' and '.join(self.recipe.tracks)}"
@@ -275,7 +279,8 @@ class Predictor:
   def _by_track(self, clip: Any, told: readers.Told) -> dict[str, Any]:
     """The recordings or records of a clip by their tracks."""
     if isinstance(clip, list | tuple | Iterator):
-      raise TypeError(f"a clip: expected one recording, got a {type(clip).__name__}")
+      got = f"a {type(clip).__name__} (of numbers? np.asarray)"
+      raise TypeError(f"a clip: expected one recording, got {got}")
     given, ours = clip if isinstance(clip, Mapping) else {None: clip}, self.recipe.tracks
     for track in given.keys() - {None, *ours}:
       other = track in _TRACKS or isinstance(given[track], Mapping)  # of a set: left alone

@@ -51,7 +51,17 @@ def plain(value: Any) -> Any:
 def settle(one: Any) -> None:
   """Makes what the fields of a frozen dataclass hold `plain`, so that it can be hashed and kept."""
   for field in dataclasses.fields(one):
-    object.__setattr__(one, field.name, plain(getattr(one, field.name)))
+    value = getattr(one, field.name)
+    value = sides(value) if field.name.endswith("frame_size") else plain(value)
+    object.__setattr__(one, field.name, value)
+
+
+def sides(value: Any) -> Any:
+  """A frame size as two whole numbers of Python, if these are what a list or an array holds."""
+  value = plain(value.tolist() if isinstance(value, np.ndarray) else value)
+  if not isinstance(value, tuple):
+    return value
+  return tuple(int(x) if isinstance(x, float) and x.is_integer() else x for x in value)
 
 
 def check(one: Any) -> None:
@@ -65,7 +75,7 @@ def check(one: Any) -> None:
     if name in _whole(type(one)) and not is_whole(value):
       raise ValueError(f"{name}: expected a whole number, got {value!r}")
     if expected := wanted(value, interval, count=count):
-      raise ValueError(f"{name}: expected {expected}, got {value}")
+      raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
 def wanted(value: Any, interval: str, *, count: int = 1) -> str | None:

@@ -370,7 +370,8 @@ def _save_run(run, recipe, variables, imported, label_table):
   if table_digest(label_table) != recipe.label_embeddings:
     whose = "the table of recipe.label_embeddings" if recipe.label_embeddings else "none"
     got = "none" if label_table is None else "another"
-    raise errors.CheckpointError("label_table", expected=whose, got=got)
+    hint = None if recipe.label_embeddings else "Recipe(..., label_embeddings=table_digest(table))"
+    raise errors.CheckpointError("label_table", expected=whose, got=got, hint=hint)
   trained = recipe.data is not None and not imported
   if trained and "fingerprint" not in recipe.data:
     got = " and ".join(recipe.data) or "none"
@@ -390,6 +391,10 @@ def _save_run(run, recipe, variables, imported, label_table):
     expected, got = (found.get(name, "none") for found in shapes)
     if expected != got:
       raise errors.CheckpointError(f"variables: {name}", expected=expected, got=got)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    if not jnp.isfinite(leaf).all():
+      where = f"variables: {jax.tree_util.keystr(path)}"
+      raise errors.CheckpointError(where, expected="finite numbers", got="NaN or infinity")
   fingerprint = {"data": recipe.data["fingerprint"]} if trained else None
   run.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=run.parent) as folder:  # it is there whole, or not

@@ -17,7 +17,7 @@ def check(name: str, array: Any, kind: str, *sizes: str | int) -> None:
     right, got = array.dtype.name.startswith(_KINDS[kind]), f"{array.dtype}{list(shape)}"
     anywhere = sizes[:1] == ("...",)
     last = sizes[1:] if anywhere else sizes
-    shape = shape[-len(last) :] if anywhere else shape
+    shape = shape[len(shape) - len(last) :] if anywhere and len(shape) >= len(last) else shape
     right = right and len(shape) == len(last)
     right = right and all(
       size >= 1 if isinstance(wanted, str) else size == wanted

@@ -72,7 +72,7 @@ ARROWS = {
   "jaxmg.models.interfusion": (
     "flax jax jaxmg.models.fusion jaxmg.models.layers jaxmg.models.variants"
   ),
-  "jaxmg.models.layers": "flax jax",
+  "jaxmg.models.layers": "flax jax jaxmg.shapes",
   "jaxmg.models.mtcnn": "flax jax jaxmg.shapes",
   "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
@@ -151,7 +151,7 @@ ARROWS = {
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
   ),
   "jaxmg.training.losses": "jax jaxmg.ranges jaxmg.shapes",
-  "jaxmg.training.metrics": "",
+  "jaxmg.training.metrics": "jaxmg.shapes",
   "jaxmg.training.mixing": "jax scipy jaxmg.video",
   "jaxmg.training.optimizers": "flax jax optax jaxmg.errors",
   "jaxmg.training.parameters": "flax jaxmg.errors",

@@ -3,6 +3,7 @@
 
 import fractions
 import functools
+import tempfile
 from types import MappingProxyType
 
 import jax
@@ -12,11 +13,11 @@ import optax
 import pytest
 
 import jaxmg
-from jaxmg import export, recipe
+from jaxmg import export, recipe, scores
 from jaxmg.data import memory, pipeline, readers, tracks
 from jaxmg.models import MODELS
 from jaxmg.skeletons import augment, topology
-from jaxmg.training import losses, step
+from jaxmg.training import losses, metrics, sharding, step
 
 COCO17 = topology.get("coco17")
 KEY = jax.random.key(0)
@@ -71,8 +72,9 @@ def trained(name):
   return model, jax.jit(model.init)(KEY, x)
 
 
-def apply(name, x, *, change=lambda variables: variables, **options):
+def apply(name, x, *, change=lambda variables: variables, dropout=0, **options):
   model, variables = trained(name)
+  model = model.clone(dropout=dropout or model.dropout)
   return model.apply(change(variables), x, **options)
 
 
@@ -94,6 +96,21 @@ def held(names=("still", "wave"), clips=None, labels=(0, 1), **options):
   else:
     del options["axes"]
   return memory.from_arrays([*clips], labels, class_names=names, **options)
+
+
+def written(suffix, text):
+  """Reads a file of this text."""
+  with tempfile.NamedTemporaryFile("w", suffix=suffix) as file:
+    file.write(text)
+    file.flush()
+    return readers.read(file.name)
+
+
+def saved(change=lambda x: x, **options):
+  model, variables = trained("agcn")
+  seen = jaxmg.inputs.Graph("coco17", (48, 64), num_frames=4)
+  variables = jax.tree.map(change, variables)
+  recipe.save("nowhere", recipe.Recipe(model, {"pose": seen}, ("a", "b")), variables, **options)
 
 
 def described(**options):
@@ -158,6 +175,27 @@ def exported(variables=MappingProxyType({"params": {}}), *, run=None, **options)
     (lambda: agcn(parents=COCO17.parents).init(KEY, np.ones((2, 3, 16, 17, 1), np.float32)), r"^x: expected float\[B, T, M, 17, 3\], .*\(channels come last\)"),
     (lambda: MODELS["mvit"](num_classes=2, variant="tiny").init(KEY, np.ones((1, 3, 4, 32, 32), np.float32)), r"^clips: expected float\[B, T, H, W, 3\], .*\(channels come last\)"),
     (lambda: apply("posec3d", HEATMAPS, train="yes"), "^train: expected True or False, got 'yes'"),
+    (lambda: MODELS["posec3d"](3, "tiny"), r"^width: expected a whole number from 0, got 'tiny' \(sizes by their name: variant="),
+    (lambda: MODELS["posec3d"](3, dropout=50), r"^dropout: expected in \[0, 1\), got 50"),
+    (lambda: MODELS["posec3d"](3, depths=2), "^depths: expected whole numbers, got 2"),
+    (lambda: apply("agcn", POSE, train=True, rows=np.arange(3), mutable=["batch_stats"], rngs={"dropout": KEY}, dropout=0.5), r"^rows: expected int\[2\], got int64\[3\]"),
+    (lambda: metrics.summary(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.int32), 2), r"^labels: expected int\[2\], got int32\[2, 2\]"),
+    (lambda: metrics.summary(np.eye(2, dtype=np.float32), np.array([0.0, 1.0]), 2), r"^labels: expected int\[2\], got float64\[2\]"),
+    (lambda: metrics.summary([[0.5, 0.5]], np.array([0]), 2), "^probabilities: expected float.*got list, which is no array"),
+    (lambda: scores.fuse(["a.npz", "b.npz"], [1, 1]), r"^scores: expected Scores, got 'a.npz' \(scores.load"),
+    (lambda: scores.fuse(["a.npz", "b.npz"], ["1", "1"]), "^weights: expected 2 numbers, none negative"),
+    (lambda: jaxmg.load(recipe.Recipe(POSEC3D, {"pose": DRAWN}, ("a", "b"))), "^run: expected the path of a run directory, got Recipe"),
+    (lambda: sharding.shard_batch(BATCH, sharding.data_mesh()), "^mesh: expected a mesh, and then the batch"),
+    (lambda: sharding.shard_batch(sharding.data_mesh(), {"step": 3}), "^batch: step: expected rows, .*got a number"),
+    (lambda: sharding.data_mesh(2), r"^devices: expected several of JAX, got 2 \(jax.devices\(\)\[:2\]"),
+    (lambda: jaxmg.inputs.Heatmaps("coco17", (48, 64), size="10"), "^size: expected a whole number, got '10'"),
+    (lambda: jaxmg.inputs.Graph("coco17", (48, 64), rotation="10"), r"^rotation: expected in \[0, 180\], got '10'"),
+    (lambda: readers.from_array(np.ones((9, 17, 3), np.uint8)), r"^the array: expected numbers of another kind, got uint8.*key points\? array.astype"),
+    (lambda: readers.from_array(np.ones((9, 17, 3), bool)), r"^the array: expected numbers of another kind, got bool.*key points\? array.astype"),
+    (lambda: written(".txt", "some words\n"), "expected .csv, .*got .txt$"),
+    (lambda: written(".csv", "some,words\nand,more\n"), "row 2, column 1: expected a number, got 'and'"),
+    (lambda: saved(lambda x: x * np.nan), r"^variables: .*: expected finite numbers, got NaN"),
+    (lambda: saved(label_table=np.eye(2, dtype=np.float32)), r"^label_table: expected none, got another \(Recipe\(..., label_embeddings="),
     (lambda: heatmaps(skeleton="coco"), r"skeleton: expected .*coco17 or .*got coco \(did you mean coco17"),
     (lambda: heatmaps(skeleton=None), "skeleton: expected .*coco17 or .*got None"),
     (lambda: heatmaps(skeleton="imigue22"), r"expected float\[B, T, M, 22, 3\], got float32\[2, 4"),
@@ -255,7 +293,12 @@ def predictor(tmp_path_factory):
   seen = {"pose": jaxmg.inputs.Graph("coco17", (48, 64), num_frames=4)}
   run = tmp_path_factory.mktemp("runs") / "run"
   recipe.save(run, recipe.Recipe(model, seen, ("still", "wave")), variables)
-  return jaxmg.load(run)
+  found = jaxmg.load(run / "recipe.json")  # its directory
+  model = model.clone(embedding_size=3)
+  variables = jax.jit(model.init)(KEY, POSE)
+  found.run, found.headed = run, run.with_name("headed")
+  recipe.save(found.headed, recipe.Recipe(model, seen, ("still", "wave")), variables)
+  return found
 
 
 @pytest.mark.parametrize(
@@ -269,6 +312,9 @@ def predictor(tmp_path_factory):
     (lambda p: p.windows(POSE[0], length=4, hop=1.0), "hop: expected frames from 1 to the length, 4, got 1.0"),
     (lambda p: p.windows([POSE[0]], length=4, hop=1), "a clip: expected one recording, got a list"),
     (lambda p: p.attribution([POSE[0]]), "a clip: expected one recording, got a list"),
+    (lambda p: p(POSE[0].tolist()), r"a clip: expected one recording, got a list \(of numbers\? np.asarray"),
+    (lambda p: type(p)(p.run, step="last"), "step: expected best, latest or a number, got 'last'"),
+    (lambda p: type(p)(p.headed).nearest(POSE[0], axes="TMVC"), r"the run: label embeddings: expected their table, got a head for them alone \(Recipe"),
     (lambda p: p([*POSE[0]]), "clips: expected several recordings, got 4 of 1 frame "),
     (lambda p: p(POSE[0], fps=25), "fps: expected one of layout, .*got a run that sees pose"),
     (lambda p: p.nearest(POSE[0]), "the run: label embeddings: expected a head for them, got none"),
@@ -299,6 +345,9 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     "pose": jaxmg.inputs.Graph("coco17", (48, 64), rotation=10.0, num_frames=4)
   }
   assert heatmaps(sigma=np.float64(0.6)).shape == heatmaps().shape
+  for given in (np.array([48, 64]), [48, 64], (48.0, np.float32(64))):
+    assert jaxmg.inputs.Graph("coco17", given) == GRAPH
+    assert readers.Told(frame_size=given).frame_size == (48, 64)
   frames = np.zeros((4, 48, 64, 3), np.uint8)
   for fps in (10, np.float64(10), fractions.Fraction(10), np.int64(10)):
     given = readers.from_array(frames, readers.Told(fps=fps))

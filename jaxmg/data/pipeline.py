@@ -207,7 +207,7 @@ def _checked(source: Any, rows: Any, inputs: Any) -> Integer[np.ndarray, " rows"
     got = type(inputs).__name__
     raise ConfigError("inputs", expected='inputs by name, like {"pose": Graph(...)}', got=got)
   found, where = np.asarray(rows), f"{source.directory}: rows"
-  if found.dtype.kind not in "iu" and found.shape != (0,) or found.ndim != 1:
+  if (found.dtype.kind not in "iu" and found.shape != (0,)) or found.ndim != 1:
     got, hint = f"{found.dtype}{[*found.shape]}", "of a mask: np.flatnonzero(mask)"
     got, hint = (repr(rows), f"data.rows({rows!r})") if isinstance(rows, str) else (got, hint)
     raise DataError(where, expected='int[N], such as data.rows("train")', got=got, hint=hint)

@@ -237,8 +237,8 @@ class AGCN(nn.Module):
     if self.has_variable("params", "data_bn"):
       # Its norm is of every channel of every joint of every person.
       persons = self.variables["params"]["data_bn"]["scale"].size // (joints * channels)
-    if channels == "C" and jnp.shape(x)[4:] not in ((2,), (3,), (4,)):  # and a score
-      channels = 3
+    if channels == "C" and jnp.shape(x)[3:4] == (joints,) and not 2 <= x.shape[-1] <= 4:
+      channels = 3  # or 2, or 4 with a score
     shapes.check("x", x, "float", "B", "T", persons, joints, channels)
     batch, frames, persons, joints, channels = x.shape
     edges = jnp.asarray(adjacency(self.parents))

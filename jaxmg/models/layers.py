@@ -13,6 +13,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
+from jaxmg import shapes
+
 _RATES = ("dropout", "stochastic_depth", "modality_dropout")  # for which a model draws by a key
 
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -437,6 +439,7 @@ def row_keys(
 ) -> Key[Array, " {batch}"]:
   """A key for each row of what a module drops in training, by the row's name: see `Dropout`."""
   rows = jnp.arange(batch) if rows is None else rows
+  shapes.check("rows", rows, "int", batch)
   return jax.vmap(jax.random.fold_in, (None, 0))(module.make_rng("dropout"), rows)
 
 

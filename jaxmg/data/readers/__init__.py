@@ -169,6 +169,9 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
   told = told or Told()
   if told.layout is not None:
     told = dataclasses.replace(told, layout=find_layout(told.layout))
+  if array.dtype == bool or (array.dtype == np.uint8 and min(array.shape[1:3], default=4) < 4):
+    got, hint = f"{array.dtype}{[*array.shape]}", "key points? array.astype(np.float32)"
+    raise DataError("the array", expected="numbers of another kind", got=got, hint=hint)
   if array.dtype == np.uint8:
     if 0 in array.shape or array.shape[3:] not in ((), (3,)) or array.ndim < 3:
       expected = "uint8[T, H, W, 3] or uint8[T, H, W]"
@@ -180,6 +183,16 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
     expected, hint = "frames first, or to be told", f"axes=MTVC; {_NO_CLIP}"
     raise DataError("axes", expected=expected, got=[*array.shape], hint=hint)
   return clip.sized(told.expects_size)
+
+
+def _is_numbers(path: pathlib.Path) -> bool:
+  """Whether the first line of a text is numbers."""
+  with path.open("rb") as file:
+    words = file.readline(1 << 16).split()
+  try:
+    return len([*map(float, words)]) > 0
+  except ValueError:
+    return False
 
 
 def check_several(clips: Sequence[Any], told: Mapping[str, Any]) -> None:
@@ -241,6 +254,8 @@ def _reader(path: pathlib.Path):
   if suffix in READERS:
     return READERS[suffix]
   suffixes = ", ".join(suffix for suffix in READERS if suffix != "folder")
+  if suffix == ".txt" and not _is_numbers(path):
+    suffix = ""
   seen, hint = _OTHERS.get(suffix, (path.suffix or "no suffix", None))
   expected = f"{suffixes} or a folder of OpenPose's *_keypoints.json"
   raise DataError(path, expected=expected, got=seen, hint=hint)
