@@ -105,7 +105,7 @@ def exported(
   model = recipe.build_model()
   # Folded once, here: as a part of the program it would be done at each start.
   fold = jax.jit(lambda variables: recipes.folded(model, **variables))
-  constants = jax.tree.map(np.asarray, fold(dict(variables)))
+  constants = jax.tree.map(np.asarray, fold({"batch_stats": {}} | dict(variables)))
   predict = step.make_predict_step(model, recipe.test_views, recipe.test_view)
 
   def program(*given):

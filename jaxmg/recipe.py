@@ -392,7 +392,7 @@ def _save_run(run, recipe, variables, imported, label_table):
     if expected != got:
       raise errors.CheckpointError(f"variables: {name}", expected=expected, got=got)
   for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-    if not jnp.isfinite(leaf).all():
+    if not np.isfinite(np.asarray(leaf)).all():
       where = f"variables: {jax.tree_util.keystr(path)}"
       raise errors.CheckpointError(where, expected="finite numbers", got="NaN or infinity")
   fingerprint = {"data": recipe.data["fingerprint"]} if trained else None

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import jaxmg
-from jaxmg import export, recipe, scores
+from jaxmg import export, predict, recipe, scores
 from jaxmg.data import memory, pipeline, readers, tracks
 from jaxmg.models import MODELS
 from jaxmg.skeletons import augment, topology
@@ -178,7 +178,7 @@ def exported(variables=MappingProxyType({"params": {}}), *, run=None, **options)
     (lambda: MODELS["posec3d"](3, "tiny"), r"^width: expected a whole number from 0, got 'tiny' \(sizes by their name: variant="),
     (lambda: MODELS["posec3d"](3, dropout=50), r"^dropout: expected in \[0, 1\), got 50"),
     (lambda: MODELS["posec3d"](3, depths=2), "^depths: expected whole numbers, got 2"),
-    (lambda: apply("agcn", POSE, train=True, rows=np.arange(3), mutable=["batch_stats"], rngs={"dropout": KEY}, dropout=0.5), r"^rows: expected int\[2\], got int64\[3\]"),
+    (lambda: jax.eval_shape(lambda: apply("agcn", POSE, train=True, rows=np.arange(3), mutable=["batch_stats"], rngs={"dropout": KEY}, dropout=0.5)), r"^rows: expected int\[2\], got int64\[3\]"),
     (lambda: metrics.summary(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.int32), 2), r"^labels: expected int\[2\], got int32\[2, 2\]"),
     (lambda: metrics.summary(np.eye(2, dtype=np.float32), np.array([0.0, 1.0]), 2), r"^labels: expected int\[2\], got float64\[2\]"),
     (lambda: metrics.summary([[0.5, 0.5]], np.array([0]), 2), "^probabilities: expected float.*got list, which is no array"),
@@ -326,6 +326,15 @@ def predictor(tmp_path_factory):
 def test_a_wrong_prediction_says_what_to_do(predictor, call, message):
   with pytest.raises((ValueError, TypeError), match=f"^{message}"):
     call(predictor)
+
+
+def test_what_no_video_uses_is_refused():
+  predictor = object.__new__(predict.Predictor)
+  video = jaxmg.inputs.Video((48, 64), num_frames=4, size=32)
+  predictor.recipe = recipe.Recipe({"name": "mvit", "num_classes": 1}, {"video": video}, ("a",))
+  assert predictor._told({"fps": 25}).fps == 25
+  with pytest.raises(ValueError, match="frame_size: expected one of fps, got a run that sees vid"):
+    predictor._told({"frame_size": (48, 64)})
 
 
 def test_rows_may_be_a_list():
