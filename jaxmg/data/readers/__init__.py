@@ -169,7 +169,8 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
   told = told or Told()
   if told.layout is not None:
     told = dataclasses.replace(told, layout=find_layout(told.layout))
-  if array.dtype == bool or (array.dtype == np.uint8 and min(array.shape[1:3], default=4) < 4):
+  as_points = array.shape[-1:] in ((2,), (3,)) and (array.ndim == 3 or array.shape[1] < 4)
+  if array.dtype == bool or (array.dtype == np.uint8 and as_points):
     got, hint = f"{array.dtype}{[*array.shape]}", "key points? array.astype(np.float32)"
     raise DataError("the array", expected="numbers of another kind", got=got, hint=hint)
   if array.dtype == np.uint8:
