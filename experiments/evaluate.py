@@ -152,7 +152,10 @@ def find(values: flags.FlagValues, recipe: Recipe) -> tuple[Source, Recipe, str]
       got = f"{len(copies)}: {', '.join(map(repr, copies[:5]))}"
       hint = f"{trained['name']} has their ids or their data"
       raise errors.DataError(data.directory, expected="no clips trained on", got=got, hint=hint)
-  recipe = dataclasses.replace(recipe, data=data.describe(recipe.tracks))
+  described = data.describe(recipe.tracks)
+  # What holds for training: this set may name fewer classes, and its mirror images count as views.
+  described = {key: x for key, x in described.items() if key not in ("mirror", "names")}
+  recipe = dataclasses.replace(recipe, data=described)
   return data, recipe, f"{data.name}-{values.split}"
 
 

@@ -49,6 +49,10 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, *files: str) -> None:
   if len(files) < 2:
     raise errors.ConfigError("RUN", expected="two or more", got="one")
+  places = [find(file, values.split).resolve() for file in files]
+  if len({*places}) < len(places):
+    twice = next(place for place in places if places.count(place) > 1)
+    raise errors.ConfigError("RUN", expected="different runs", got=f"{twice} twice")
   parts = scores.align([read(file, values.split) for file in files])
   weights, temperatures = choose(values, parts)
   fused = scores.fuse(list(map(scores.calibrate, parts, temperatures)), weights)
@@ -66,8 +70,13 @@ def run(values: flags.FlagValues, *files: str) -> None:
 
 def read(path: str, split: str) -> scores.Scores:
   """The scores of a run directory's split, or of a file."""
+  return scores.load(find(path, split))
+
+
+def find(path: str, split: str) -> pathlib.Path:
+  """The file of these."""
   path = pathlib.Path(path)
-  return scores.load(path / split / "scores.npz" if path.is_dir() else path)
+  return path / split / "scores.npz" if path.is_dir() else path
 
 
 def choose(

@@ -104,7 +104,10 @@ def read_config(text: str, overrides: Sequence[str]) -> ConfigDict:
     )
     values(["", *overrides])
   except flags.Error as error:
-    raise errors.ConfigError(str(error).removeprefix("flag ")) from error
+    text = str(error).removeprefix("flag ")
+    text = re.sub(r"invalid literal for int\(\).*: ", "expected a whole number, got ", text)
+    text = text.replace("could not convert string to float: ", "expected a number, got ")
+    raise errors.ConfigError(text) from error
   check(values.config, given=seen)
   return values.config
 

@@ -84,7 +84,7 @@ def exported(
   num_frames: int | None = None,
   frame_size: tuple[int, int] | None = None,
   fps: float | None = None,
-  platforms: Sequence[str] = PLATFORMS,
+  platforms: str | Sequence[str] = PLATFORMS,
 ) -> export.Exported:
   """The program of a recipe and its variables ("params", "batch_stats"), for these platforms.
 
@@ -92,14 +92,22 @@ def exported(
   of any size; of several inputs, one dictionary of dictionaries of arrays. It returns
   probabilities float32[b, K], averaged over the test views as in `Recipe.predict_step`.
 
-  Raises ConfigError as `recordings`.
+  Raises ConfigError as `recordings`, and for what is no recipe, variables or platform.
   """
+  if not isinstance(recipe, Recipe):
+    got = type(recipe).__name__
+    raise errors.ConfigError("recipe", expected="what jaxmg.recipe.load gives", got=got)
+  recipes.check_variables(variables)
+  platforms = (platforms,) if isinstance(platforms, str) else tuple(platforms)
+  if not platforms or {*platforms} - {*PLATFORMS}:
+    expected, got = f"some of {', '.join(PLATFORMS)}", ", ".join(map(str, platforms)) or "none"
+    raise errors.ConfigError("platforms", expected=expected, got=got)
   options = {"num_frames": num_frames, "frame_size": frame_size, "fps": fps}
   wholes = recordings(recipe, **options)
   model = recipe.build_model()
   # Folded once, here: as a part of the program it would be done at each start.
   fold = jax.jit(lambda variables: recipes.folded(model, **variables))
-  constants = jax.tree.map(np.asarray, fold(dict(variables)))
+  constants = jax.tree.map(np.asarray, fold({"batch_stats": {}} | dict(variables)))
   predict = step.make_predict_step(model, recipe.test_views, recipe.test_view)
 
   def program(*given):
@@ -117,7 +125,7 @@ def exported(
   }
   args = (arrays,) if len(arrays) > 1 else tuple(*(one.values() for one in arrays.values()))
   with _without_paths():
-    return export.export(jax.jit(program), platforms=tuple(platforms))(*args)
+    return export.export(jax.jit(program), platforms=platforms)(*args)
 
 
 def describe(recipe: Recipe, wholes: Mapping[str, Whole]) -> dict[str, Any]:

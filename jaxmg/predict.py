@@ -23,6 +23,8 @@ from jaxmg.training import step as steps
 _WINDOWS = 8  # of a recording, in a batch
 
 Reading = readers.Clip | readers.Frames | readers.VideoFile | readers.FacesOfVideo
+# What may be told of a recording.
+_USED = {"pose": ("layout", "frame_size", "axes", "points"), "video": ("fps",)}
 _TRACKS = {cls.track for cls in typing.get_args(Reading)}
 # One thing that is seen: an array, a file, or what `readers.read` gives.
 Seen = np.ndarray | Array | str | os.PathLike | Reading
@@ -99,7 +101,11 @@ class Predictor:
   def __init__(self, run: str | os.PathLike, *, step: str | int = "best", batch_size: int = 16):
     if not ranges.is_whole(batch_size) or batch_size < 1:
       raise ValueError(f"batch_size: expected 1 or more, got {batch_size!r}")
+    if not isinstance(run, str | os.PathLike):
+      got = type(run).__name__
+      raise errors.ConfigError("run", expected="the path of a run directory", got=got)
     run = pathlib.Path(run)
+    run = run.parent if run.name == recipe.FILE else run
     step = int(step) if isinstance(step, str) and step.isdecimal() else step
     self.recipe, variables = encoders.load(run, step=step)
     self.class_names = self.recipe.class_names
@@ -134,8 +140,12 @@ class Predictor:
     that was trained without label embeddings.
     """
     if self.label_embeddings is None:
-      where = "the run: label embeddings"
-      raise errors.CheckpointError(where, expected="a head for them", got="none")
+      where, hint = "the run: label embeddings", None
+      expected, got = "a head for them", "none"
+      if self.recipe.model.get("embedding_size"):
+        expected, got = "their table", "a head for them alone"
+        hint = "Recipe(..., label_embeddings=table_digest(table)); save(..., label_table=table)"
+      raise errors.CheckpointError(where, expected=expected, got=got, hint=hint)
     found = self._all("embedding", clips, told)
     names = [self._nearest(one) for one in found.reshape(-1, found.shape[-1])]
     return names if found.ndim > 1 else names[0]
@@ -227,6 +237,8 @@ class Predictor:
 
   def _all(self, output: str, clips: Any, told: Mapping[str, Any]) -> np.ndarray:
     several = isinstance(clips, list | tuple | Iterator)
+    if isinstance(clips, list | tuple):
+      readers.check_several(clips, told)
     found = [*self._each(output, clips if several else [clips], self._told(told), several)]
     if not found:
       raise ValueError("clips: expected at least one, got none")
@@ -253,7 +265,16 @@ class Predictor:
       yield from _rows(*batch_of)
 
   def _told(self, told: Mapping[str, Any]) -> readers.Told:
-    """What the caller knows of an array or a file; the rest is as the run has it."""
+    """What the caller knows of an array or a file; the rest is as the run has it.
+
+    What nothing would use is refused.
+    """
+    if {*self.recipe.tracks} <= {*_USED}:
+      used = [option for track in self.recipe.tracks for option in _USED[track]]
+      for option in told:
+        if option not in used and any(option in options for options in _USED.values()):
+          got = f"a run that sees {' and '.join(self.recipe.tracks)}"
+          raise errors.ConfigError(option, expected=f"one of {', '.join(used)}", got=got)
     known = {}
     for one in self.recipe.inputs.values():
       known = one.told | known
@@ -270,7 +291,8 @@ class Predictor:
   def _by_track(self, clip: Any, told: readers.Told) -> dict[str, Any]:
     """The recordings or records of a clip by their tracks."""
     if isinstance(clip, list | tuple | Iterator):
-      raise TypeError(f"a clip: expected one recording, got a {type(clip).__name__}")
+      got = f"a {type(clip).__name__} (of numbers? np.asarray)"
+      raise TypeError(f"a clip: expected one recording, got {got}")
     given, ours = clip if isinstance(clip, Mapping) else {None: clip}, self.recipe.tracks
     none_of_ours = given.keys().isdisjoint(ours)
     for track in given.keys() - {None, *ours}:

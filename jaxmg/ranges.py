@@ -76,7 +76,7 @@ def check(one: Any) -> None:
     if name in _whole(type(one)) and not is_whole(value):
       raise ValueError(f"{name}: expected a whole number, got {value!r}")
     if expected := wanted(value, interval, count=count):
-      raise ValueError(f"{name}: expected {expected}, got {value}")
+      raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
 def wanted(value: Any, interval: str, *, count: int = 1) -> str | None:

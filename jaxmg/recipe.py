@@ -81,6 +81,8 @@ class Recipe:
     expected, got = len(self.class_names), self.model.get("num_classes", "none")
     if got != expected:
       raise ValueError(f"model: num_classes: expected {expected}, one a name, got {got}")
+    _check_fit(self.model, self.inputs)
+    _check_data(self)
 
   def __str__(self) -> str:
     return " and ".join(map(str, self.inputs.values()))
@@ -108,15 +110,22 @@ class Recipe:
     One input draws all from the clip's key. Several share the draw of the mirror image.
     """
     if len(self.inputs) == 1:
-      ((name, one),) = self.inputs.items()
-      return one.train(keys, batch[name], self.mirror), batch
+      (name,) = self.inputs
+      return self._train(name, keys, batch, self.mirror), batch
     fold_in = jax.vmap(jax.random.fold_in, (0, None))
     mirror = self.mirror and jax.vmap(jax.random.bernoulli)(fold_in(keys, len(self.inputs)))
     found = {
-      name: one.train(fold_in(keys, i), batch[name], mirror)
-      for i, (name, one) in enumerate(self.inputs.items())
+      name: self._train(name, fold_in(keys, i), batch, mirror) for i, name in enumerate(self.inputs)
     }
     return found | self._present(batch), batch
+
+  def _train(self, name: str, keys: Array, batch: Mapping[str, Any], mirror: Any) -> Any:
+    try:
+      return self.inputs[name].train(keys, batch[name], mirror)
+    except KeyError as error:
+      where, part = (f"batch: {name}", batch[name]) if name in batch else ("batch", batch)
+      got = " and ".join(part)
+      raise ValueError(f"{where}: expected {error.args[0]}, got {got}") from error
 
   def test_views(self, batch: Mapping[str, Any]) -> dict[str, Any]:
     """All test views of a batch, before they are drawn: arrays with a leading axis R."""
@@ -191,6 +200,33 @@ class Recipe:
       return jax.tree.map(lambda x: x.swapaxes(0, 1), found)
 
     return attribution_step
+
+
+def _check_fit(model: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
+  """Raises ValueError where a model, or an encoder in it, does not take what it would be given."""
+  encoders = model.get("encoders")
+  encoders = encoders if isinstance(encoders, Mapping) else {}
+  for name, one in seen.items():
+    taker = encoders.get(name, model)
+    taker = taker if isinstance(taker, Mapping) else {}
+    takes = getattr(models.MODELS.get(str(taker.get("name"))), "TAKES", None)
+    kinds = [kind for kind, cls in inputs.INPUTS.items() if isinstance(one, cls)]
+    if takes and kinds and kinds[0] not in takes:
+      expected = f"{' or '.join(takes)}, which {taker['name']} takes"
+      raise ValueError(f"inputs: {name}: expected {expected}, got {kinds[0]}")
+    skeleton, parents = getattr(one, "skeleton", None), taker.get("parents")
+    if skeleton and parents is not None and not np.array_equal(parents, skeleton.parents):
+      raise ValueError(f"model: parents: expected those of {skeleton}, as the input, got {parents}")
+
+
+def _check_data(recipe: Recipe) -> None:
+  """Raises ValueError for what the data says otherwise; that of earlier versions may not say it."""
+  data = recipe.data or {}
+  if recipe.mirror and data.get("mirror") is False:
+    expected = "False, as the data: a mirrored clip has another label"
+    raise ValueError(f"mirror: expected {expected}, got True")
+  if data.get("names", names := fields.digest({"names": recipe.class_names})) != names:
+    raise ValueError("class_names: expected those of the data in their order, got others")
 
 
 def folded(model: nn.Module, params: Any, batch_stats: Any) -> dict[str, Any]:
@@ -302,9 +338,7 @@ def save(
   if not isinstance(recipe, Recipe):
     raise ValueError(f"recipe: expected a jaxmg.recipe.Recipe, got {type(recipe).__name__}")
   if variables is not None:
-    if not isinstance(variables, Mapping) or "params" not in variables:
-      expected = 'a dictionary of "params" and "batch_stats" (TrainState.variables)'
-      raise ValueError(f"variables: expected {expected}, got {type(variables).__name__}")
+    check_variables(variables)
     _save_run(pathlib.Path(run), recipe, variables, imported, label_table)
     return
   if label_table is not None:
@@ -312,6 +346,15 @@ def save(
   text = json.dumps(to_json(recipe), indent=2, sort_keys=True)
   with files.replace(pathlib.Path(run) / FILE) as part:
     part.write_text(f"{text}\n", encoding="utf-8")
+
+
+def check_variables(variables: Any) -> None:
+  """Raises ValueError where these are no variables of a model."""
+  names = sorted(map(str, variables)) if isinstance(variables, Mapping) else []
+  if "params" not in names:
+    expected = '{"params": ..., "batch_stats": ...} (TrainState.variables)'
+    got = " and ".join(names[:3]) or type(variables).__name__
+    raise ValueError(f"variables: expected {expected}, got {got}")
 
 
 def _save_run(run, recipe, variables, imported, label_table):
@@ -328,7 +371,9 @@ def _save_run(run, recipe, variables, imported, label_table):
   if table_digest(label_table) != recipe.label_embeddings:
     whose = "the table of recipe.label_embeddings" if recipe.label_embeddings else "none"
     got, hint = "none" if label_table is None else "another", None
-    if recipe.label_embeddings and label_table is not None and label_table.dtype != np.float32:
+    if not recipe.label_embeddings:
+      hint = "Recipe(..., label_embeddings=table_digest(table))"
+    elif label_table is not None and label_table.dtype != np.float32:
       got, hint = f"{label_table.dtype}{[*label_table.shape]}", "its digest is that of float32?"
     raise errors.CheckpointError("label_table", expected=whose, got=got, hint=hint)
   trained = recipe.data is not None and not imported
@@ -350,6 +395,10 @@ def _save_run(run, recipe, variables, imported, label_table):
     expected, got = (found.get(name, "none") for found in shapes)
     if expected != got:
       raise errors.CheckpointError(f"variables: {name}", expected=expected, got=got)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    if not np.isfinite(np.asarray(leaf)).all():
+      where = f"variables: {jax.tree_util.keystr(path)}"
+      raise errors.CheckpointError(where, expected="finite numbers", got="NaN or infinity")
   fingerprint = {"data": recipe.data["fingerprint"]} if trained else None
   run.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=run.parent) as folder:  # it is there whole, or not

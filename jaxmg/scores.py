@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import math
+import numbers
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -124,6 +125,10 @@ def align(parts: Sequence[Scores]) -> tuple[Scores, ...]:
 
   Raises DataError where clips, labels or class names are not those of the first.
   """
+  for part in parts:
+    if not isinstance(part, Scores):
+      hint = "scores.load(path) reads a file"
+      raise errors.DataError("scores", expected="Scores", got=repr(part)[:60], hint=hint)
   first, *others = parts
   aligned = [first]
   for number, part in enumerate(others, 2):
@@ -224,10 +229,12 @@ def fuse(parts: Sequence[Scores], weights: Sequence[float | int]) -> Scores:
     ConfigError: not one weight for each, a negative one, or none above 0.
     DataError: as `align`.
   """
-  right = len(weights) == len(parts) and all(weight >= 0 for weight in weights)
+  right = len(weights) == len(parts) and all(
+    isinstance(weight, numbers.Real) and weight >= 0 for weight in weights
+  )
   if not right or not 0 < sum(weights) < math.inf:
     expected = f"{len(parts)} numbers, none negative and one above 0"
-    got = ", ".join(f"{weight:g}" for weight in weights)
+    got = ", ".join(str(weight) for weight in weights)
     raise errors.ConfigError("weights", expected=expected, got=got)
   parts = align(parts)
   shares = np.asarray(weights, np.float64) / sum(weights)

@@ -15,8 +15,9 @@ def check(name: str, array: Any, kind: str, *sizes: str | int) -> None:
     right, got = False, f"{type(array).__name__}, which is no array"
   else:
     right, got = array.dtype.name.startswith(_KINDS[kind]), f"{array.dtype}{list(shape)}"
-    last = sizes[1:] if sizes[0] == "..." else sizes
-    shape = shape[-len(last) :] if sizes[0] == "..." else shape
+    anywhere = sizes[:1] == ("...",)
+    last = sizes[1:] if anywhere else sizes
+    shape = shape[len(shape) - len(last) :] if anywhere and len(shape) >= len(last) else shape
     right = right and len(shape) == len(last)
     right = right and all(
       size >= 1 if isinstance(wanted, str) else size == wanted
@@ -24,6 +25,6 @@ def check(name: str, array: Any, kind: str, *sizes: str | int) -> None:
     )
   if not right:
     # An array of PyTorch's order has its channels before space and time.
-    moved = isinstance(sizes[-1], int) and shape and sizes[-1] in shape[:-1]
+    moved = len(sizes) > 2 and isinstance(sizes[-1], int) and shape and sizes[-1] in shape[:-1]
     hint = " (channels come last)" if moved and shape[-1] != sizes[-1] else ""
     raise ValueError(f"{name}: expected {kind}[{', '.join(map(str, sizes))}], got {got}{hint}")

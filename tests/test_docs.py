@@ -146,13 +146,15 @@ def test_the_model_works_under_nnx_as_the_readme_says():
 
 
 def test_the_own_loop_learns_and_is_saved(tmp_path, monkeypatch):
-  example, _ = blocks("docs/own_loop.md")
+  example, with_names, _ = blocks("docs/own_loop.md")
   monkeypatch.chdir(tmp_path)
   names = {}
   exec(example, names)
   assert names["probabilities"].shape == (20, 2)
   assert names["accuracy"] > 0.9
   assert len([line for line in example.splitlines() if line.strip()]) < 45
+  exec(with_names.replace("range(80)", "range(2)"), names)
+  assert sorted(name for name, _ in names["nearest"]) == ["still", "wave"]
 
 
 def test_names_of_the_api_are_there():

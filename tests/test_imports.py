@@ -72,7 +72,7 @@ ARROWS = {
   "jaxmg.models.interfusion": (
     "flax jax jaxmg.models.fusion jaxmg.models.layers jaxmg.models.variants"
   ),
-  "jaxmg.models.layers": "flax jax",
+  "jaxmg.models.layers": "flax jax jaxmg.shapes",
   "jaxmg.models.mtcnn": "flax jax jaxmg.shapes",
   "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
@@ -110,7 +110,7 @@ ARROWS = {
     " jaxmg.data.records jaxmg.data.source jaxmg.data.tracks jaxmg.skeletons.topology"
   ),
   "jaxmg.data.pipeline": (
-    "grain jaxmg.errors jaxmg.data.batch jaxmg.data.records jaxmg.data.source"
+    "grain jaxmg.errors jaxmg.ranges jaxmg.data.batch jaxmg.data.records jaxmg.data.source"
   ),
   "jaxmg.data.prepared": (
     "jaxmg.errors jaxmg.fields jaxmg.files jaxmg.progress jaxmg.data.builders jaxmg.data.readers"
@@ -150,13 +150,15 @@ ARROWS = {
     "jax tensorboardX jaxmg.errors jaxmg.files jaxmg.progress"
     " jaxmg.training.checkpoints jaxmg.training.sharding jaxmg.training.step"
   ),
-  "jaxmg.training.losses": "jax",
-  "jaxmg.training.metrics": "",
+  "jaxmg.training.losses": "jax jaxmg.ranges jaxmg.shapes",
+  "jaxmg.training.metrics": "jaxmg.shapes",
   "jaxmg.training.mixing": "jax scipy jaxmg.video",
   "jaxmg.training.optimizers": "flax jax optax jaxmg.errors",
   "jaxmg.training.parameters": "flax jaxmg.errors",
   "jaxmg.training.sharding": "jax jaxmg.errors jaxmg.progress",
-  "jaxmg.training.step": "flax jax optax jaxmg.training.parameters jaxmg.training.sharding",
+  "jaxmg.training.step": (
+    "flax jax optax jaxmg.ranges jaxmg.shapes jaxmg.training.parameters jaxmg.training.sharding"
+  ),
   # Composition, and the only place for flags and configs; imported by itself alone, and by names
   # from where it stands: in a wheel it is jaxmg.experiments.
   "experiments": "",

@@ -155,7 +155,8 @@ def fused(encoders):
   return recipe.Recipe(model, {"pose": graph, "a": tokens}, NAMES)
 
 
-AGCN = {"name": "agcn", "num_classes": 5, "parents": [0, 0], "width": 4, "depths": [1, 2]}
+PARENTS = list(topology.get(SKELETON).parents)
+AGCN = {"name": "agcn", "num_classes": 5, "parents": PARENTS, "width": 4, "depths": [1, 2]}
 
 
 def test_a_dictionary_among_a_models_options_is_of_models(tmp_path):

@@ -3,18 +3,22 @@
 
 import fractions
 import functools
+import tempfile
 import types
+from types import MappingProxyType
 
 import jax
 import jaxtyping
 import numpy as np
+import optax
 import pytest
 
 import jaxmg
-from jaxmg import fields, recipe
-from jaxmg.data import memory, readers, tracks
+from jaxmg import export, fields, predict, recipe, scores
+from jaxmg.data import memory, pipeline, readers, tracks
 from jaxmg.models import MODELS
 from jaxmg.skeletons import augment, topology
+from jaxmg.training import losses, metrics, sharding, step
 
 COCO17 = topology.get("coco17")
 KEY = jax.random.key(0)
@@ -23,6 +27,8 @@ PERSON = np.random.default_rng(0).uniform((9, 9, 0.5), (60, 44, 1), (4, 1, 17, 3
 SIZE = np.array([[48, 64]] * 2)
 HEATMAPS = np.zeros((2, 4, 8, 8, 17), np.float32)
 
+GRAPH = jaxmg.inputs.Graph("coco17", (48, 64))
+DRAWN = jaxmg.inputs.Heatmaps("coco17", (48, 64))
 POSEC3D = {"name": "posec3d", "num_classes": 2, "variant": "tiny"}
 
 heatmaps = functools.partial(jaxmg.inputs.heatmap_inputs, POSE, SIZE, skeleton="coco17", size=8)
@@ -38,6 +44,27 @@ def as_users_have_it():
   jaxtyping.config.update("jaxtyping_disable", False)
 
 
+LABELS = {"label": np.int32([0, 1]), "clip": np.int32([0, 1])}
+BATCH = {"pose": {"keypoints": POSE, "frame_size": np.int32(SIZE)}} | LABELS
+
+
+def without(batch, name):
+  return {key: value for key, value in batch.items() if key != name}
+
+
+def traced(*, batch=BATCH, key=KEY, swapped=False, loss=None, initial=None, **options):
+  """Traces a training step of 2s-AGCN."""
+  made = recipe.Recipe(agcn(parents=COCO17.parents), {"pose": GRAPH}, ("still", "wave"))
+  model, optimizer = made.build_model(), optax.adam(1e-3)
+  init = functools.partial(step.init_train_state, model, initial or optimizer)
+  state = jax.eval_shape(init, KEY, made.example())
+  parts = {"preprocess": made.train_inputs, "loss_fn": loss or losses.classification()}
+  parts |= {"model": model, "optimizer": optimizer} | options
+  train_step = step.make_train_step(**parts)
+  arguments = (batch, state, key) if swapped else (state, batch, key)
+  return jax.eval_shape(train_step, *arguments)
+
+
 @functools.cache
 def trained(name):
   if name == "posec3d":
@@ -47,20 +74,127 @@ def trained(name):
   return model, jax.jit(model.init)(KEY, x)
 
 
-def apply(name, x, *, change=lambda variables: variables, **options):
+def apply(name, x, *, change=lambda variables: variables, dropout=0, **options):
   model, variables = trained(name)
+  model = model.clone(dropout=dropout or model.dropout)
   return model.apply(change(variables), x, **options)
 
 
 def unreadable(label_table=None, **options):
-  seen = {"pose": jaxmg.inputs.Heatmaps("coco17", (48, 64))}
+  seen = {"pose": DRAWN}
   options = {"model": POSEC3D, "inputs": seen, "class_names": ("still", "wave")} | options
   recipe.save("nowhere", recipe.Recipe(**options), {"params": {}}, label_table=label_table)
+
+
+def held(names=("still", "wave"), clips=None, labels=(0, 1), **options):
+  """A set in memory of two clips."""
+  options = {"layout": "coco17", "frame_size": (48, 64), "axes": "TMVC"} | options
+  if clips is None:
+    clips = np.random.default_rng(0).uniform(1, 48, (2, 4, 1, 17, 3)).astype(np.float32)
+    clips[..., 2] = 1
+  else:
+    del options["axes"]
+  return memory.from_arrays([*clips], labels, class_names=names, **options)
+
+
+def written(suffix, text):
+  """Reads a file of this text."""
+  with tempfile.NamedTemporaryFile("w", suffix=suffix) as file:
+    file.write(text)
+    file.flush()
+    return readers.read(file.name)
+
+
+def saved(change=lambda x: x, **options):
+  model, variables = trained("agcn")
+  seen = jaxmg.inputs.Graph("coco17", (48, 64), num_frames=4)
+  variables = jax.tree.map(change, variables)
+  recipe.save("nowhere", recipe.Recipe(model, {"pose": seen}, ("a", "b")), variables, **options)
+
+
+def described(**options):
+  return held(**options).describe(["pose"])
+
+
+def batches(rows=(0, 1), inputs=MappingProxyType({"pose": GRAPH}), seed=0, batch_size=2):
+  return pipeline.train_batches(held(), rows, inputs, batch_size=batch_size, seed=seed)
+
+
+def exported(variables=MappingProxyType({"params": {}}), *, run=None, **options):
+  run = run or recipe.Recipe(POSEC3D, {"pose": DRAWN}, ("a", "b"))
+  return export.exported(run, variables, **options)
 
 
 @pytest.mark.parametrize(
   ("call", "message"),
   [
+    (lambda: unreadable(inputs={"pose": GRAPH}), "^inputs: pose: expected heatmaps, which posec3d takes, got graph"),
+    (lambda: unreadable(model=agcn(parents=COCO17.parents)), "^inputs: pose: expected graph, which agcn takes, got heatmaps"),
+    (lambda: unreadable(model=agcn(parents=topology.get("h36m17").parents), inputs={"pose": GRAPH}), "^model: parents: expected those of coco17, as the input, got "),
+    (lambda: unreadable(model={"name": "fusion", "num_classes": 2, "encoders": {"pose": POSEC3D}}, inputs={"pose": GRAPH}), "^inputs: pose: expected heatmaps, which posec3d"),
+    (lambda: unreadable(mirror=True, data=described(mirror=False)), "^mirror: expected False, as the data"),
+    (lambda: unreadable(data=described(names=("wave", "still"))), "^class_names: expected those of the data in their order, got others"),
+    (lambda: traced(batch=BATCH | {"label": np.float32([0.5, 1.5])}), r"^label: expected int\[2\], got float32\[2\]"),
+    (lambda: traced(batch=BATCH | {"label": np.eye(2, dtype=np.int32)}), r"^label: expected int\[2\], got int32\[2, 2\]"),
+    (lambda: traced(batch=without(BATCH, "label")), "^batch: expected label, int.B., got clip and pose"),
+    (lambda: traced(batch=without(BATCH, "clip")), "^batch: expected a dictionary with clip, int.B., got label and pose"),
+    (lambda: traced(batch=without(BATCH, "pose")), "^batch: expected pose, got clip and label"),
+    (lambda: traced(batch=BATCH | {"pose": {"keypoints": POSE}}), "^batch: pose: expected frame_size, got keypoints"),
+    (lambda: traced(batch=BATCH | {"clip": np.float32([0, 1])}), r"^clip: expected int\[B\], got float32\[2\]"),
+    (lambda: traced(swapped=True), "^state: expected what init_train_state gives, of .*got dict"),
+    (lambda: traced(key=0), r"^key: expected jax.random.key\(seed\), got int"),
+    (lambda: traced(key=jax.random.split(KEY, 2)), r"^key: expected jax.random.key\(seed\), got key"),
+    (lambda: traced(preprocess=recipe.Recipe(POSEC3D, {"pose": DRAWN}, ("a", "b"))), r"^preprocess: expected a function \(keys, batch\), like recipe.train_inputs, got Recipe"),
+    (lambda: traced(loss=losses.classification), r"^loss_fn: expected a function .*losses.classification\(\), got classification"),
+    (lambda: traced(accumulate=3), "^accumulate: expected a divisor of 2 clips, got 3"),
+    (lambda: traced(accumulate=1.0), "^accumulate: expected 1 or more, got 1.0"),
+    (lambda: traced(optimizer=optax.adam), "^optimizer: expected one of Optax, like .*got function"),
+    (lambda: traced(model="agcn"), "^model: expected a Flax module, got str"),
+    (lambda: traced(initial=optax.sgd(0.1)), "^state: expected one of this optimizer and trainable"),
+    (lambda: traced(trainable=("head/.*",)), "^state: expected one of this optimizer and trainable"),
+    (lambda: traced(loss=losses.classification(semantic=losses.embedding_regression(np.eye(2)))), "^semantic: expected a model with an embedding_size"),
+    (lambda: losses.classification(label_smoothing=10), r"^label_smoothing: expected in \[0, 1\), got 10"),
+    (lambda: losses.classification(label_smoothing=-1), r"^label_smoothing: expected in \[0, 1\), got -1"),
+    (lambda: losses.cross_entropy(np.zeros((2, 3), np.float32), [0, 1]), r"^label: expected int\[2\], got list, which is no array"),
+    (lambda: exported(platforms="gpu"), "^platforms: expected some of cpu, cuda, tpu, got gpu"),
+    (lambda: exported(run="runs/demo"), "^recipe: expected what jaxmg.recipe.load gives, got str"),
+    (lambda: exported({"head": {}}), r'^variables: expected {"params": ..., "batch_stats": ...} .*got head'),
+    (lambda: recipe.save("nowhere", recipe.Recipe(POSEC3D, {"pose": DRAWN}, ("a", "b")), {"head": {}}), r'^variables: expected {"params": ..., "batch_stats": ...} .*got head'),
+    (lambda: batches(rows=np.array([True, False])), r'^arrays: rows: expected int\[N\], such as data.rows."train".*np.flatnonzero'),
+    (lambda: batches(rows="train"), r"^arrays: rows: expected int.*got 'train' \(data.rows\('train'\)"),
+    (lambda: batches(rows=[0.0, 1.0]), r"^arrays: rows: expected int\[N\], .*got float64\[2\]"),
+    (lambda: batches(rows=[[0, 1]]), r"^arrays: rows: expected int\[N\], .*got int64\[1, 2\]"),
+    (lambda: batches(rows=[0, 99]), "^arrays: rows: expected 0 to 1, got 0 to 99"),
+    (lambda: batches(inputs=GRAPH), "^inputs: expected inputs by name, .*got Graph"),
+    (lambda: batches(seed=0.5), "^seed: expected a whole number from 0, got 0.5"),
+    (lambda: batches(batch_size=2.0), "^batch size: expected a whole number, got 2.0"),
+    (lambda: pipeline.train_batches(POSE, [0], {"pose": GRAPH}, batch_size=1, seed=0), "^source: expected a Source, .*got ndarray"),
+    (lambda: pipeline.test_batches(held(), [2], {"pose": GRAPH}, num_clips=1, batch_size=1), "^arrays: rows: expected 0 to 1, got 2 to 2"),
+    (lambda: held(clips=[*np.ones((9, 1, 17, 3), np.float32)], labels=[0] * 9), r"^clips: expected several recordings, got 9 of 1 frame \(one clip is an array"),
+    (lambda: agcn(parents=COCO17.parents).init(KEY, np.ones((2, 3, 16, 17, 1), np.float32)), r"^x: expected float\[B, T, M, 17, 3\], .*\(channels come last\)"),
+    (lambda: MODELS["mvit"](num_classes=2, variant="tiny").init(KEY, np.ones((1, 3, 4, 32, 32), np.float32)), r"^clips: expected float\[B, T, H, W, 3\], .*\(channels come last\)"),
+    (lambda: apply("posec3d", HEATMAPS, train="yes"), "^train: expected True or False, got 'yes'"),
+    (lambda: MODELS["posec3d"](3, "tiny"), r"^width: expected a whole number from 0, got 'tiny' \(sizes by their name: variant="),
+    (lambda: MODELS["posec3d"](3, dropout=50), r"^dropout: expected in \[0, 1\), got 50"),
+    (lambda: MODELS["posec3d"](3, depths=2), "^depths: expected whole numbers, got 2"),
+    (lambda: jax.eval_shape(lambda: apply("agcn", POSE, train=True, rows=np.arange(3), mutable=["batch_stats"], rngs={"dropout": KEY}, dropout=0.5)), r"^rows: expected int\[2\], got int64\[3\]"),
+    (lambda: metrics.summary(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.int32), 2), r"^labels: expected int\[2\], got int32\[2, 2\]"),
+    (lambda: metrics.summary(np.eye(2, dtype=np.float32), np.array([0.0, 1.0]), 2), r"^labels: expected int\[2\], got float64\[2\]"),
+    (lambda: metrics.summary([[0.5, 0.5]], np.array([0]), 2), "^probabilities: expected float.*got list, which is no array"),
+    (lambda: scores.fuse(["a.npz", "b.npz"], [1, 1]), r"^scores: expected Scores, got 'a.npz' \(scores.load"),
+    (lambda: scores.fuse(["a.npz", "b.npz"], ["1", "1"]), "^weights: expected 2 numbers, none negative"),
+    (lambda: jaxmg.load(recipe.Recipe(POSEC3D, {"pose": DRAWN}, ("a", "b"))), "^run: expected the path of a run directory, got Recipe"),
+    (lambda: sharding.shard_batch(BATCH, sharding.data_mesh()), "^mesh: expected a mesh, and then the batch"),
+    (lambda: sharding.shard_batch(sharding.data_mesh(), {"step": 3}), "^batch: step: expected rows, .*got a number"),
+    (lambda: sharding.data_mesh(2), r"^devices: expected several of JAX, got 2 \(jax.devices\(\)\[:2\]"),
+    (lambda: jaxmg.inputs.Heatmaps("coco17", (48, 64), size="10"), "^size: expected a whole number, got '10'"),
+    (lambda: jaxmg.inputs.Graph("coco17", (48, 64), rotation="10"), r"^rotation: expected in \[0, 180\], got '10'"),
+    (lambda: readers.from_array(np.ones((9, 17, 3), np.uint8)), r"^the array: expected numbers of another kind, got uint8.*key points\? array.astype"),
+    (lambda: readers.from_array(np.ones((9, 17, 3), bool)), r"^the array: expected numbers of another kind, got bool.*key points\? array.astype"),
+    (lambda: written(".txt", "some words\n"), "expected .csv, .*got .txt$"),
+    (lambda: written(".csv", "some,words\nand,more\n"), "row 2, column 1: expected a number, got 'and'"),
+    (lambda: saved(lambda x: x * np.nan), r"^variables: .*: expected finite numbers, got NaN"),
+    (lambda: saved(label_table=np.eye(2, dtype=np.float32)), r"^label_table: expected none, got another \(Recipe\(..., label_embeddings="),
     (lambda: heatmaps(skeleton="coco"), r"skeleton: expected .*coco17 or .*got coco \(did you mean coco17"),
     (lambda: heatmaps(skeleton=None), "skeleton: expected .*coco17 or .*got None"),
     (lambda: heatmaps(skeleton="imigue22"), r"expected float\[B, T, M, 22, 3\], got float32\[2, 4"),
@@ -131,10 +265,10 @@ def unreadable(label_table=None, **options):
     (lambda: unreadable(num_clips="2"), "recipe: num_clips: expected a whole number from 0, got '2'"),
     (lambda: unreadable(mirror=1), "recipe: mirror: expected true or false, got 1"),
     (lambda: unreadable(model={"name": "agcn"}), "^model: num_classes: expected 2, one a name, got none"),
-    (lambda: unreadable(model={"name": "agcn", "num_classes": 2}), "recipe: model: expected parents, got none"),
+    (lambda: unreadable(model={"name": "agcn", "num_classes": 2}, inputs={"pose": GRAPH}), "recipe: model: expected parents, got none"),
     (lambda: unreadable(model="agcn"), "^model: expected names and values, got 'agcn'"),
     (lambda: unreadable(model=POSEC3D | {"widht": 3}), "expected .*width, got widht"),
-    (lambda: recipe.Recipe(POSEC3D | {"width": "4"}, {"pose": jaxmg.inputs.Graph("coco17", (48, 64))}, ("a", "b")).build_model(), "^model: width: expected a whole number"),
+    (lambda: recipe.Recipe(POSEC3D | {"width": "4"}, {"pose": DRAWN}, ("a", "b")).build_model(), "^model: width: expected a whole number"),
     (lambda: unreadable(inputs={"pose": "graph"}), r"^inputs: pose: expected an input, like Graph\(...\), got 'graph'"),
     (lambda: unreadable(inputs={}), "^inputs: expected inputs by name, .*got none"),
     (lambda: unreadable(data={}), "recipe: data: expected what Source.describe gives, got none"),
@@ -163,7 +297,12 @@ def predictor(tmp_path_factory):
   seen = {"pose": jaxmg.inputs.Graph("coco17", (48, 64), num_frames=4)}
   run = tmp_path_factory.mktemp("runs") / "run"
   recipe.save(run, recipe.Recipe(model, seen, ("still", "wave")), variables)
-  return jaxmg.load(run)
+  found = jaxmg.load(run / "recipe.json")  # its directory
+  model = model.clone(embedding_size=3)
+  variables = jax.jit(model.init)(KEY, POSE)
+  found.run, found.headed = run, run.with_name("headed")
+  recipe.save(found.headed, recipe.Recipe(model, seen, ("still", "wave")), variables)
+  return found
 
 
 @pytest.mark.parametrize(
@@ -179,6 +318,12 @@ def predictor(tmp_path_factory):
     (lambda p: p.windows(POSE[0], length=4, hop=1.0), "hop: expected frames from 1 to the length, 4, got 1.0"),
     (lambda p: p.windows([POSE[0]], length=4, hop=1), "a clip: expected one recording, got a list"),
     (lambda p: p.attribution([POSE[0]]), "a clip: expected one recording, got a list"),
+    (lambda p: p(POSE[0].tolist()), r"a clip: expected one recording, got a list \(of numbers\? np.asarray"),
+    (lambda p: type(p)(p.run, step="last"), "step: expected best, latest or a number, got 'last'"),
+    (lambda p: type(p)(p.headed).nearest(POSE[0], axes="TMVC"), r"the run: label embeddings: expected their table, got a head for them alone \(Recipe"),
+    (lambda p: p([*POSE[0]]), "clips: expected several recordings, got 4 of 1 frame "),
+    (lambda p: p(POSE[0], fps=25), "fps: expected one of layout, .*got a run that sees pose"),
+    (lambda p: p.nearest(POSE[0]), "the run: label embeddings: expected a head for them, got none"),
     (lambda p: p({"poses": POSE[0]}), r"the clip: expected pose, got poses \(did you mean pose\?\)"),
     (lambda p: p({"poses": {"keypoints": POSE[0]}}), r"the clip: expected pose, got poses \(did you mean"),
     (lambda p: p({"skeleton": POSE[0]}), "the clip: expected pose, got skeleton"),
@@ -204,6 +349,19 @@ def test_a_class_may_be_the_number_that_jax_found(predictor):
     assert predictor.attribution(clip, number).number == 1
 
 
+def test_what_no_video_uses_is_refused():
+  predictor = object.__new__(predict.Predictor)
+  video = jaxmg.inputs.Video((48, 64), num_frames=4, size=32)
+  predictor.recipe = recipe.Recipe({"name": "mvit", "num_classes": 1}, {"video": video}, ("a",))
+  assert predictor._told({"fps": 25}).fps == 25
+  with pytest.raises(ValueError, match="frame_size: expected one of fps, got a run that sees vid"):
+    predictor._told({"frame_size": (48, 64)})
+
+
+def test_rows_may_be_a_list():
+  assert sorted(next(batches(rows=[1, 0]))["clip"]) == [0, 1]
+
+
 def test_numbers_of_numpy_are_numbers(tmp_path):
   size = (np.int64(48), np.int32(64))
   graph = jaxmg.inputs.Graph("coco17", size, rotation=np.float32(10), num_frames=np.int64(4))
@@ -217,6 +375,9 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     "pose": jaxmg.inputs.Graph("coco17", (48, 64), rotation=10.0, num_frames=4)
   }
   assert heatmaps(sigma=np.float64(0.6)).shape == heatmaps().shape
+  for given in (np.array([48, 64]), [48, 64], (48.0, np.float32(64))):
+    assert jaxmg.inputs.Graph("coco17", given) == GRAPH
+    assert readers.Told(frame_size=given).frame_size == (48, 64)
   frames = np.zeros((4, 48, 64, 3), np.uint8)
   for fps in (10, np.float64(10), fractions.Fraction(10), np.int64(10)):
     given = readers.from_array(frames, readers.Told(fps=fps))

@@ -71,6 +71,7 @@ def from_arrays(
     raise DataError("clips", expected="clips by track", got="none")
   for track, some in by_track.items():
     some = _listed("clips" + f": {track}" * bool(track), some, "an array for each clip")
+    readers.check_several(some, told)
     recordings = [_recording(f"clips[{i}]", one, known, said) for i, one in enumerate(some)]
     if not recordings:
       raise DataError("clips", expected="at least one", got="none")

@@ -6,13 +6,14 @@ number, so the state of an iterator is one integer, whatever the number of threa
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 from jaxtyping import Integer
 
+from jaxmg import ranges
 from jaxmg.data import batch
 from jaxmg.data.records import Track
 from jaxmg.data.source import Source
@@ -21,7 +22,7 @@ from jaxmg.errors import ConfigError, DataError
 
 def train_batches(
   source: Source,
-  rows: Integer[np.ndarray, " rows"],
+  rows: Integer[np.ndarray, " rows"] | Sequence[int],
   inputs: Mapping[str, Any],
   *,
   balanced: bool = False,
@@ -45,9 +46,13 @@ def train_batches(
 
   Raises:
     DataError: fewer rows than a batch takes; while iterating, a clip that cannot be used.
-    ConfigError: a batch size that the processes cannot share, or an input that cannot be taken
-      from the source.
+    ConfigError: a batch size that the processes cannot share, an input that cannot be taken from
+      the source, or another kind of argument.
   """
+  rows = _checked(source, rows, inputs)
+  share = _share(batch_size, process_count)
+  if not ranges.is_whole(seed) or seed < 0:
+    raise ConfigError("seed", expected="a whole number from 0", got=repr(seed))
   if len(rows) < batch_size:
     raise DataError(
       f"{source.directory}: training clips",
@@ -56,7 +61,6 @@ def train_batches(
       hint="choose a smaller batch size",
     )
   tracks = _tracks(source, inputs, rows, may_lack)
-  share = _share(batch_size, process_count)
 
   labels = source.labels[rows]
   drawn = np.unique(labels) if balanced else rows  # each of them once per epoch
@@ -85,7 +89,7 @@ def train_batches(
 
 def test_batches(
   source: Source,
-  rows: Integer[np.ndarray, " rows"],
+  rows: Integer[np.ndarray, " rows"] | Sequence[int],
   inputs: Mapping[str, Any],
   *,
   num_clips: int,
@@ -108,6 +112,7 @@ def test_batches(
     DataError: no rows; while iterating, a clip that cannot be used.
     ConfigError: as in training.
   """
+  rows = _checked(source, rows, inputs)
   if len(rows) == 0:
     raise DataError(f"{source.directory}: clips to evaluate", expected="at least 1", got="0")
   tracks = _tracks(source, inputs, rows, may_lack)
@@ -193,7 +198,29 @@ def _tracks(
   return tracks
 
 
+def _checked(source: Any, rows: Any, inputs: Any) -> Integer[np.ndarray, " rows"]:
+  """The rows as an array; an error for what is none, or no source, or no inputs by name."""
+  if not isinstance(source, Source):
+    expected = "a Source, or what memory.from_arrays gives"
+    raise ConfigError("source", expected=expected, got=type(source).__name__)
+  if not isinstance(inputs, Mapping) or not inputs:
+    got = type(inputs).__name__
+    raise ConfigError("inputs", expected='inputs by name, like {"pose": Graph(...)}', got=got)
+  found, where = np.asarray(rows), f"{source.directory}: rows"
+  if (found.dtype.kind not in "iu" and found.shape != (0,)) or found.ndim != 1:
+    got, hint = f"{found.dtype}{[*found.shape]}", "of a mask: np.flatnonzero(mask)"
+    got, hint = (repr(rows), f"data.rows({rows!r})") if isinstance(rows, str) else (got, hint)
+    raise DataError(where, expected='int[N], such as data.rows("train")', got=got, hint=hint)
+  found = found.astype(np.int64)
+  if found.size and not (found.min() >= 0 and found.max() < len(source)):
+    got = f"{found.min()} to {found.max()}"
+    raise DataError(where, expected=f"0 to {len(source) - 1}", got=got)
+  return found
+
+
 def _share(batch_size: int, process_count: int) -> int:
+  if not ranges.is_whole(batch_size):
+    raise ConfigError("batch size", expected="a whole number", got=repr(batch_size))
   if batch_size < 1 or batch_size % process_count:
     raise ConfigError(
       "batch size", expected=f"a multiple of {process_count} (processes)", got=str(batch_size)

@@ -206,6 +206,8 @@ class Source:
       "protocol": protocol or next(iter(self.protocols), None),
       "fold": fold,
       "synthetic": self.synthetic,
+      "mirror": self.mirror,
+      "names": fields.digest({"names": self.class_names}),
     }
 
   def check_copies(self, track: records.Track) -> None:

@@ -204,6 +204,7 @@ class AGCN(nn.Module):
   and head. Other shapes raise ValueError.
   """
 
+  TAKES = ("graph",)  # kinds of `jaxmg.inputs`
   # Patterns of the paths of parameters: of the classifier, and of what learns label embeddings.
   HEAD = r"head/.*"
   LABEL_HEAD = r"embedding/.*"
@@ -238,6 +239,8 @@ class AGCN(nn.Module):
         raise ValueError("variables: expected what init gave, got parts of it")
       # Its norm is of every channel of every joint of every person.
       persons = self.variables["params"]["data_bn"]["scale"].size // (joints * channels)
+    if channels == "C" and jnp.shape(x)[3:4] == (joints,) and not 2 <= x.shape[-1] <= 4:
+      channels = 3  # or 2, or 4 with a score
     shapes.check("x", x, "float", "B", "T", persons, joints, channels)
     batch, frames, persons, joints, channels = x.shape
     edges = jnp.asarray(adjacency(self.parents))

@@ -9,8 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
+
+from jaxmg import shapes
 
 _RATES = ("dropout", "stochastic_depth", "modality_dropout")  # for which a model draws by a key
 
@@ -93,6 +96,8 @@ def dot(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*
 
 def check_call(module: nn.Module, *, train: bool) -> None:
   """Raises ValueError where a model is applied without what it needs, before a layer of it does."""
+  if not isinstance(train, bool | np.bool_):
+    raise ValueError(f"train: expected True or False, got {train!r}")
   if module.is_initializing():
     return
   if "params" not in module.variables:
@@ -434,6 +439,7 @@ def row_keys(
 ) -> Key[Array, " {batch}"]:
   """A key for each row of what a module drops in training, by the row's name: see `Dropout`."""
   rows = jnp.arange(batch) if rows is None else rows
+  shapes.check("rows", rows, "int", batch)
   return jax.vmap(jax.random.fold_in, (None, 0))(module.make_rng("dropout"), rows)
 
 

@@ -354,6 +354,7 @@ class MViT(nn.Module):
   norms, softmax and head in float32. Other shapes raise ValueError.
   """
 
+  TAKES = ("video", "faces", "heatmaps")  # kinds of `jaxmg.inputs`
   # Patterns of the paths of parameters: of the classifier, and of what learns label embeddings.
   HEAD = r"head/.*"
   LABEL_HEAD = r"embedding/.*"
@@ -386,6 +387,9 @@ class MViT(nn.Module):
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     layers.check_call(self, train=train)
     channels = layers.channels(self, "patches")
+    shape = jnp.shape(clips)
+    if channels == "C" and shape[1:2] in ((1,), (3,)) and shape[4:] > (8,):  # as of PyTorch
+      channels = shape[1]
     shapes.check("clips", clips, "float", "B", "T", "H", "W", channels)
     x = Patches(self.width, self.dtype, name="patches")(clips)
     grid = x.shape[1:4]

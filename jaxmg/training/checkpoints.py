@@ -237,6 +237,8 @@ def _find(directory: pathlib.Path, step: int | str) -> tuple[pathlib.Path, dict[
     whole = [other for other in steps if _is_whole(directory / f"{other}")]
     hint = f"step {whole[-1]} is whole: remove the damaged one to go on from it" if whole else None
     raise errors.CheckpointError(error, hint=hint) from error
+  if isinstance(step, str) and step not in ("best", "latest"):
+    raise errors.CheckpointError("step", expected="best, latest or a number", got=repr(step))
   raise errors.CheckpointError(directory, expected=f"step {step}", got=steps or "no checkpoint")
 
 

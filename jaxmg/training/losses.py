@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
+from jaxmg import ranges, shapes
+
 CLASS_WEIGHTS = {"inverse": -1.0, "square_root": -0.5}  # the power of a class's training clips
 
 
@@ -18,6 +20,7 @@ def cross_entropy(
 
   A label outside [0, K) gives NaN: counted from the end (-1) or clamped it would train silently.
   """
+  shapes.check("label", label, "int", *logits.shape[:-1])
   log_probabilities = jax.nn.log_softmax(logits)
   num_classes = logits.shape[-1]
   target = jax.nn.one_hot(label, num_classes, dtype=logits.dtype)
@@ -51,7 +54,19 @@ def classification(
       "semantic_loss". No class weights on it.
   """
 
+  if expected := ranges.wanted(label_smoothing, "[0, 1)"):
+    raise ValueError(f"label_smoothing: expected {expected}, got {label_smoothing!r}")
+  if not callable(semantic or len):
+    expected = "a function, like losses.embedding_regression(table)"
+    raise ValueError(f"semantic: expected {expected}, got {type(semantic).__name__}")
+
   def loss_fn(logits, out, batch):
+    if "label" not in batch:
+      raise ValueError(f"batch: expected label, int[B], got {' and '.join(batch)}")
+    shapes.check("label", batch["label"], "int", *logits.shape[:-1])
+    if semantic is not None and "embedding" not in out:
+      raise ValueError("semantic: expected a model with an embedding_size, got one without")
+
     def mean(of_labels):
       found = of_labels(batch["label"])
       if "share" in batch:

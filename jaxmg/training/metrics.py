@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxmg import shapes
+
 _MOST = 1 << 22  # numbers of bootstrap samples in memory at a time: clips, or confusion matrices
 
 # The figures of `summary` that people compare, as they write them.
@@ -253,10 +255,12 @@ def _mean_ratio(part, whole):
 
 
 def _check(probabilities, labels, num_classes):
+  shapes.check("probabilities", probabilities, "float", "...")
   if probabilities.shape[1:] != (num_classes,) or not len(labels):
     raise ValueError(
       f"probabilities: expected [clips, {num_classes}], got {list(probabilities.shape)}"
     )
+  shapes.check("labels", labels, "int", len(probabilities))
   if labels.min() < 0 or labels.max() >= num_classes:
     raise ValueError(
       f"labels: expected 0 to {num_classes - 1}, got {labels.min()} to {labels.max()}"

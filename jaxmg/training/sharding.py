@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxmg import errors, progress
@@ -31,6 +32,9 @@ _OPTIONS = {  # for XLA, by platform
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   """Returns the mesh over `devices` (all, if None)."""
   devices = jax.devices() if devices is None else devices
+  if not isinstance(devices, Sequence | np.ndarray):
+    hint = f"jax.devices()[:{devices}]" if isinstance(devices, int) else None
+    raise errors.ConfigError("devices", expected="several of JAX", got=repr(devices), hint=hint)
   # Explicit axes, the default, make Flax's dropout raise.
   return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
@@ -53,7 +57,16 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 
 def shard_batch(mesh: Mesh, batch: Any) -> Any:
   """Splits a batch over the devices; each process gives its own rows, in the order of processes."""
-  sharding = by_row(mesh)
+  if not isinstance(mesh, Mesh):
+    expected = "a mesh, and then the batch: shard_batch(data_mesh(), batch)"
+    raise errors.ConfigError("mesh", expected=expected, got=type(mesh).__name__)
+  sharding, count = by_row(mesh), mesh.local_mesh.size
+  for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+    shape = np.shape(leaf)
+    if not shape or shape[0] % count:
+      where = f"batch: {jax.tree_util.keystr(path, simple=True, separator='/')}"
+      expected = f"rows, a multiple of {count} devices"
+      raise errors.ConfigError(where, expected=expected, got=shape[0] if shape else "a number")
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 

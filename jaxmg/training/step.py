@@ -5,17 +5,20 @@ that neither the order of rows nor the number of devices changes it.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
+from jaxmg import ranges, shapes
 from jaxmg.training import parameters, sharding
 
 
@@ -50,6 +53,7 @@ def init_train_state(
 
   `ema`: whether the step keeps a moving average; `trainable`: see `make_train_step`.
   """
+  _check_parts(model, optimizer)
   example_input = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example_input)
   variables = model.init(key, example_input, train=False)
   params, batch_stats = variables["params"], variables.get("batch_stats", {})
@@ -94,9 +98,18 @@ def make_train_step(
   part or as a whole, has no dropout, and neither takes nor changes batch statistics. A module
   without parameters, such as a dropout, goes by the one that it is in. So the classifier alone is
   trained on the features of inference, and a block beside a frozen encoder keeps its dropout.
+
+  Raises ValueError for what is none of these, as does the step, when it is traced: for a state of
+  another optimizer or of other `trainable`, a batch without "clip", and what is no key.
   """
+  _check_parts(model, optimizer)
+  _check_function("preprocess", preprocess, "keys, batch", "recipe.train_inputs")
+  _check_function("loss_fn", loss_fn, "logits, out, batch", "losses.classification()")
+  if not ranges.is_whole(accumulate) or accumulate < 1:
+    raise ValueError(f"accumulate: expected 1 or more, got {accumulate!r}")
 
   def train_step(state, batch, key):
+    _check_call(state, batch, key, accumulate)
     if ema_decay and not state.ema:
       expected = "a state with a moving average (init_train_state(..., ema=True))"
       raise ValueError(f"ema_decay: expected {expected}, got one without")
@@ -126,6 +139,7 @@ def make_train_step(
 
     batch_stats, gradient, metrics = _accumulate(gradient_of, state.batch_stats, batch, accumulate)
     params = parameters.select(state.params, trainable)
+    _check_optimizer(optimizer, params, state.opt_state)
     updates, opt_state = optimizer.update(gradient, state.opt_state, params)
     params = parameters.merge(state.params, optax.apply_updates(params, updates))
     ema = state.ema
@@ -147,6 +161,50 @@ def make_train_step(
     return state, metrics
 
   return train_step
+
+
+def _check_parts(model: Any, optimizer: Any) -> None:
+  if not isinstance(model, nn.Module):
+    raise ValueError(f"model: expected a Flax module, got {type(model).__name__}")
+  if not isinstance(optimizer, optax.GradientTransformation):
+    expected, got = "one of Optax, like optax.adamw(1e-3)", type(optimizer).__name__
+    raise ValueError(f"optimizer: expected {expected}, got {got}")
+
+
+def _check_function(name: str, function: Any, arguments: str, example: str) -> None:
+  """Raises ValueError for what cannot be called with these; a maker that was not called is none."""
+  try:
+    inspect.signature(function).bind(*arguments.split())
+  except TypeError as error:
+    got = getattr(function, "__qualname__", type(function).__name__)
+    expected = f"a function ({arguments}), like {example}"
+    raise ValueError(f"{name}: expected {expected}, got {got}") from error
+
+
+def _check_call(state: Any, batch: Any, key: Any, accumulate: int) -> None:
+  """Raises ValueError, as a step is traced, for arguments that cannot be."""
+  if not isinstance(state, TrainState):
+    expected = "what init_train_state gives, of train_step(state, batch, key)"
+    raise ValueError(f"state: expected {expected}, got {type(state).__name__}")
+  if not isinstance(batch, Mapping) or "clip" not in batch:
+    got = " and ".join(batch) if isinstance(batch, Mapping) else type(batch).__name__
+    raise ValueError(f"batch: expected a dictionary with clip, int[B], got {got or 'none'}")
+  shapes.check("clip", batch["clip"], "int", "B")
+  if (count := len(batch["clip"])) % accumulate:
+    raise ValueError(f"accumulate: expected a divisor of {count} clips, got {accumulate}")
+  dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+  typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+  if not (shape == () if typed else (dtype, shape) == (np.uint32, (2,))):
+    got = type(key).__name__ if dtype is None else f"{dtype}{list(shape)}"
+    raise ValueError(f"key: expected jax.random.key(seed), got {got}")
+
+
+def _check_optimizer(optimizer: Any, params: Any, opt_state: Any) -> None:
+  """Raises ValueError where a state was made for another optimizer, or for other parameters."""
+  expected, got = jax.eval_shape(optimizer.init, params), opt_state
+  if jax.tree.map(jnp.shape, expected) != jax.tree.map(jnp.shape, got):
+    expected = "one of this optimizer and trainable, given to init_train_state too"
+    raise ValueError(f"state: expected {expected}, got another")
 
 
 def _train_where(params, trainable):

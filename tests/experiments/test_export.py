@@ -248,7 +248,7 @@ def test_wrong_calls_are_one_line(runs, tmp_path, capsys, flags, error):
 
 def test_tokens_of_others_cannot_be_exported():
   one = inputs.Tokens("tokens-a", 4, 8, "0" * 16)
-  found = recipe.Recipe({"name": "agcn", "num_classes": 3}, {"a": one}, NAMES)
+  found = recipe.Recipe({"name": "fusion", "num_classes": 3}, {"a": one, "b": one}, NAMES)
   with pytest.raises(errors.ConfigError, match="input a: tokens-a: expected what a recording"):
     library.recordings(found)
 
@@ -263,7 +263,7 @@ def test_several_inputs_are_a_dictionary_of_which_some_may_be_absent():
   found = recipe.Recipe(model | {"modality_dropout": 0.2}, seen, NAMES, num_clips=1)
   variables = variables_of(found)
   restored = jax_export.deserialize(
-    library.exported(found, variables, num_frames=6, platforms=["cpu"]).serialize()
+    library.exported(found, variables, num_frames=6, platforms="cpu").serialize()
   )
   rng, given, batch = np.random.default_rng(2), {}, {}
   for name, one in seen.items():

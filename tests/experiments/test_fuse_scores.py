@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -77,7 +78,8 @@ def test_the_gain_is_the_difference_of_the_figures_of_a_column(capsys):
 
 
 def test_a_run_fused_with_itself_gains_exactly_nothing(capsys):
-  assert fuse("joint", "joint") == 0
+  shutil.copyfile("joint/test/scores.npz", "again.npz")
+  assert fuse("joint", "again.npz") == 0
   assert capsys.readouterr().out.splitlines()[-1].count("+0.0 [+0.0, +0.0]") == 4
 
 
@@ -183,6 +185,7 @@ def test_hidden_labels_are_fused_without_figures(tmp_path, capsys):
     ),
     (["joint", "bone", "--temperatures=nan,1"], 2, "expected a number from 0.1 to 100, got nan"),
     (["joint", "bone", "--temperatures=1,-2"], 2, "expected a number from 0.1 to 100, got -2"),
+    (["joint", "joint/test/scores.npz"], 2, "RUN: expected different runs, got "),
     (["joint", "none.npz"], 3, "none.npz: expected a score file, got no such file"),
     (["joint", "bone", "--split=val"], 3, "joint/val/scores.npz: expected a score file"),
     (["joint", "text"], 3, "text: expected a score file"),

@@ -25,7 +25,7 @@ import contextlib
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ __all__ = [
   "VideoFile",
   "annotations",
   "check",
+  "check_several",
   "depth_view",
   "find_layout",
   "frame_size",
@@ -168,6 +169,10 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
   told = told or Told()
   if told.layout is not None:
     told = dataclasses.replace(told, layout=find_layout(told.layout))
+  as_points = array.shape[-1:] in ((2,), (3,)) and (array.ndim == 3 or array.shape[1] < 4)
+  if array.dtype == bool or (array.dtype == np.uint8 and as_points):
+    got, hint = f"{array.dtype}{[*array.shape]}", "key points? array.astype(np.float32)"
+    raise DataError("the array", expected="numbers of another kind", got=got, hint=hint)
   if array.dtype == np.uint8:
     if 0 in array.shape or array.shape[3:] not in ((), (3,)) or array.ndim < 3:
       expected = "uint8[T, H, W, 3] or uint8[T, H, W]"
@@ -180,6 +185,31 @@ def from_array(array: np.ndarray, told: Told | None = None) -> Clip | Frames:
     expected, hint = "frames first, or to be told", f"axes=MTVC; {_SEVERAL}"
     raise DataError("axes", expected=expected, got=[*array.shape], hint=hint)
   return clip.sized(told.expects_size)
+
+
+def _is_numbers(path: pathlib.Path) -> bool:
+  """Whether the first line of a text is numbers."""
+  with path.open("rb") as file:
+    words = file.readline(1 << 16).split()
+  try:
+    return len([*map(float, words)]) > 0
+  except ValueError:
+    return False
+
+
+def check_several(clips: Sequence[Any], told: Mapping[str, Any]) -> None:
+  """Raises DataError where arrays of key points are the frames of one clip, and no clips.
+
+  Then each would be read as a clip of as many frames as there are persons.
+  """
+  shapes = {one.shape if isinstance(one, np.ndarray) else () for one in clips}
+  kinds = {one.dtype for one in clips if isinstance(one, np.ndarray)}
+  (shape,) = shapes if len(shapes) == 1 else ((),)
+  frames = len(shape) == 3 and shape[0] <= arrays.MOST_ASSUMED and np.uint8 not in kinds
+  if len(clips) > 1 and frames and told.get("axes") is None:
+    expected, got = "several recordings", f"{len(clips)} of {shape[0]} frame{'s' * (shape[0] > 1)}"
+    hint = "one clip is an array, not a list of its frames: np.stack(clip); if not: axes=TVC"
+    raise DataError("clips", expected=expected, got=got, hint=hint)
 
 
 def remarks(found: Clip | Frames | VideoFile) -> list[str]:
@@ -227,6 +257,8 @@ def _reader(path: pathlib.Path):
   if suffix in READERS:
     return READERS[suffix]
   suffixes = ", ".join(suffix for suffix in READERS if suffix != "folder")
+  if suffix == ".txt" and not _is_numbers(path):
+    suffix = ""
   seen, hint = _OTHERS.get(suffix, (path.suffix or "no suffix", None))
   expected = f"{suffixes} or a folder of OpenPose's *_keypoints.json"
   raise DataError(path, expected=expected, got=seen, hint=hint)

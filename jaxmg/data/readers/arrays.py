@@ -22,7 +22,7 @@ from jaxmg.skeletons import topology
 ORDERS = ("TVC", "CTV", "TMVC", "MTVC", "CTVM")
 _NUMBERS = "fiub"  # kinds of NumPy's dtypes
 _FEW_PERSONS = 8  # an axis of more is no persons', one of fewer no frames', where sizes must tell
-_MOST_ASSUMED = 2  # persons; an axis of more may be that of the frames of several clips
+MOST_ASSUMED = 2  # persons; an axis of more may be that of the frames of several clips
 _MAX_BYTES = 4 << 30  # of a .npz, unpacked
 _MAX_RATIO = 200  # of a .npz's array to its packed size
 
@@ -100,12 +100,12 @@ def find_axes(shape: tuple[int, ...], told: clips.Told, *, otherwise: str) -> tu
       fitting.remove("TMVC")
   axes, *others = fitting
   persons = shape[axes.index("M")] if axes in ("TMVC", "MTVC") else 1
-  if not others and persons <= _MOST_ASSUMED:
+  if not others and persons <= MOST_ASSUMED:
     return axes, len(shape) > 3
   hint = f"{' or '.join(f'--axes={axes}' for axes in fitting)}; {otherwise}"
   expected = "sizes that tell frames (T) from persons (M)"
   if not others:
-    expected += f", at most {_MOST_ASSUMED}, or to be told"
+    expected += f", at most {MOST_ASSUMED}, or to be told"
   raise DataError("shape", expected=expected, got=list(shape), hint=hint)
 
 

@@ -242,6 +242,11 @@ def _in_rows_of_the_file(message: str, header: bool) -> str:
   """numpy's message, with the row counted from 1 and the header as one."""
   text = message.split(";")[0]  # what follows is advice on loadtxt
   text = text.replace("could not convert string '' to float64", "an empty cell, where 0 is absent,")
+  text = re.sub(
+    r"could not convert string (.*) to float64 at row (\d+), column (\d+)\.?",
+    r"row \2, column \3: expected a number, got \1",
+    text,
+  )
   # In some of its messages the first row is row 0, though the first column is column 1.
   text = re.sub(r"row (\d+)(?=, column)", lambda match: f"row {int(match[1]) + 1}", text)
   return re.sub(r"row (\d+)", lambda match: f"row {int(match[1]) + header}", text)
