@@ -42,12 +42,11 @@ class ConvNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t2 h2 w2 d"]:
-    x = layers.Conv(self.features, self.kernel_size, self.strides, self.dtype, name="conv")(x)
+    conv = layers.Conv(self.features, self.kernel_size, self.strides, self.dtype, name="conv")
     if not train and self.has_variable("params", "bias"):  # see fold_batch_norm
-      x += self.get_variable("params", "bias").astype(self.dtype)
-    else:
-      scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-      x = layers.BatchNorm(dtype=self.dtype, scale_init=scale_init, name="bn")(x, train=train)
+      return conv(x, self.get_variable("params", "bias"), relu=self.relu)
+    scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
+    x = layers.BatchNorm(dtype=self.dtype, scale_init=scale_init, name="bn")(conv(x), train=train)
     return nn.relu(x) if self.relu else x
 
 
