@@ -107,6 +107,14 @@ def dot(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*
   return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
+def pool(x: Float[Array, "*b"], axes: tuple[int, ...]) -> Float[Array, "*c"]:
+  """The mean over these axes, in float32 at least.
+
+  Without the barrier, XLA makes the layers before it part of the sum, on one thread of a CPU.
+  """
+  return jax.lax.optimization_barrier(x).mean(axes, dtype=jnp.promote_types(x.dtype, jnp.float32))
+
+
 def check_call(module: nn.Module, *, train: bool) -> None:
   """Raises ValueError where a model is applied without what it needs, before a layer of it does."""
   if module.is_initializing():

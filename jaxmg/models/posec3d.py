@@ -153,11 +153,10 @@ class PoseC3D(nn.Module):
       blocks = stage(x, train=train)
       out |= {f"stage{i + 1}/block{j}": block for j, block in enumerate(blocks)}
       x = out[f"stage{i + 1}"] = blocks[-1]
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    features = out["features"] = x.mean((1, 2, 3), dtype=wide)
+    features = out["features"] = layers.pool(x, (1, 2, 3))
     # A token is a moment, as of 2s-AGCN, and not a place in it as well: 24 instead of 1176 of a
     # clip, of which most would show an empty part of the heatmaps.
-    out["tokens"] = x.mean((2, 3), dtype=wide)
+    out["tokens"] = layers.pool(x, (2, 3))
     out["times"] = layers.token_times(x.shape[0], x.shape[1])
     if self.embedding_size:
       out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)
