@@ -255,4 +255,4 @@ def test_folded_norms_give_the_same_logits_and_cannot_be_trained(variables, pred
   (expected, found), _ = zip(*(predict(v, x) for v in (trained, folded)), strict=True)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
   with pytest.raises(flax.errors.ScopeParamNotFoundError):
-    tiny().apply(folded, x, train=True, mutable=["batch_stats"])
+    tiny().apply(folded, jnp.asarray(x), train=True, mutable=["batch_stats"])
