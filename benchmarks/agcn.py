@@ -39,7 +39,8 @@ def jaxmg_calls(arguments: argparse.Namespace, folder: pathlib.Path) -> dict:
   parents = skeletons.get(arguments.skeleton).parents
   options = {"variant": arguments.variant, "dtype": jnp.dtype(arguments.dtype)}
   model = models.agcn.AGCN(arguments.classes, parents, **options)
-  return peers.calls(model, peers.variables_of(folder, model, x, table), x, label)
+  variables = peers.variables_of(folder, model, x, table)
+  return peers.calls(model, variables, x, label, fold=model.folded)
 
 
 def torch_calls(arguments: argparse.Namespace, folder: pathlib.Path) -> dict:

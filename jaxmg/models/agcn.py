@@ -9,6 +9,7 @@ matrix, and the convolution over time is one of images with a row for each joint
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -106,6 +107,8 @@ class ConvNorm(nn.Module):
   def __call__(self, x: Float[Array, "n v t c"], *, train: bool) -> Float[Array, "n v t2 d"]:
     kernel, bias = Weights((self.size, x.shape[-1], self.features), name="conv")()
     x = temporal_conv(x, kernel.astype(self.dtype), stride=self.stride)
+    if not train and _is_folded(self):
+      return x + bias.astype(self.dtype)
     return layers.BatchNorm(dtype=self.dtype, name="bn")(x, train=train, shift=bias)
 
 
@@ -148,11 +151,20 @@ class GraphConv(nn.Module):
       graph = (edges[i].T + _attention(narrow[i], phi_i)).astype(self.dtype)
       gathered = jnp.einsum("nwv,nvd->nwd", graph, joints).reshape(x.shape)
       y += layers.dot(gathered, kernel[0].astype(self.dtype))
-    norm = layers.BatchNorm(dtype=self.dtype, scale_init=nn.initializers.constant(1e-6), name="bn")
-    y = norm(y, train=train, shift=sum(bias for _, bias in value))
+    bias = sum(bias for _, bias in value)
+    if not train and _is_folded(self):
+      y += bias.astype(self.dtype)
+    else:
+      scale_init = nn.initializers.constant(1e-6)
+      norm = layers.BatchNorm(dtype=self.dtype, scale_init=scale_init, name="bn")
+      y = norm(y, train=train, shift=bias)
     if x.shape != y.shape:
       x = ConvNorm(self.features, dtype=self.dtype, name="down")(x, train=train)
     return layers.relu_of_sum(x + y)
+
+
+def _is_folded(module: nn.Module) -> bool:
+  return not module.is_initializing() and not module.has_variable("params", "bn")
 
 
 def _attention(theta, phi):  # N V T C -> N W V
@@ -260,9 +272,8 @@ class AGCN(nn.Module):
         x = block(x, edges, train=train)
         by_clip = x.reshape(batch, persons, *x.shape[1:])
         out[block.name] = by_clip.transpose(0, 3, 1, 2, 4)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    features = out["features"] = by_clip.mean((1, 2, 3), dtype=wide)
-    out["tokens"] = by_clip.mean((1, 2), dtype=wide)
+    features = out["features"] = layers.pool(by_clip, (1, 2, 3))
+    out["tokens"] = layers.pool(by_clip, (1, 2))
     out["times"] = layers.token_times(batch, x.shape[2])
     if self.embedding_size:
       out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)
@@ -270,3 +281,28 @@ class AGCN(nn.Module):
     kernel_init = nn.initializers.normal((2 / self.num_classes) ** 0.5)
     logits = nn.Dense(self.num_classes, kernel_init=kernel_init, name="head")(features)
     return logits, out
+
+  def folded(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables without most batch statistics that predict the same, for `train=False` only.
+
+    As `posec3d.fold_batch_norm`: what a norm does in inference goes into the kernels and the biases
+    before it. The norm of the input stays.
+    """
+    stats = variables["batch_stats"]
+    params = _folded(variables["params"], stats)
+    return {"params": params, "batch_stats": {"data_bn": stats["data_bn"]}}
+
+
+def _folded(params, stats):
+  params = {
+    name: _folded(value, stats.get(name, {})) if isinstance(value, Mapping) else value
+    for name, value in params.items()
+  }
+  if "bn" not in params:
+    return params
+  scale, shift = layers.batch_norm_affine(params.pop("bn"), stats["bn"])
+  subsets = [params[name]["value"] for name in params if name.startswith("subset")]
+  for conv in subsets or [params["conv"]]:
+    conv |= {"kernel": conv["kernel"] * scale, "bias": conv["bias"] * scale + shift}
+    shift = 0  # of a sum, once
+  return params

@@ -4,6 +4,7 @@ All arrays are channels last: B T H W C. Convolution kernels are stored as (T, H
 form computes them.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -70,7 +71,14 @@ class Conv(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b t2 h2 w2 o"]:
+  def __call__(
+    self,
+    x: Float[Array, "b t h w i"],
+    bias: Float[Array, " o"] | None = None,
+    *,
+    relu: bool = False,
+  ) -> Float[Array, "b t2 h2 w2 o"]:
+    """The convolution; in inference with its bias and ReLU, which then cost no pass."""
     time, height, width = self.kernel_size
     if height != width or (time > 1 and (height > 1 or self.strides != (1, 1))):
       raise ValueError(
@@ -80,18 +88,34 @@ class Conv(nn.Module):
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param("kernel", he_fan_out, shape, jnp.float32).astype(self.dtype)
     x = every(self.strides[0], x.astype(self.dtype), axis=1)
+    b, t, h, w, _ = x.shape
     if height > 1:
-      return _spatial_conv(x, kernel[0], self.strides[1])
-    if time > 1:
-      return _temporal_conv(x, kernel[:, 0, 0])
-    for axis in (2, 3):
-      x = every(self.strides[1], x, axis=axis)
-    return dot(x, kernel[0, 0, 0])
+      y = _spatial_conv(x.reshape(b * t, h, w, -1), kernel[0], self.strides[1])
+      h, w = y.shape[1:3]
+    elif time > 1:
+      y = _temporal_conv(x.reshape(b, t, h * w, -1), kernel[:, 0, 0])
+    else:
+      for axis in (2, 3):
+        x = every(self.strides[1], x, axis=axis)
+      h, w = x.shape[2:4]
+      y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0, 0]
+    # As long as y has the axes of its product, XLA can make all of this one call.
+    y = y if bias is None else y + bias.astype(self.dtype)
+    y = nn.relu(y) if relu else y
+    return y.reshape(b, t, h, w, -1)
 
 
 def dot(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*b o"]:
   """The product as one of matrices: with more axes, XLA copies transposes for the gradient."""
   return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def pool(x: Float[Array, "*b"], axes: tuple[int, ...]) -> Float[Array, "*c"]:
+  """The mean over these axes, in float32 at least.
+
+  Without the barrier, XLA makes the layers before it part of the sum, on one thread of a CPU.
+  """
+  return jax.lax.optimization_barrier(x).mean(axes, dtype=jnp.promote_types(x.dtype, jnp.float32))
 
 
 def check_call(module: nn.Module, *, train: bool) -> None:
@@ -134,10 +158,11 @@ def every(stride: int, x: Array, *, axis: int) -> Array:
   return jax.lax.index_in_dim(x, 0, axis + 1, keepdims=False)
 
 
-def _by_platform(cpu: Callable, accelerator: Callable) -> Callable:
+def _by_platform(cpu: Callable, accelerator: Callable, gradients: Callable) -> Callable:
   """The same bilinear function of two arrays in two forms, by what the program is lowered for.
 
-  Its gradients, too, are those of the one form or of the other.
+  Its gradients are those of the form for accelerators, or on a CPU those of `gradients`, a third
+  form of it.
   """
 
   @jax.custom_vjp
@@ -151,14 +176,14 @@ def _by_platform(cpu: Callable, accelerator: Callable) -> Callable:
     def pullback(form):
       return lambda x, kernel, gradient: jax.vjp(form, x, kernel)[1](gradient)
 
-    forms = {"cpu": pullback(cpu), "default": pullback(accelerator)}
+    forms = {"cpu": pullback(gradients), "default": pullback(accelerator)}
     return jax.lax.platform_dependent(*saved, gradient, **forms)
 
   apply.defvjp(forward, backward)
   return apply
 
 
-def _temporal_conv_by_dot(x, kernel):  # B T H W I, k I O
+def _temporal_conv_by_dot(x, kernel):  # B T S I, k I O
   """One wide dot to k x O channels, then a sum of k shifts in time."""
   size, inputs, features = kernel.shape
   taps = dot(x, kernel.transpose(1, 0, 2).reshape(inputs, size * features))
@@ -166,38 +191,32 @@ def _temporal_conv_by_dot(x, kernel):  # B T H W I, k I O
   frames, half = x.shape[1], size // 2
   total = 0
   for i in range(size):
-    shifted = jnp.pad(taps[..., i, :], ((0, 0), (half, half), (0, 0), (0, 0), (0, 0)))
+    shifted = jnp.pad(taps[..., i, :], ((0, 0), (half, half), (0, 0), (0, 0)))
     total += jax.lax.slice_in_dim(shifted, i, i + frames, axis=1)
   return total
 
 
-def _temporal_conv_in_2d(x, kernel):  # B T H W I, k I O
-  """A convolution of images of T rows and H * W columns: k x O channels are never in memory."""
-  b, t, h, w, _ = x.shape
+def _temporal_conv_in_2d(x, kernel):  # B T S I, k I O
+  """A convolution of images of T rows and S columns: k x O channels are never in memory."""
   half = kernel.shape[0] // 2
-  y = jax.lax.conv_general_dilated(
-    x.reshape(b, t, h * w, -1),
+  return jax.lax.conv_general_dilated(
+    x,
     kernel[:, None],
     (1, 1),
     [(half, half), (0, 0)],
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
-  return y.reshape(b, t, h, w, -1)
 
 
-_temporal_conv = _by_platform(cpu=_temporal_conv_by_dot, accelerator=_temporal_conv_in_2d)
+_temporal_conv = _by_platform(_temporal_conv_in_2d, _temporal_conv_in_2d, _temporal_conv_by_dot)
 
 
-def _spatial_conv(x, kernel, stride):  # B T H W I, k k I O
-  b, t, *_ = x.shape
-  x = x.reshape(b * t, *x.shape[2:])
+def _spatial_conv(x, kernel, stride):  # N H W I, k k I O
   if stride == 2 and kernel.shape[0] == 3:
-    y = _conv_3x3_stride_2(x, kernel)
-  elif stride == 1 and kernel.shape[0] == 7:
-    y = _conv_7x7(x, kernel)
-  else:
-    y = _conv_2d(x, kernel, stride)
-  return y.reshape(b, t, *y.shape[1:])
+    return _conv_3x3_stride_2(x, kernel)
+  if stride == 1 and kernel.shape[0] == 7:
+    return _conv_7x7(x, kernel)
+  return _conv_2d(x, kernel, stride)
 
 
 def _conv_2d(x, kernel, stride):  # N H W I, k k I O
@@ -234,7 +253,45 @@ def _conv_7x7_folded(x, kernel):  # N H W I, k k I O
   return y.reshape(n, height, -1, features)[:, :, :width]
 
 
-_conv_7x7 = _by_platform(cpu=_conv_7x7_plain, accelerator=_conv_7x7_folded)
+@jax.custom_vjp
+def _conv_7x7_on_cpu(x, kernel):  # N H W I, k k I O
+  """The same, whose gradient of the kernel is taken of x and of the output's gradient reversed.
+
+  It is a convolution by a picture: oneDNN takes twice as long as Eigen, to which XLA leaves those
+  by what is reversed. In bfloat16 it is oneDNN that is faster.
+  """
+  return _conv_7x7_plain(x, kernel)
+
+
+def _conv_7x7_on_cpu_forward(x, kernel):
+  return _conv_7x7_plain(x, kernel), (x, kernel)
+
+
+def _conv_7x7_on_cpu_backward(saved, gradient):
+  x, kernel = saved
+  dx, dkernel = (
+    f(gradient)[0]
+    for f in (
+      jax.linear_transpose(lambda x: _conv_7x7_plain(x, kernel), x),
+      jax.linear_transpose(lambda kernel: _conv_7x7_plain(x, kernel), kernel),
+    )
+  )
+  if x.dtype == jnp.float32:
+    half = kernel.shape[0] // 2
+    dkernel = jax.lax.conv_general_dilated(
+      jax.lax.rev(x.transpose(3, 1, 2, 0), (1, 2)),
+      jax.lax.rev(gradient.transpose(1, 2, 0, 3), (0, 1)),
+      (1, 1),
+      [(half, half)] * 2,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    dkernel = jax.lax.rev(dkernel.transpose(1, 2, 0, 3), (0, 1))
+  return dx, dkernel
+
+
+_conv_7x7_on_cpu.defvjp(_conv_7x7_on_cpu_forward, _conv_7x7_on_cpu_backward)
+
+_conv_7x7 = _by_platform(_conv_7x7_plain, _conv_7x7_folded, _conv_7x7_on_cpu)
 
 
 @jax.custom_vjp
@@ -333,43 +390,48 @@ def batch_norm_affine(params, stats, epsilon: float = 1e-5) -> tuple[Array, Arra
 def relu_of_sum(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
   """ReLU whose gradient takes the signs from its output, which what comes next keeps anyway.
 
-  `nn.relu` takes them from its input, a sum of two branches that would be kept beside. The barrier
-  stops XLA from keeping the sum all the same, to take the maximum again where it is needed.
+  `nn.relu` takes them from its input, a sum of two branches that would be kept beside.
   """
-  zero = jnp.zeros((), x.dtype)  # of a Python 0, jax2onnx makes float64
-  return jax.lax.optimization_barrier(jnp.maximum(x, zero))
+  return jnp.maximum(x, jnp.zeros((), x.dtype))  # of a Python 0, jax2onnx makes float64
 
 
-relu_of_sum.defjvps(lambda gradient, y, x: jnp.where(y > 0, gradient, 0))
+@relu_of_sum.defjvp
+def _relu_of_sum_jvp(primals, tangents):
+  # Without the barrier XLA keeps the sum all the same, and takes the maximum where it is needed.
+  y = jax.lax.optimization_barrier(relu_of_sum(*primals))
+  return y, jnp.where(y > 0, *tangents, 0)
 
 
+@jax.custom_vjp
 def max_pool_3x3(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
   """The maximum over 3 x 3 pixels, stride 1; the gradient goes to the first of equal values.
 
   First in the order of rows, then columns, as in PyTorch. Empty heatmap regions tie everywhere:
   sharing the gradient among equals, as `jnp.maximum` does, would be another gradient, and XLA's own
-  for pooling (select-and-scatter) is slow and not deterministic on GPUs.
+  for pooling (select-and-scatter) is slow and not deterministic on GPUs. So the maximum leaves a
+  byte for the gradient: its place in its window.
   """
-  return jax.lax.platform_dependent(x, cpu=_max_pool_by_axes, default=_max_pool_by_place)
+  return functools.reduce(jnp.maximum, _windows(_wide(x), -jnp.inf)).astype(x.dtype)
 
 
-def _max_pool_by_axes(x):
-  for axis in (-2, -3):  # W before H: the first row that holds the maximum, its first pixel
-    size = x.shape[axis]
-    pad = [(0, 0)] * x.ndim
-    pad[axis] = (1, 1)
-    padded = jnp.pad(x, pad, constant_values=-jnp.inf)
-    before = jax.lax.slice_in_dim(padded, 0, size, axis=axis % x.ndim)
-    after = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis % x.ndim)
-    x = jnp.where(before >= x, before, x)
-    x = jnp.where(after > x, after, x)  # in this form a pixel that is NaN stays NaN
-  return x
+def _max_pool_forward(x):
+  largest, *others = _windows(_wide(x), -jnp.inf)
+  place = jnp.zeros(x.shape, jnp.uint8)
+  for i, other in enumerate(others, 1):
+    place = jnp.where(other > largest, jnp.uint8(i), place)
+    largest = jnp.maximum(largest, other)  # a NaN stays
+  # Without the barrier, XLA takes the maxima again for each reader.
+  return jax.lax.optimization_barrier((largest.astype(x.dtype), place))
 
 
-@jax.custom_vjp
-def _max_pool_by_place(x):
-  """In one pass, which leaves a byte for the gradient: the place of the maximum in its window."""
-  return _max_pool_by_place_forward(x)[0]
+def _max_pool_backward(place, gradient):
+  # A pixel is the first of the window whose centre is after it, and the last of the one before it.
+  pairs = zip(_windows(_wide(gradient), 0), _windows(place, 9), strict=True)
+  parts = (jnp.where(place == 8 - i, gradient, 0) for i, (gradient, place) in enumerate(pairs))
+  return (sum(parts).astype(gradient.dtype),)
+
+
+max_pool_3x3.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def _windows(x, fill):
@@ -380,24 +442,9 @@ def _windows(x, fill):
   return [x[..., i : i + h, j : j + w, :] for i in range(3) for j in range(3)]
 
 
-def _max_pool_by_place_forward(x):
-  largest, *others = _windows(x, -jnp.inf)
-  place = jnp.zeros(x.shape, jnp.uint8)
-  for i, other in enumerate(others, 1):
-    place = jnp.where(other > largest, jnp.uint8(i), place)
-    largest = jnp.maximum(largest, other)  # a NaN stays
-  # Without the barrier, XLA takes the maxima again for each reader.
-  return jax.lax.optimization_barrier((largest, place))
-
-
-def _max_pool_by_place_backward(place, gradient):
-  # A pixel is the first of the window whose centre is after it, and the last of the one before it.
-  pairs = zip(_windows(gradient, 0), _windows(place, 9), strict=True)
-  parts = (jnp.where(place == 8 - i, gradient, 0) for i, (gradient, place) in enumerate(pairs))
-  return (sum(parts),)
-
-
-_max_pool_by_place.defvjp(_max_pool_by_place_forward, _max_pool_by_place_backward)
+def _wide(x):
+  """In float32 at least: CPUs compare and add bfloat16 several times as slowly."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class Dropout(nn.Module):

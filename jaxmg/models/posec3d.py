@@ -42,12 +42,11 @@ class ConvNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t2 h2 w2 d"]:
-    x = layers.Conv(self.features, self.kernel_size, self.strides, self.dtype, name="conv")(x)
+    conv = layers.Conv(self.features, self.kernel_size, self.strides, self.dtype, name="conv")
     if not train and self.has_variable("params", "bias"):  # see fold_batch_norm
-      x += self.get_variable("params", "bias").astype(self.dtype)
-    else:
-      scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-      x = layers.BatchNorm(dtype=self.dtype, scale_init=scale_init, name="bn")(x, train=train)
+      return conv(x, self.get_variable("params", "bias"), relu=self.relu)
+    scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
+    x = layers.BatchNorm(dtype=self.dtype, scale_init=scale_init, name="bn")(conv(x), train=train)
     return nn.relu(x) if self.relu else x
 
 
@@ -155,11 +154,10 @@ class PoseC3D(nn.Module):
       blocks = stage(x, train=train)
       out |= {f"stage{i + 1}/block{j}": block for j, block in enumerate(blocks)}
       x = out[f"stage{i + 1}"] = blocks[-1]
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    features = out["features"] = x.mean((1, 2, 3), dtype=wide)
+    features = out["features"] = layers.pool(x, (1, 2, 3))
     # A token is a moment, as of 2s-AGCN, and not a place in it as well: 24 instead of 1176 of a
     # clip, of which most would show an empty part of the heatmaps.
-    out["tokens"] = x.mean((2, 3), dtype=wide)
+    out["tokens"] = layers.pool(x, (2, 3))
     out["times"] = layers.token_times(x.shape[0], x.shape[1])
     if self.embedding_size:
       out["embedding"] = nn.Dense(self.embedding_size, name="embedding")(features)

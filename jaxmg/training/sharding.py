@@ -16,12 +16,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxmg import errors, progress
 
 _OPTIONS = {  # for XLA, by platform
-  # By default convolutions with small kernels go to YNNPACK, which runs them on one thread. This
-  # leaves it the products and the sums, and sends all convolutions to Eigen, on all threads.
   "cpu": {
+    # Convolutions and products go to oneDNN, from JAX 0.12 on, with the bias and the ReLU of
+    # inference: 1.4 times as fast in float32, 2.5 times in bfloat16.
+    "xla_cpu_experimental_onednn_custom_call": True,
+    # Without it they would go to YNNPACK, which runs convolutions with small kernels on one thread.
+    # This leaves it the products and the sums, and sends all convolutions to Eigen.
     "xla_cpu_experimental_ynn_fusion_type": (
       "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    )
+    ),
   },
   # Fusing what makes the operand of a product into it can abort the process while it compiles, as
   # with every other pixel or frame. Without, our steps are faster, and compile sooner.

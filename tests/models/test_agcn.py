@@ -1,5 +1,6 @@
 import functools
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -243,3 +244,15 @@ def test_published_network_lowers_in_bfloat16_for_every_platform():
   assert "?x" not in text  # every shape is static
   assert "x75x" in text  # of 300 frames
   assert "xbf16>" in text
+
+
+def test_folded_norms_give_the_same_logits_and_cannot_be_trained(variables, predict, x):
+  leaves, tree = jax.tree.flatten(filled(variables))
+  trained = jax.tree.unflatten(tree, leaves)
+  folded = tiny().folded(trained)
+  assert folded["batch_stats"].keys() == {"data_bn"}
+  assert trained["batch_stats"].keys() > {"data_bn"}  # as they were
+  (expected, found), _ = zip(*(predict(v, x) for v in (trained, folded)), strict=True)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
+  with pytest.raises(flax.errors.ScopeParamNotFoundError):
+    tiny().apply(folded, jnp.asarray(x), train=True, mutable=["batch_stats"])

@@ -49,29 +49,39 @@ def test_convolution_and_its_gradients_are_those_of_a_3d_convolution(kernel_size
   np.testing.assert_allclose(dparams["params"]["kernel"], plain_dkernel, atol=1e-3)
 
 
-FORMS_OF_PLATFORMS = [  # the form for CPUs and the other, and the shapes of what they take
-  (layers._temporal_conv_by_dot, layers._temporal_conv_in_2d, (2, 5, 4, 6, 3), (3, 3, 4)),
-  (layers._temporal_conv_by_dot, layers._temporal_conv_in_2d, (2, 4, 4, 6, 3), (5, 3, 4)),
+FORMS_OF_ONE = [  # two forms of the same, and the shapes of what they take
+  (layers._temporal_conv_by_dot, layers._temporal_conv_in_2d, (2, 5, 24, 3), (3, 3, 4)),
+  (layers._temporal_conv_by_dot, layers._temporal_conv_in_2d, (2, 4, 24, 3), (5, 3, 4)),
   (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 9, 8, 17), (7, 7, 17, 4)),
   (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 6, 11, 3), (7, 7, 3, 4)),
   (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 6, 7, 41), (7, 7, 41, 4)),
+  (layers._conv_7x7_plain, layers._conv_7x7_on_cpu, (2, 6, 11, 3), (7, 7, 3, 4)),
 ]
 
 
-@pytest.mark.parametrize(("cpu", "accelerator", "x_shape", "kernel_shape"), FORMS_OF_PLATFORMS)
-def test_forms_for_cpus_and_for_accelerators_are_equal(cpu, accelerator, x_shape, kernel_shape):
+@pytest.mark.parametrize(("form", "other", "x_shape", "kernel_shape"), FORMS_OF_ONE)
+def test_forms_of_a_convolution_and_their_gradients_are_equal(form, other, x_shape, kernel_shape):
   x = jax.random.normal(jax.random.key(0), x_shape)
   kernel = jax.random.normal(jax.random.key(1), kernel_shape)
-  gradient = jax.random.normal(jax.random.key(2), cpu(x, kernel).shape)
+  gradient = jax.random.normal(jax.random.key(2), form(x, kernel).shape)
   found, expected = (
-    (form(x, kernel), *jax.vjp(form, x, kernel)[1](gradient)) for form in (accelerator, cpu)
+    (one(x, kernel), *jax.vjp(one, x, kernel)[1](gradient)) for one in (other, form)
   )
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 
-@pytest.mark.parametrize("kernel_size", [(3, 1, 1), (1, 7, 7)])
-def test_a_program_has_the_form_of_its_platform_and_no_other(kernel_size):
+@pytest.mark.parametrize(("kernel_size", "strides"), FORMS)
+def test_a_bias_and_relu_are_those_of_the_convolution(kernel_size, strides):
+  x = jax.random.normal(jax.random.key(0), (2, 5, 8, 8, 3))
+  conv, bias = layers.Conv(4, kernel_size, strides), jnp.array([-1.0, 0.0, 1.0, 2.0])
+  params = conv.init(jax.random.key(1), x)
+  found = conv.apply(params, x, bias, relu=True)
+  np.testing.assert_allclose(found, nn.relu(conv.apply(params, x) + bias), atol=1e-6)
+
+
+@pytest.mark.parametrize(("kernel_size", "shared"), [((3, 1, 1), {"3x1x3x4"}), ((1, 7, 7), set())])
+def test_a_program_has_the_form_of_its_platform_and_no_other(kernel_size, shared):
   conv, x = layers.Conv(4, kernel_size), jnp.zeros((2, 5, 8, 8, 3))
   params = conv.init(jax.random.key(0), x)
   step = jax.jit(jax.value_and_grad(lambda p, x: conv.apply(p, x).sum(), (0, 1)))
@@ -83,7 +93,8 @@ def test_a_program_has_the_form_of_its_platform_and_no_other(kernel_size):
       re.findall(r"tensor<([\dx]+)xf32>", line)[1] for line in re.findall(operations + ".*", text)
     }
   assert shapes["cuda"] == shapes["tpu"]
-  assert not shapes["cpu"] & shapes["cuda"]
+  assert shapes["cpu"] & shapes["cuda"] == shared  # by their second operands
+  assert shapes["cpu"] - shared
 
 
 def test_no_product_of_a_strided_slice_is_left_for_xla_to_abort_on():
@@ -149,20 +160,36 @@ def test_max_pool_is_the_maximum_of_the_window():
   np.testing.assert_array_equal(layers.max_pool_3x3(x), expected)
 
 
-def test_max_pool_forms_are_equal_where_values_tie():
-  x = jax.random.randint(jax.random.key(0), (2, 3, 6, 5, 4), 0, 3).astype(jnp.float32)
-  gradient = jax.random.normal(jax.random.key(1), x.shape)
+def first_of_equal(x):
+  """The maximum over columns, then over rows, of which each takes the first of equal values."""
+  for axis in (-2, -3):
+    size = x.shape[axis]
+    padded = jnp.pad(
+      x, [(int(i == axis % x.ndim),) * 2 for i in range(x.ndim)], constant_values=-jnp.inf
+    )
+    part = functools.partial(jax.lax.slice_in_dim, padded, axis=axis % x.ndim)
+    before, after = part(0, size), part(2, size + 2)
+    x = jnp.where(before >= x, before, x)
+    x = jnp.where(after > x, after, x)
+  return x
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_max_pool_gradient_goes_to_the_first_where_values_tie(dtype):
+  x = jax.random.randint(jax.random.key(0), (2, 3, 6, 5, 4), 0, 3).astype(dtype)
+  gradient = jax.random.randint(jax.random.key(1), x.shape, -4, 5).astype(dtype)
   (y, pullback), (expected, plain_pullback) = (
-    jax.vjp(form, x) for form in (layers._max_pool_by_place, layers._max_pool_by_axes)
+    jax.vjp(form, x) for form in (layers.max_pool_3x3, first_of_equal)
   )
   np.testing.assert_array_equal(y, expected)
-  np.testing.assert_allclose(pullback(gradient)[0], plain_pullback(gradient)[0], atol=1e-5)
+  np.testing.assert_array_equal(pullback(gradient)[0], plain_pullback(gradient)[0])
+  np.testing.assert_array_equal(layers.max_pool_3x3(x), expected)  # as without a gradient
 
 
-def test_max_pool_for_accelerators_keeps_a_pixel_that_is_nan():
+def test_max_pool_keeps_a_pixel_that_is_nan():
   x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(jnp.nan)
-  assert jnp.isnan(layers._max_pool_by_place(x)).all()
-  assert jnp.isnan(layers._max_pool_by_axes(x)[0, 1, 1, 0])
+  assert jnp.isnan(layers.max_pool_3x3(x)).all()
+  assert jnp.isnan(jax.vjp(layers.max_pool_3x3, x)[0]).all()
 
 
 def test_relu_of_a_sum_and_its_gradient_are_those_of_relu():
