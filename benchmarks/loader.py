@@ -3,13 +3,15 @@
   python -m benchmarks.loader --out=loader.json
 
 The files are written to a temporary folder first and are in the page cache when they are read: what
-is measured is decoding, selecting, sampling and stacking.
+is measured is decoding, selecting, sampling and stacking. In the rounds "in memory" an epoch went
+before, from which the inputs keep what they take of a clip; in those "read anew" nothing is kept.
 """
 
 import os
 import pathlib
 import tempfile
 import time
+from unittest import mock
 
 import numpy as np
 
@@ -53,8 +55,12 @@ def main(argv: list[str] | None = None) -> None:
   arguments = parser.parse_args(argv)
 
   cores = sorted(os.sched_getaffinity(0))
-  cores = [cores[:1], cores[:2]][: len(cores)]
-  found = {(*names, len(some)): [] for names in SETS for some in cores}
+  runs = [
+    (clips, some, threads)
+    for clips in ("read anew", "in memory")
+    for some, threads in ((cores[:1], 1), (cores[:2], 1), (cores[:2], 2))
+  ]
+  found = {(*names, clips, len(some), n): [] for names in SETS for clips, some, n in runs}
   with tempfile.TemporaryDirectory() as folder:
     directories = {}
     for layout in {layout for layout, _ in SETS}:
@@ -65,50 +71,58 @@ def main(argv: list[str] | None = None) -> None:
       )
     for _ in range(arguments.rounds):
       for layout, skeleton in SETS:
-        for some in cores:
+        for clips, some, threads in runs:
           # Threads keep the cores that were allowed at their birth.
-          speed = timing.in_new_process(
-            measure, directories[layout], skeleton, some, vars(arguments)
-          )
-          found[layout, skeleton, len(some)].append(speed)
+          options = (directories[layout], skeleton, clips, some, threads, vars(arguments))
+          speed = timing.in_new_process(measure, *options)
+          found[layout, skeleton, clips, len(some), threads].append(speed)
   rows = [
     {
       "in the files": layout,
       "taken": skeleton,
+      "clips": clips,
       "cores": count,
+      "threads": threads,
       "clips per second": float(np.median(speeds)),
       "from": min(speeds),
       "to": max(speeds),
     }
-    for (layout, skeleton, count), speeds in found.items()
+    for (layout, skeleton, clips, count, threads), speeds in found.items()
   ]
   timing.report(arguments, rows)
 
 
-def measure(directory: pathlib.Path, skeleton: str, cores: list[int], arguments: dict) -> float:
+def measure(
+  directory: pathlib.Path,
+  skeleton: str,
+  clips: str,
+  cores: list[int],
+  threads: int,
+  arguments: dict,
+) -> float:
   """Clips per second of a loop that does nothing with them, over whole batches."""
   os.sched_setaffinity(0, cores)
   source = Source(directory)
-  batches = pipeline.train_batches(
-    source,
-    source.rows("train"),
-    {
-      "pose": inputs.Heatmaps(
-        skeletons.get(skeleton),
-        source.track("pose").kind.frame_size,
-        num_frames=arguments["frames"],
-      )
-    },
-    batch_size=arguments["batch_size"],
-    seed=0,
-    num_threads=len(cores),
-  )
-  for _ in range(8):  # what was read ahead while threads started
+  kind = source.track("pose").kind
+  one = inputs.Heatmaps(skeletons.get(skeleton), kind.frame_size, num_frames=arguments["frames"])
+  batch_size = arguments["batch_size"]
+  room = pipeline.KEPT_BYTES if clips == "in memory" else 0
+  with mock.patch.object(pipeline, "KEPT_BYTES", room):
+    batches = pipeline.train_batches(
+      source,
+      source.rows("train"),
+      {"pose": one},
+      batch_size=batch_size,
+      seed=0,
+      num_threads=threads,
+    )
+  before = arguments["clips"] // batch_size + 1 if room else 0
+  for _ in range(before + 8):  # what was read ahead while threads started
     next(batches)
   count, start = 0, time.perf_counter()
   while (elapsed := time.perf_counter() - start) < arguments["seconds"]:
     next(batches)
-    count += arguments["batch_size"]
+    count += batch_size
   return count / elapsed
 
 

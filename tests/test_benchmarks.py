@@ -148,6 +148,7 @@ def test_loader_counts_clips(tmp_path, monkeypatch):
   monkeypatch.setattr(loader.os, "sched_setaffinity", lambda *_: None)
   rows = run(loader, tmp_path, "--clips=20", "--batch_size=4", "--seconds=0.05", "--rounds=1")
   assert {row["taken"] for row in rows} == {"imigue22"}
+  assert {row["clips"] for row in rows} == {"read anew", "in memory"}
   assert all(row["clips per second"] > 0 for row in rows)
 
 

@@ -260,6 +260,10 @@ ARROWS = {
     " jaxmg.recipe jaxmg.training"
   ),
   "benchmarks.emotion": "benchmarks.fusion benchmarks.timing experiments jaxmg",
+  "benchmarks.end_to_end": (
+    "jax benchmarks.loader benchmarks.peers benchmarks.timing jaxmg [benchmarks.torch_posec3d]"
+    " [torch]"
+  ),
   "benchmarks.fusion": "jax benchmarks.timing experiments jaxmg",
   "benchmarks.heatmaps": "jax benchmarks.timing jaxmg.skeletons jaxmg.training.sharding",
   "benchmarks.hlo": "",

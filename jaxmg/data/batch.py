@@ -1,6 +1,6 @@
 """The batch, as `pipeline` yields it: a dict of numpy arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,13 @@ def part(one: Any, record: Any, read: Callable, *, num_clips: int | None, may_la
   else:
     found = read(one, record)
   return found | {PRESENT: np.bool_(record is not None)} if may_lack else found
+
+
+def stack(clips: Sequence[Any]) -> Any:
+  """Clips, dicts of arrays and of dicts -> the same dict with an axis of clips before all."""
+  if isinstance(clips[0], dict):
+    return {name: stack([clip[name] for clip in clips]) for name in clips[0]}
+  return np.stack(clips)
 
 
 def fake(

@@ -3,9 +3,13 @@
 
 Host work only, and little of it: what changes shapes or indices. A batch is a function of its
 number, so the state of an iterator is one integer, whatever the number of threads and processes.
+Grain handles numbers of rows alone: a batch of them is loaded at once.
 """
 
+import functools
 import hashlib
+import sys
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +23,9 @@ from jaxmg.data.records import Track
 from jaxmg.data.source import Source
 from jaxmg.errors import ConfigError, DataError
 
+# Of the memory that training keeps clips in: more of them are read anew in each epoch.
+KEPT_BYTES = 2 * 2**30
+
 
 def train_batches(
   source: Source,
@@ -30,7 +37,7 @@ def train_batches(
   seed: int,
   process_index: int = 0,
   process_count: int = 1,
-  num_threads: int = 2,
+  num_threads: int | None = None,
   may_lack: bool = False,
 ) -> grain.DatasetIterator[dict[str, Any]]:
   """Returns an endless iterator over batches of `rows`, shuffled anew in every epoch.
@@ -43,6 +50,8 @@ def train_batches(
   one behind the other, are the batch of a single process. `get_state()` counts batches: a state
   fits any number of processes, but knows nothing of the source, rows and options that it was made
   with; `fingerprint` does. With `may_lack`, a clip need not be in the track of every input.
+  What an input has to keep of a clip (`kept`) stays in memory, up to `KEPT_BYTES` for all, from
+  the first time that it is read. By default, `num_threads` is 1 where all inputs are such, and 2.
 
   Raises:
     DataError: fewer rows than a batch takes; while iterating, a clip that cannot be used.
@@ -64,6 +73,7 @@ def train_batches(
 
   labels = source.labels[rows]
   drawn = np.unique(labels) if balanced else rows  # each of them once per epoch
+  kept = _Kept()
 
   def draw(position: int, label: int) -> int:
     rng = np.random.default_rng((seed, position // len(drawn), label, 1))
@@ -78,13 +88,14 @@ def train_batches(
       inputs,
       lambda one, record: one.read(record, np.random.default_rng((seed, epoch, row))),
       may_lack=may_lack,
+      kept=kept,
     )
 
   order = grain.MapDataset.source(drawn.tolist()).seed(seed).shuffle().repeat()
   if balanced:
     order = order.map_with_index(draw)
-  clips = order.map_with_index(load)
-  return iter(_batches(clips, share, process_index, process_count, num_threads))
+  threads = _threads(inputs, num_threads)
+  return iter(_batches(order, load, share, process_index, process_count, threads))
 
 
 def test_batches(
@@ -97,7 +108,7 @@ def test_batches(
   first_batch: int = 0,
   process_index: int = 0,
   process_count: int = 1,
-  num_threads: int = 2,
+  num_threads: int | None = None,
   may_lack: bool = False,
   without: Collection[str] = (),
 ) -> grain.IterDataset[dict[str, np.ndarray]]:
@@ -125,9 +136,9 @@ def test_batches(
     clip = _load(source, row, tracks, inputs, read, **options)
     return clip | {"mask": np.bool_(position < len(rows))}
 
-  clips = grain.MapDataset.source(padded.tolist()).map_with_index(load)
+  order = grain.MapDataset.source(padded.tolist())
   first = process_index + first_batch * process_count
-  return _batches(clips, share, first, process_count, num_threads)
+  return _batches(order, load, share, first, process_count, _threads(inputs, num_threads))
 
 
 def drawn_batches(
@@ -139,7 +150,7 @@ def drawn_batches(
   batch_size: int,
   seed: int = 0,
   first_batch: int = 0,
-  num_threads: int = 2,
+  num_threads: int | None = None,
 ) -> grain.IterDataset[dict[str, np.ndarray]]:
   """Returns an iterable that has `views` batches of training clips for each of `test_batches`.
 
@@ -151,14 +162,15 @@ def drawn_batches(
   parts = _padded(rows, batch_size).reshape(-1, batch_size)
   drawn = [(view, row) for part in parts.tolist() for view in range(views) for row in part]
 
-  def load(one: tuple[int, int]) -> dict[str, Any]:
+  def load(_: int, one: tuple[int, int]) -> dict[str, Any]:
     view, row = one
     draw = lambda: np.random.default_rng((seed, view, row))  # noqa: E731 (one for each input)
     clip = _load(source, row, tracks, inputs, lambda one, record: one.read(record, draw()))
     return clip | {"view": np.int32(view)}
 
-  clips = grain.MapDataset.source(drawn).map(load)
-  return _batches(clips, batch_size, first_batch * views, 1, num_threads)
+  order = grain.MapDataset.source(drawn)
+  threads = _threads(inputs, num_threads)
+  return _batches(order, load, batch_size, first_batch * views, 1, threads)
 
 
 def _padded(rows, batch_size):
@@ -228,13 +240,53 @@ def _share(batch_size: int, process_count: int) -> int:
   return batch_size // process_count
 
 
+def _threads(inputs: Mapping[str, Any], num_threads: int | None) -> int:
+  """Reading poses holds Python's lock, and a second thread costs; decoding pictures does not."""
+  if num_threads is not None:
+    return num_threads
+  return 1 if all(hasattr(one, "kept") for one in inputs.values()) else 2
+
+
 def _batches(
-  clips: grain.MapDataset, share: int, process_index: int, process_count: int, num_threads: int
+  order: grain.MapDataset,
+  load: Callable[[int, Any], dict[str, Any]],
+  share: int,
+  process_index: int,
+  process_count: int,
+  num_threads: int,
 ) -> grain.IterDataset:
-  batches = clips.batch(share, drop_remainder=True)
+  """Batches of what `load(position, one)` makes of each in the order."""
+
+  def load_all(number: int, ones: list[Any]) -> dict[str, Any]:
+    return batch.stack([load(number * share + i, one) for i, one in enumerate(ones)])
+
+  batches = order.batch(share, drop_remainder=True, batch_fn=list).map_with_index(load_all)
   # Grain's default keeps 500 elements ready, and our elements are whole batches.
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
   return batches[process_index::process_count].to_iter_dataset(options)
+
+
+class _Kept:
+  """The records of clips in memory, as their inputs keep them, while there is room."""
+
+  def __init__(self):
+    self._records: dict[tuple[str, int], Mapping[str, Any]] = {}
+    self._room, self._lock = KEPT_BYTES, threading.Lock()
+
+  def find(self, name: str, one: Any, row: int, read: Callable[[], Any]) -> Any:
+    """What the input of this name keeps of the record that `read` reads."""
+    if (found := self._records.get((name, row))) is not None:
+      return found
+    if (record := read()) is None or not hasattr(one, "kept"):
+      return record
+    kept = one.kept(record)
+    arrays = [x for x in kept.values() if isinstance(x, np.ndarray)]
+    size = sum(map(sys.getsizeof, [kept, *arrays]))
+    with self._lock:
+      if size <= self._room and (name, row) not in self._records:
+        self._records[name, row] = kept
+        self._room -= size
+    return kept
 
 
 def _load(
@@ -247,14 +299,25 @@ def _load(
   num_clips: int | None = None,
   may_lack: bool = False,
   without: Collection[str] = (),
+  kept: _Kept | None = None,
 ) -> dict[str, Any]:
   options = {"num_clips": num_clips, "may_lack": may_lack}
+
+  @functools.cache
+  def record(track: str) -> Any:
+    return tracks[track][row] if row in tracks[track] else None  # noqa: SIM401 (no dict)
+
+  def given(name: str, one: Any) -> Any:
+    if name in without:
+      return None
+    whole = functools.partial(record, one.track)
+    return whole() if kept is None else kept.find(name, one, row, whole)
+
   try:
-    records = {name: track[row] for name, track in tracks.items() if row in track}
-    given = {name: None if name in without else records.get(x.track) for name, x in inputs.items()}
-    if not any(record is not None for record in given.values()):
+    found = {name: given(name, one) for name, one in inputs.items()}
+    if all(record is None for record in found.values()):
       raise ValueError("expected data of one input at least, got none")
-    parts = {name: batch.part(one, given[name], read, **options) for name, one in inputs.items()}
+    parts = {name: batch.part(one, found[name], read, **options) for name, one in inputs.items()}
   except Exception as error:  # whatever it is, it came from this clip, and Grain does not say so
     raise DataError(f"{source.directory}: clip {source.ids[row]!r}: {error}") from error
   return parts | {"label": source.labels[row], "clip": np.int32(row), "mask": np.bool_(True)}

@@ -9,6 +9,7 @@ about one kind of model input, and training, evaluation and prediction have it f
   check_shown(record) ValueError: why nothing is to be said of a record that is to be predicted
   shows(record)       whether it shows anybody: a window of it of which this is false has no classes
   read(record, rng)   host, numpy: the only change of shapes; read_test has an axis of test clips
+  kept(record)        perhaps: a small record for the memory, of which `read` reads the same bits
   example(num_clips)  the shapes of a batch of one
   train(keys, part, mirror)    device: augment, then render or derive
   views(part, mirror)  device: what all test views share, leading axis R

@@ -53,6 +53,14 @@ class Graph(poses.Pose):
   def _options(self) -> dict:
     return {name: getattr(self, name) for name in ("skeleton", "points", "preparation")}
 
+  def kept(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of all that `read` takes of this one: if as published, still of all persons."""
+    if not self._published:
+      return super().kept(record)
+    pose = record[self.points].take(self.skeleton.indices_in(record["layout"]), axis=2)
+    size = np.int32(self._frame_size(record))
+    return {"layout": self.skeleton, self.points: pose, "frame_size": size}
+
   def read(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """A training clip: frames drawn at random."""
     if not self._published:

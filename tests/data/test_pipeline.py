@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmg import inputs
-from jaxmg.data import batch, pipeline, source
+from jaxmg.data import batch, pipeline, records, source
 from jaxmg.errors import ConfigError, DataError
 from jaxmg.skeletons import sampling, topology
 
@@ -160,6 +160,54 @@ def test_resumed_iterator_goes_on_exactly(data, num_threads):
   second.set_state(state)
   np.testing.assert_equal(take(second, 5), whole[4:])
   np.testing.assert_equal(take(first, 5), whole[4:])
+
+
+def two_inputs(num_persons):
+  graph = inputs.Graph("openpose18", (72, 128), num_frames=8, preparation="kinetics", num_persons=2,
+                       sampling="repeat")  # fmt: skip
+  return pose(num_persons=num_persons) | {"graph": graph}
+
+
+def counted(monkeypatch, rows):
+  """Notes the rows that are read from the disk."""
+  read = records.Track.__getitem__
+
+  def note(self, row):
+    rows.append(row)
+    return read(self, row)
+
+  monkeypatch.setattr(records.Track, "__getitem__", note)
+
+
+@pytest.mark.parametrize("num_threads", [0, 3])
+@pytest.mark.parametrize(("room", "balanced"), [(2**31, False), (2**31, True), (9000, False)])
+def test_kept_clips_are_those_that_are_read_anew(data, monkeypatch, room, balanced, num_threads):
+  def batches(room, num_threads):
+    monkeypatch.setattr(pipeline, "KEPT_BYTES", room)
+    options = dict(batch_size=6, seed=0, balanced=balanced, num_threads=num_threads)
+    return take(
+      pipeline.train_batches(data, data.rows("train"), two_inputs(num_persons=2), **options), 9
+    )
+
+  np.testing.assert_equal(batches(room, num_threads), batches(0, 0))
+
+
+def test_kept_clips_are_read_once_while_there_is_room(data, monkeypatch):
+  read = []
+  counted(monkeypatch, read)
+  rows = data.rows("train")
+  one = pose()["pose"]
+  size = {row: one.kept(data.track("pose")[row])["keypoints"].nbytes for row in rows.tolist()}
+  for room, fewest in ((2**31, 0), (sum(size.values()) // 2, 5), (0, 20)):
+    monkeypatch.setattr(pipeline, "KEPT_BYTES", room)
+    batches = train(data, batch_size=5)
+    take(batches, 4)
+    read.clear()
+    take(batches, 4)
+    # What is kept lies within the room: the rest is read.
+    assert sum(size.values()) - sum(size[row] for row in read) <= room
+    assert fewest <= len(read) <= (20 if room < 2**31 else 0)
+    assert len(set(read)) == len(read)
 
 
 def test_state_is_one_integer_that_counts_batches(data):

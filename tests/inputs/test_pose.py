@@ -5,7 +5,7 @@ import pytest
 
 from jaxmg import inputs
 from jaxmg.inputs import pose
-from jaxmg.skeletons import topology
+from jaxmg.skeletons import sampling, topology
 
 
 def select(keypoints, joints=(2, 0), num_persons=2):
@@ -127,3 +127,24 @@ def test_who_is_shown_in_3d_must_be_as_large_as_a_person():
   ):
     with pytest.raises(ValueError, match=message):
       one.check_shown(shown(nobody, joints3d=joints * factor))
+
+
+@pytest.mark.parametrize("sampling", sampling.KINDS)
+@pytest.mark.parametrize("turn", [0.0, 9.0])
+def test_what_is_kept_of_a_record_reads_as_the_record(sampling, turn):
+  rng = np.random.default_rng(0)
+  layout = topology.get("kinect25")
+  record = {
+    name: rng.uniform(0, 70, (13, 3, 25, 3)).astype(np.float32)
+    for name in ("keypoints", "joints3d")
+  }
+  record["keypoints"][..., 2] *= rng.random((13, 3, 25)) > 0.5
+  record["keypoints"][3, 1, 2] = np.nan
+  record |= {"layout": layout, "frame_size": np.int32((36, 64))}
+  options = {"sampling": sampling, "num_persons": 2, "crop": (0.5, 1.0), "num_frames": 9}
+  one = inputs.Heatmaps(layout, (72, 128), turn=turn, **options)
+  kept = one.kept(record)
+  assert len(kept.keys() & {"keypoints", "joints3d"}) == 1
+  for seed in range(3):
+    parts = (one.read(each, np.random.default_rng(seed)) for each in (record, kept))
+    np.testing.assert_equal(*parts)
