@@ -234,7 +234,7 @@ def fuse(parts: Sequence[Scores], weights: Sequence[float | int]) -> Scores:
   )
   if not right or not 0 < sum(weights) < math.inf:
     expected = f"{len(parts)} numbers, none negative and one above 0"
-    got = ", ".join(str(weight) for weight in weights)
+    got = ", ".join(f"{x:g}" if isinstance(x, numbers.Real) else repr(x) for x in weights)
     raise errors.ConfigError("weights", expected=expected, got=got)
   parts = align(parts)
   shares = np.asarray(weights, np.float64) / sum(weights)
