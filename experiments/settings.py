@@ -41,6 +41,7 @@ RANGES = {
   "train.seed": "[0, 2147483647]",
   "train.evaluate_every": "[1, 1000000]",
   "train.log_every": "[1, 1000000]",
+  "train.save_every": "[0, 1000000]",
 }
 
 CHOICES = {

@@ -18,7 +18,7 @@ from jaxmg import errors, files
 from . import settings
 
 # Settings that a run may be continued with after a change; of the data there is a fingerprint.
-MAY_CHANGE = frozenset({"data.dir", "schedule.epochs", "train.log_every"})
+MAY_CHANGE = frozenset({"data.dir", "schedule.epochs", "train.log_every", "train.save_every"})
 
 
 def default(config: str) -> pathlib.Path:

@@ -79,6 +79,7 @@ def training(argument: Argument) -> ml_collections.ConfigDict:
     seed=0,
     evaluate_every=placeholder(int),  # epochs, of a fold: 5
     log_every=20,
+    save_every=60.0,  # seconds: an epoch that ends sooner after the last save is not saved
   )
   return config
 
