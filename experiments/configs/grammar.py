@@ -69,7 +69,7 @@ def training(argument: Argument) -> ml_collections.ConfigDict:
   )
   config.schedule = dict(name="cosine", warmup_epochs=0.0, milestones=())
   config.train = dict(
-    dtype="float32",
+    dtype="float32",  # or bfloat16, or auto: what the device is faster with, which the run keeps
     accumulate=1,  # parts that a batch is cut into, for memory
     trainable=(),  # patterns of parameters' paths, of a run of `init_from`; none: all are trained
     ema=0.0,  # decay of an average of the weights, which is then evaluated
