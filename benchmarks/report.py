@@ -16,8 +16,8 @@ from typing import Any
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = "docs/benchmarks"
 BEGIN, END = "<!-- python -m benchmarks.report writes from here -->", "<!-- to here -->"
-NAMES = {"posec3d": "PoseC3D", "agcn": "2s-AGCN", "mvit": "MViTv2"}
-JOBS = {"train step": "training step", "inference": "inference"}
+NAMES = {"posec3d": "PoseC3D", "agcn": "2s-AGCN", "mvit": "MViTv2", "end_to_end": "PoseC3D"}
+JOBS = {"train step": "training step", "inference": "inference", None: "training from files"}
 PEERS = ("torch", "torchvision")  # run eagerly; what begins with these names is them as well
 PACKAGES = ("jax", "torch", "torchvision")
 
@@ -57,7 +57,7 @@ def short(files: Mapping[str, Mapping[str, Any]]) -> str:
   """Our time, and of PyTorch eager and at its best the time over ours, by model and processor."""
   table = {}  # row -> column -> cell
   for name, file in files.items():
-    column, done = processor(file), set()
+    column, done = processor(file, "float32"), set()
     for (job, _), rows in by_job(file).items():
       if job in done or job not in JOBS:
         continue  # of further batch sizes
@@ -79,7 +79,7 @@ def whole(files: Mapping[str, Mapping[str, Any]]) -> str:
     versions = (f"{x} {file['versions'][x]}" for x in PACKAGES if x in file["versions"])
     command = f"`benchmarks.{name.partition('-')[0]}{''.join(arguments)}`"
     parts.append(f"{command}: {processor(file)}; {', '.join(versions)}")
-    if jobs := by_job(file):
+    if (jobs := by_job(file)) and "ms" in file["results"][0]:
       kinds = [*dict.fromkeys(kind(row) for rows in jobs.values() for row in rows)]
       lines = []
       for (job, batch), rows in jobs.items():
@@ -98,7 +98,7 @@ def by_job(file: Mapping[str, Any]) -> dict[tuple[str, Any], list[Mapping[str, A
   found = {}
   for row in file["results"]:
     if "implementation" in row and "ratio" in row:
-      found.setdefault((row["job"], row.get("batch")), []).append(row)
+      found.setdefault((row.get("job"), row.get("batch")), []).append(row)
   return found
 
 
@@ -108,12 +108,18 @@ def compared(rows: Iterable[Mapping[str, Any]]) -> str:
   for row in rows:
     as_it_comes = row.get("memory") != "kept"
     if row["implementation"] == "jaxmg" and row.get("memory") != "as it comes":
-      times.append(f"{figure(row['ms'])} ms" if row["ms"] else row["outcome"])
+      times.append(measured(row))
     elif row["implementation"].startswith(PEERS) and row["ratio"]:
       all_of_it.append(row["ratio"])
       eager += [row["ratio"]] * (row["implementation"] in PEERS and as_it_comes)
-  both = f" ({eager[0]:.2g}; {min(all_of_it):.2g})" if eager else ""
+  both = f" ({ratio(eager[0])}; {ratio(min(all_of_it))})" if eager else ""
   return f"{', '.join(times)}{both}"
+
+
+def measured(row: Mapping[str, Any]) -> str:
+  if row.get("ms"):
+    return f"{figure(row['ms'])} ms"
+  return row["outcome"] if "ms" in row else f"{figure(row['clips per second'])} clips/s"
 
 
 def kind(row: Mapping[str, Any]) -> str:
@@ -125,15 +131,15 @@ def kind(row: Mapping[str, Any]) -> str:
 def timed(row: Mapping[str, Any]) -> str:
   if row["ms"] is None:
     return row["outcome"]
-  return figure(row["ms"]) + (f" ({row['ratio']:.2g})" if row["ratio"] else "")
+  return figure(row["ms"]) + (f" ({ratio(row['ratio'])})" if row["ratio"] else "")
 
 
-def processor(file: Mapping[str, Any]) -> str:
+def processor(file: Mapping[str, Any], dtype: str | None = None) -> str:
   """ "Intel Xeon, 2 cores, float32"."""
   hardware, (device, *_) = file["hardware"], file["hardware"]["devices"]
   if device == "cpu":
     device = f"{hardware['cpu']}, {hardware['cores']} cores"
-  return ", ".join([device, *filter(None, [file["arguments"].get("dtype")])])
+  return ", ".join([device, *filter(None, [file["arguments"].get("dtype", dtype)])])
 
 
 def name_of(stem: str) -> str:
@@ -145,6 +151,10 @@ def figure(value: Any) -> str:
   if not isinstance(value, float):
     return "" if value is None else str(value)
   return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def ratio(value: float) -> str:
+  return f"{value:.0f}" if value >= 10 else f"{value:#.2g}"
 
 
 def markdown(titles: list[str], lines: Iterable[list[str]]) -> str:
