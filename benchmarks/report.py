@@ -75,7 +75,8 @@ def whole(files: Mapping[str, Mapping[str, Any]]) -> str:
   """All figures of all files, with their circumstances."""
   parts = []
   for name, file in files.items():
-    arguments = (f" --{key}={x}" for key, x in file["arguments"].items() if x not in (None, False))
+    given = [(key, x) for key, x in file["arguments"].items() if x is not None and x is not False]
+    arguments = (f" {typed(key, x)}" for key, x in given)
     versions = (f"{x} {file['versions'][x]}" for x in PACKAGES if x in file["versions"])
     command = f"`benchmarks.{name.partition('-')[0]}{''.join(arguments)}`"
     parts.append(f"{command}: {processor(file)}; {', '.join(versions)}")
@@ -140,6 +141,13 @@ def processor(file: Mapping[str, Any], dtype: str | None = None) -> str:
   if device == "cpu":
     device = f"{hardware['cpu']}, {hardware['cores']} cores"
   return ", ".join([device, *filter(None, [file["arguments"].get("dtype", dtype)])])
+
+
+def typed(key: str, value: Any) -> str:
+  """An argument as it is typed: --alone, --batch_sizes 8 16, --dtype=float32."""
+  if isinstance(value, list):
+    return " ".join([f"--{key}", *map(str, value)])
+  return f"--{key}" if value is True else f"--{key}={value}"
 
 
 def name_of(stem: str) -> str:

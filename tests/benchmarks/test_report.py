@@ -10,7 +10,7 @@ from benchmarks import report
 def benchmark(rows, *, device="cpu", dtype="float32"):
   return {
     "arguments": ({"dtype": dtype} if dtype else {})
-    | {"rounds": 5, "alone": False, "against": None},
+    | {"rounds": 5, "sizes": [8, 16], "alone": True, "against": None},
     "versions": {"python": "3.11", "jax": "0.10.2", "numpy": "2", "torch": "2.13"},
     "hardware": {"cpu": "AMD EPYC", "cores": 2, "load": 0.1, "devices": [device]},
     "settings": {},
@@ -80,10 +80,11 @@ def test_readme_has_a_row_for_a_job_and_a_column_for_a_processor(root):
 def test_results_have_all_figures_with_their_circumstances(root):
   report.main(root)
   lines = table(root / "docs/results.md")
-  assert lines[0] == "`benchmarks.end_to_end --rounds=5`: AMD EPYC, 2 cores; jax 0.10.2, torch 2.13"
+  command = "`benchmarks.end_to_end --rounds=5 --sizes 8 16 --alone`"
+  assert lines[0] == f"{command}: AMD EPYC, 2 cores; jax 0.10.2, torch 2.13"
   assert "| torch | as it comes | 40.2 | 2 |" in lines
   lines = lines[lines.index("", 2) + 1 :]
-  assert lines[0].startswith("`benchmarks.loader --dtype=float32 --rounds=5`: AMD EPYC, 2 cores")
+  assert lines[0].startswith("`benchmarks.loader --dtype=float32 --rounds=5 --sizes 8 16")
   assert lines[2:5] == [
     "| in the files | cores | clips per second | from |",
     "| --- | --- | --- | --- |",
