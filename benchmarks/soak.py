@@ -370,6 +370,7 @@ class Run:
       "train.batch_size": 6,
       "train.evaluate_every": 2,
       "train.log_every": 1,
+      "train.save_every": 0.0,
       "schedule.epochs": epochs,
     }
     self._arguments = [

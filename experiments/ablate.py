@@ -115,7 +115,10 @@ def _is_done(wanted, last: int, directory: pathlib.Path, split: str) -> bool:
   except (OSError, ValueError):
     return False
   saved = (directory / "checkpoints" / str(last)).is_dir() and evaluated["step"] == last
-  return saved and config == json.loads(json.dumps(wanted.to_dict()))
+  wanted = json.loads(json.dumps(wanted.to_dict()))
+  if wanted["train"]["dtype"] == "auto":  # a run holds what was chosen
+    wanted["train"]["dtype"] = config.get("train", {}).get("dtype")
+  return saved and config == wanted
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ import sys
 import tempfile
 
 import jax
+import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 
 from jaxmg import errors
-from jaxmg.training import sharding
+from jaxmg.training import precision, sharding
 
 
 def start(*, distributed: bool, keep_programs: bool) -> None:
@@ -35,6 +37,15 @@ def start(*, distributed: bool, keep_programs: bool) -> None:
       f"JAX cannot start (JAX_PLATFORMS={asked!r}, --distributed={distributed}): "
       f"{type(error).__name__}: {error}"
     ) from error
+
+
+def dtype(name: str) -> str:
+  """The name of a dtype, and of "auto" the one of the first process, for all of them."""
+  found = precision.resolve(name, jax.devices()[0])
+  if name == "auto" and jax.process_count() > 1:
+    known = precision.CHOICES
+    found = known[int(multihost_utils.broadcast_one_to_all(np.int32(known.index(found))))]
+  return found
 
 
 def _hide_late_writes():

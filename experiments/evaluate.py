@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from flax import linen as nn
@@ -41,10 +42,10 @@ from jaxmg import recipe as recipes
 from jaxmg.data import pipeline
 from jaxmg.data.source import Source
 from jaxmg.recipe import Recipe
-from jaxmg.training import checkpoints, metrics, sharding, step
+from jaxmg.training import checkpoints, metrics, precision, sharding, step
 from jaxmg.training import evaluate as evaluation
 
-from . import launch, lineage, plots, signals, workdir
+from . import backend, launch, lineage, plots, signals, workdir
 
 COLUMNS = ("rows", "probabilities", "labels")
 
@@ -59,6 +60,13 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string("data", None, "The run's set, if it moved, or another one.", **options)
   flags.DEFINE_list("without", [], "Inputs that clips are not shown (modality dropout).", **options)
   flags.DEFINE_boolean("timelines", False, "What each view of a clip says, too.", **options)
+  flags.DEFINE_enum(
+    "dtype",
+    "float32",
+    precision.CHOICES,
+    "What the network computes in; auto: what is fast.",
+    **options,
+  )
   flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=1, **options)
 
 
@@ -74,18 +82,19 @@ def run(values: flags.FlagValues) -> None:
   variables = checkpoints.restore_variables(directory / "checkpoints", at)
   mesh = sharding.data_mesh()
   batch_size = -(-values.batch_size // mesh.size) * mesh.size
-  model = recipe.build_model()
+  dtype = backend.dtype(values.dtype)
+  model = recipe.build_model(jnp.dtype(dtype))
   options = {"mesh": mesh, "batch_size": batch_size, "without": values.without}
   score = scorer(recipe, model, data, values.split, **options)
   if jax.process_index() == 0:
-    views = f"step {at}, {recipe.num_views} views of every clip"
+    views = f"step {at}, {recipe.num_views} views of every clip, {dtype}"
     print(f"{values.split} of {data.directory}: {views}", flush=True)
   folder = directory / split
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
   machine = [mesh.size, jax.process_count(), jax.devices()[0].device_kind, cores]
   machine.append(os.environ.get("XLA_FLAGS"))
   first = jax.process_index() == 0
-  settings = [recipes.to_json(recipe), values.split, values.without, batch_size, machine]
+  settings = [recipes.to_json(recipe), values.split, values.without, batch_size, dtype, machine]
   with files.locked(folder) if first else contextlib.nullcontext():
     kept = Kept(folder / "unfinished.npz", [*settings, variables])
     try:
@@ -95,7 +104,7 @@ def run(values: flags.FlagValues) -> None:
         kept.say_what_is_kept()
       raise
     if first:
-      _write(split, at, folder, recipe, data, *scored)
+      _write(split, at, dtype, folder, recipe, data, *scored)
       kept.remove()
   if values.timelines:
     rows, views, labels = scorer(recipe, model, data, values.split, average=False, **options)(
@@ -170,7 +179,7 @@ def _check_without(recipe: Recipe, names: Sequence[str]) -> None:
     raise errors.ConfigError("--without", expected=expected, got=" and ".join(names), hint=hint)
 
 
-def _write(split, at, folder, recipe, data, rows, probabilities, labels):
+def _write(split, at, dtype, folder, recipe, data, rows, probabilities, labels):
   found = scores.Scores(
     ids=tuple(data.ids[row] for row in rows),
     probabilities=probabilities,
@@ -200,7 +209,7 @@ def _write(split, at, folder, recipe, data, rows, probabilities, labels):
     summary
     | {"interval": intervals}
     | ({"interval_over_subjects": over_subjects} if number > 1 else {})
-    | {"split": split, "step": at, "per_class": per_class}
+    | {"split": split, "step": at, "dtype": dtype, "per_class": per_class}
     | {name: recipes.to_json(recipe)[name] for name in ("data", "inputs", "views")},
   )
   print(report(recipe, side, summary, intervals, over_subjects, number))

@@ -44,6 +44,7 @@ from absl import flags
 from jaxmg import detection, encoders, errors, predict, progress, recipe
 from jaxmg.data import face_crops, readers
 from jaxmg.pretrained import mtcnn
+from jaxmg.training import precision
 
 from . import attribution, input_pictures, launch, overlay, recording_flags, timeline
 
@@ -63,6 +64,13 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string("attribution", None, "A folder for what speaks for the class.", **options)
   flags.DEFINE_string("class", None, "Another than the most probable one.", **options)
   flags.DEFINE_string("step", "best", "best, latest or a number.", **options)
+  flags.DEFINE_enum(
+    "dtype",
+    "float32",
+    precision.CHOICES,
+    "What the network computes in; auto: what is fast.",
+    **options,
+  )
   flags.DEFINE_integer("top", 5, "How many classes to print.", lower_bound=1, **options)
 
 
@@ -82,7 +90,10 @@ def run(values: flags.FlagValues) -> None:
   found = zip(*found, strict=True)
   predictor = None
   for recordings in [*found] if alone else found:
-    predictor = predictor or predict.Predictor(values.run, step=values.step)
+    if predictor is None:
+      predictor = predict.Predictor(values.run, step=values.step, dtype=values.dtype)
+      if values.dtype == "auto":
+        progress.say(f"note: computes in {predictor.dtype}")
     _predict(predictor, values, *zip(*recordings, strict=True))
 
 

@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from jaxmg import errors, ranges
-from jaxmg.training import losses, optimizers
+from jaxmg.training import losses, optimizers, precision
 
 # Those of the trainer alone: the fields of inputs have theirs in `jaxmg.inputs`.
 RANGES = {
@@ -41,6 +41,7 @@ RANGES = {
   "train.seed": "[0, 2147483647]",
   "train.evaluate_every": "[1, 1000000]",
   "train.log_every": "[1, 1000000]",
+  "train.save_every": "[0, 1000000]",
 }
 
 CHOICES = {
@@ -50,7 +51,7 @@ CHOICES = {
   "schedule.name": optimizers.SCHEDULES,
   "semantic.loss": ("off", *losses.EMBEDDING),
   "train.class_weights": ("none", *losses.CLASS_WEIGHTS),
-  "train.dtype": ("float32", "bfloat16"),
+  "train.dtype": precision.CHOICES,
 }
 
 # Settings that do something only where others, if there are such, have one of these values, or any

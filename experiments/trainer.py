@@ -163,6 +163,7 @@ def run(
       logger=loop.Logger(workdir),
       evaluate=evaluate.validation(recipe, model, data, mesh),
       evaluate_every=config.train.evaluate_every or 5,
+      save_every=config.train.save_every,
       log_every=config.train.log_every,
       stop=signals.stop_reason,
     )

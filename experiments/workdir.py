@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 
 from jaxmg import errors, files
 
-from . import settings
+from . import backend, settings
 
 # Settings that a run may be continued with after a change; of the data there is a fingerprint.
-MAY_CHANGE = frozenset({"data.dir", "schedule.epochs", "train.log_every"})
+MAY_CHANGE = frozenset({"data.dir", "schedule.epochs", "train.log_every", "train.save_every"})
 
 
 def default(config: str) -> pathlib.Path:
@@ -37,6 +37,7 @@ def taken(text: str, config: ConfigDict) -> Iterator[pathlib.Path]:
     raise errors.ConfigError("--workdir", expected="a run's own", got=f"{workdir}, a prepared set")
   made = not workdir.exists()
   workdir.mkdir(parents=True, exist_ok=True)
+  _settle_dtype(workdir, config)
   if jax.process_index() > 0:
     yield workdir
     return
@@ -58,8 +59,23 @@ def taken(text: str, config: ConfigDict) -> Iterator[pathlib.Path]:
       raise
 
 
+def _settle_dtype(workdir, config):
+  """In the place of "auto": what the run began with, on whatever machine, or what is fast here."""
+  if config.get("train", {}).get("dtype") != "auto":
+    return
+  began = settings.of_run(workdir).get("train", {}).get("dtype") if _has_begun(workdir) else None
+  config.train.dtype = began or backend.dtype("auto")
+  if jax.process_index() == 0:
+    why = "as the run began" if began else "chosen for this machine"
+    print(f"train.dtype: {config.train.dtype}, {why}")
+
+
+def _has_begun(workdir):
+  return any(workdir.glob("checkpoints/[0-9]*"))
+
+
 def _settle_config(path, config):
-  if any(path.parent.glob("checkpoints/[0-9]*")):  # before the first, nothing is lost by a change
+  if _has_begun(path.parent):  # before the first, nothing is lost by a change
     try:
       old = settings.flatten(json.loads(path.read_text(encoding="utf-8")))
       new = settings.flatten(json.loads(json.dumps(config.to_dict())))

@@ -25,7 +25,13 @@ if typing.TYPE_CHECKING:
   from jaxmg.predict import Predictor
 
 
-def load(run: str | os.PathLike, *, step: str | int = "best", batch_size: int = 16) -> "Predictor":
+def load(
+  run: str | os.PathLike,
+  *,
+  step: str | int = "best",
+  batch_size: int = 16,
+  dtype: str = "float32",
+) -> "Predictor":
   """The model of a run directory, ready to classify clips: a `jaxmg.predict.Predictor`.
 
   p = jaxmg.load("runs/demo")
@@ -33,4 +39,4 @@ def load(run: str | os.PathLike, *, step: str | int = "best", batch_size: int = 
   """
   from jaxmg import predict  # it imports what reads files and checkpoints
 
-  return predict.Predictor(run, step=step, batch_size=batch_size)
+  return predict.Predictor(run, step=step, batch_size=batch_size, dtype=dtype)

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsIndex
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmg import encoders, errors, progress, ranges, recipe
 from jaxmg.data import batch, embeddings, readers
-from jaxmg.training import sharding
+from jaxmg.training import precision, sharding
 from jaxmg.training import step as steps
 
 _WINDOWS = 8  # of a recording, in a batch
@@ -89,6 +90,9 @@ class Predictor:
   `frame_size`, `axes`, `points` and, of frames, `fps` (`readers.Told`); what is assumed instead is
   said on stderr, once.
 
+  `dtype` is what the network computes in, "float32", "bfloat16", or "auto": the one in which this
+  device is faster, which the attribute of that name says. All results are float32.
+
   `step` is "best" (the highest score in training, the latest where none was taken), "latest" or a
   number. `label_embeddings` is the table of a model with such a head, or None. A model trained with
   modality dropout can do without some of its inputs. What no input reads is left alone.
@@ -98,12 +102,20 @@ class Predictor:
   be; TypeError for anything else.
   """
 
-  def __init__(self, run: str | os.PathLike, *, step: str | int = "best", batch_size: int = 16):
+  def __init__(
+    self,
+    run: str | os.PathLike,
+    *,
+    step: str | int = "best",
+    batch_size: int = 16,
+    dtype: str = "float32",
+  ):
     if not ranges.is_whole(batch_size) or batch_size < 1:
       raise ValueError(f"batch_size: expected 1 or more, got {batch_size!r}")
     if not isinstance(run, str | os.PathLike):
       got = type(run).__name__
       raise errors.ConfigError("run", expected="the path of a run directory", got=got)
+    self.dtype = precision.resolve(dtype, jax.local_devices()[0])
     run = pathlib.Path(run)
     run = run.parent if run.name == recipe.FILE else run
     step = int(step) if isinstance(step, str) and step.isdecimal() else step
@@ -111,7 +123,7 @@ class Predictor:
     self.class_names = self.recipe.class_names
     self.label_embeddings = recipe.label_table(run, self.recipe)
     self.batch_size = batch_size
-    self._model = self.recipe.build_model()
+    self._model = self.recipe.build_model(jnp.dtype(self.dtype))
     self._mesh = sharding.data_mesh(jax.local_devices()[:1])
     self._variables = jax.device_put(variables, sharding.replicated(self._mesh))
     self._program = functools.cache(self._jitted)

@@ -127,7 +127,7 @@ CONFIG, WORKDIR = (
       "interpolate or linspace or linear or repeat or window, got random",
     ),
     ("B01", "inputs.stream=bone", "expected joint or limb, got bone"),
-    ("B01", "train.dtype=float33", "expected float32 or bfloat16, got float33"),
+    ("B01", "train.dtype=float33", "expected float32 or bfloat16 or auto, got float33"),
     ("B01", "data.fold=1-4", '--config.data.fold: expected like "0/4", got 1-4'),
     ("B02", "train.batch_size=abc", "--config.train.batch_size=abc: "),
     ("B02", "train.batch_size=true", "'true'"),

@@ -39,7 +39,8 @@ ARROWS = {
   "jaxmg.inputs.published": "jax jaxmg.skeletons.topology",
   "jaxmg.predict": (
     "jax jaxmg.encoders jaxmg.errors jaxmg.progress jaxmg.ranges jaxmg.recipe jaxmg.data.batch"
-    " jaxmg.data.embeddings jaxmg.data.readers jaxmg.training.sharding jaxmg.training.step"
+    " jaxmg.data.embeddings jaxmg.data.readers jaxmg.training.precision jaxmg.training.sharding"
+    " jaxmg.training.step"
   ),
   "jaxmg.recipe": (
     "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.inputs jaxmg.models jaxmg.data.batch"
@@ -155,6 +156,7 @@ ARROWS = {
   "jaxmg.training.mixing": "jax scipy jaxmg.video",
   "jaxmg.training.optimizers": "flax jax optax jaxmg.errors",
   "jaxmg.training.parameters": "flax jaxmg.errors",
+  "jaxmg.training.precision": "jax jaxmg.errors",
   "jaxmg.training.sharding": "jax jaxmg.errors jaxmg.progress",
   "jaxmg.training.step": (
     "flax jax optax jaxmg.ranges jaxmg.shapes jaxmg.training.parameters jaxmg.training.sharding"
@@ -170,7 +172,7 @@ ARROWS = {
   "experiments.attribution": (
     "jax jaxmg.files jaxmg.predict jaxmg.recipe jaxmg.video .overlay [.plots] [PIL]"
   ),
-  "experiments.backend": "absl jax jaxmg.errors jaxmg.training.sharding",
+  "experiments.backend": "absl jax jaxmg.errors jaxmg.training.precision jaxmg.training.sharding",
   # As if all of them lay in configs/ (`experiments.settings.load`).
   "experiments.configs.ablations.labels": "ml_collections .grammar",
   "experiments.configs.ablations.long_tail": "ml_collections .grammar",
@@ -187,7 +189,7 @@ ARROWS = {
     "absl jaxmg.errors jaxmg.progress jaxmg.data.readers jaxmg.data.records jaxmg.data.source"
     " jaxmg.skeletons .launch .recording_flags"
   ),
-  "experiments.evaluate": "absl flax jax jaxmg .launch .lineage .plots .signals .workdir",
+  "experiments.evaluate": "absl flax jax jaxmg .backend .launch .lineage .plots .signals .workdir",
   "experiments.results": (
     "jaxmg.errors jaxmg.recipe jaxmg.scores jaxmg.data.source jaxmg.training.metrics"
   ),
@@ -219,7 +221,7 @@ ARROWS = {
   "experiments.posec3d": "jaxmg .launch .trainer .weights",
   "experiments.predict": (
     "absl jaxmg.detection jaxmg.encoders jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe"
-    " jaxmg.data.face_crops jaxmg.data.readers jaxmg.pretrained.mtcnn"
+    " jaxmg.data.face_crops jaxmg.data.readers jaxmg.pretrained.mtcnn jaxmg.training.precision"
     " .attribution .input_pictures .launch .overlay .recording_flags .timeline"
   ),
   "experiments.processes": "jaxmg.errors .signals",
@@ -234,6 +236,7 @@ ARROWS = {
   ),
   "experiments.settings": (
     "absl ml_collections jaxmg.errors jaxmg.ranges jaxmg.training.losses jaxmg.training.optimizers"
+    " jaxmg.training.precision"
   ),
   "experiments.signals": "jax jaxmg.errors",
   "experiments.submit": "absl jaxmg.errors jaxmg.files jaxmg.scores jaxmg.data.source .launch",
@@ -247,7 +250,7 @@ ARROWS = {
   "experiments.train": "jaxmg.errors jaxmg.models .launch",
   "experiments.trainer": "jax jaxmg optax .evaluate .lineage .settings .signals",
   "experiments.weights": "jaxmg.errors jaxmg.data.source jaxmg.skeletons.topology",
-  "experiments.workdir": "jax ml_collections jaxmg.errors jaxmg.files .settings",
+  "experiments.workdir": "jax ml_collections jaxmg.errors jaxmg.files .backend .settings",
   # What each claim of speed is measured with; imported by itself alone, and peers in functions.
   "benchmarks.agcn": (
     "jax benchmarks.peers jaxmg.models jaxmg.pretrained jaxmg.skeletons [benchmarks.torch_agcn]"
@@ -284,6 +287,7 @@ ARROWS = {
     "jax benchmarks.loader benchmarks.timing experiments.launch experiments.posec3d"
     " jaxmg.data.prepared jaxmg.data.tracks"
   ),
+  "benchmarks.report": "",
   "benchmarks.scale": "benchmarks.timing jaxmg.data jaxmg.inputs jaxmg.skeletons",
   "benchmarks.timing": "jax",
   "benchmarks.torch_agcn": "torch",

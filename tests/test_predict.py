@@ -45,6 +45,23 @@ def test_clip_alone_is_predicted_as_among_64_others(run, predictor, data):
     np.testing.assert_allclose(together[row], together[row + 24], rtol=0, atol=1e-5)
 
 
+def test_bfloat16_predicts_nearly_the_same_and_gives_float32(run, predictor, data):
+  half = predict.Predictor(run, dtype="bfloat16")
+  assert (half.dtype, predictor.dtype) == ("bfloat16", "float32")
+  clips = [clip(data, row) for row in (0, 3, 7)]
+  for name in ("__call__", "features", "tokens"):
+    found, expected = (getattr(one, name)(clips) for one in (half, predictor))
+    assert found.dtype == np.float32
+    scale = max(1, np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 * scale)
+    assert (found != expected).any()
+
+
+def test_a_wrong_dtype_is_one_line(run):
+  with pytest.raises(errors.ConfigError, match=r"^dtype: expected .*, got float16 \(did you mean"):
+    predict.Predictor(run, dtype="float16")
+
+
 def nobody(keypoints):
   keypoints[:] = 0
 

@@ -71,7 +71,8 @@ def trained(name):
     model, x = MODELS[name](num_classes=2, variant="tiny"), HEATMAPS
   else:
     model, x = agcn(parents=COCO17.parents), POSE
-  return model, jax.jit(model.init)(KEY, x)
+  with jax.ensure_compile_time_eval():  # some ask for it in what they trace
+    return model, jax.jit(model.init)(KEY, x)
 
 
 def apply(name, x, *, change=lambda variables: variables, dropout=0, **options):

@@ -69,7 +69,7 @@ def training(argument: Argument) -> ml_collections.ConfigDict:
   )
   config.schedule = dict(name="cosine", warmup_epochs=0.0, milestones=())
   config.train = dict(
-    dtype="float32",
+    dtype="float32",  # or bfloat16, or auto: what the device is faster with, which the run keeps
     accumulate=1,  # parts that a batch is cut into, for memory
     trainable=(),  # patterns of parameters' paths, of a run of `init_from`; none: all are trained
     ema=0.0,  # decay of an average of the weights, which is then evaluated
@@ -79,6 +79,7 @@ def training(argument: Argument) -> ml_collections.ConfigDict:
     seed=0,
     evaluate_every=placeholder(int),  # epochs, of a fold: 5
     log_every=20,
+    save_every=60.0,  # seconds: an epoch that ends sooner after the last save is not saved
   )
   return config
 

@@ -16,6 +16,7 @@ import os
 import pathlib
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,7 @@ class Checkpoints:
     self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=arrays))
     self._background = concurrent.futures.ThreadPoolExecutor(1)
     self._saving: concurrent.futures.Future | None = None
+    self._saved = time.monotonic()
 
   def __enter__(self):
     return self
@@ -70,6 +72,23 @@ class Checkpoints:
     """Returns the step with the highest score, the newest of equals or where none has a score."""
     self.wait()
     return _best(self._directory)
+
+  def due(self, seconds: float) -> bool:
+    """Whether so many seconds have passed since the last save, or since the run was opened.
+
+    Of several processes each must ask at the same points, and all get the answer of the first.
+    """
+    passed = time.monotonic() - self._saved >= seconds
+    if jax.process_count() == 1:
+      return passed
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(passed)))
+
+  def where_to_go_on(self) -> str:
+    """Which checkpoint is the newest, in words."""
+    latest = self.latest_step()
+    return (
+      "no checkpoint yet" if latest is None else f"the last checkpoint is that of step {latest}"
+    )
 
   def save(self, step: int, state: Any, iterator_state: Mapping[str, Any]) -> None:
     """Starts to save; the state may be donated at once.
@@ -88,8 +107,9 @@ class Checkpoints:
           f"step {step}: {_name(path)}",
           expected="finite numbers",
           got="others",
-          hint=f"the last checkpoint is that of step {latest}",
+          hint=self.where_to_go_on(),
         )
+    self._saved = time.monotonic()
     with _as_errors(errors.StorageError, self._directory):
       self._orbax.save(self._directory / f"{step}.tmp", args=ocp.args.PyTreeSave(state))
     iterator_state = copy.deepcopy(iterator_state)  # it may be the iterator's own

@@ -107,7 +107,8 @@ def train(
   evaluate: Callable[[TrainState], Mapping[str, float] | None] | None = None,
   evaluate_every: int = 1,
   best_metric: str = "top1",
-  save_every: int | None = None,
+  save_every: float = 0.0,
+  save_steps: int | None = None,
   log_every: int = 50,
   max_skipped: int = 10,
   stop: Callable[[], str | None] = lambda: None,
@@ -116,8 +117,9 @@ def train(
 
   `train_step` comes from `step.compile_train_step`; `state` is donated. `batches` is an endless
   iterator of this process's rows with Grain's `get_state` and `set_state`. A checkpoint is saved
-  every `save_every` steps (an epoch, if None), before each evaluation, and at the end; the state of
-  the iterator in it belongs to the same step. `evaluate` is called every `evaluate_every` epochs
+  every `save_steps` steps (an epoch, if None), if `save_every` seconds have passed since the last
+  one, and in any case before each evaluation, and at the end; the state of the iterator in it
+  belongs to the same step. `evaluate` is called every `evaluate_every` epochs
   and at the end; it may return None when it was asked to stop, and is called again when the run
   goes on. `learning_rate` is the optimizer's schedule, for the metrics.
 
@@ -128,7 +130,7 @@ def train(
     DivergedError: more than `max_skipped` steps had a loss or gradient that was not finite.
     Interrupted, Preempted: by "SIGINT", or by another signal.
   """
-  save_every = save_every or steps_per_epoch
+  save_steps = save_steps or steps_per_epoch
   evaluate_every *= steps_per_epoch
 
   def evaluates_after(step):
@@ -178,9 +180,10 @@ def train(
       signal = stop()
       last = step == steps
       evaluates = evaluates_after(step) and not signal
-      saves = evaluates or signal or last or step % save_every == 0
+      may_save = step % save_steps == 0
+      saves = evaluates or signal or last or (may_save and checkpoints.due(save_every))
       epoch, epoch_ends = round(step / steps_per_epoch, 3), step % steps_per_epoch == 0
-      if not (saves or epoch_ends or step % log_every == 0):
+      if not (saves or may_save or epoch_ends or step % log_every == 0):
         continue
 
       skipped = int(state.skipped)
@@ -197,7 +200,7 @@ def train(
           f"step {step}",
           expected=f"at most {max_skipped} losses or gradients that are not finite",
           got=skipped,
-          hint=f"the last checkpoint is that of step {checkpoints.latest_step()}",
+          hint=checkpoints.where_to_go_on(),
         )
       if saves:
         checkpoints.save(step, state, batches.get_state())

@@ -274,7 +274,10 @@ def make_predict_step(
       logits, out = model.apply(variables, preprocess(view))
       if output == "probabilities":
         out = out | {output: jax.nn.softmax(logits.astype(jnp.float32))}
-      return {name: out[name] for name in (output, "gate") if name in out}
+      wanted = [name for name in (output, "gate") if name in out]
+      return {
+        name: out[name].astype(jnp.promote_types(out[name].dtype, jnp.float32)) for name in wanted
+      }
 
     found = jax.lax.map(output_of, views(batch))  # R B ...
     if not average:

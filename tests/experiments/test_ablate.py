@@ -154,6 +154,11 @@ def test_a_run_is_done_when_its_own_last_step_is_evaluated(done, tmp_path):
   last = json.loads(metrics.read_text())["step"]
   assert ablate._is_done(wanted, last, directory, "test")
   assert not ablate._is_done(wanted, last, directory, "val")
+  wanted.train.dtype = "auto"  # which is one of them in the run
+  assert ablate._is_done(wanted, last, directory, "test")
+  wanted.train.dtype = "bfloat16"
+  assert not ablate._is_done(wanted, last, directory, "test")
+  wanted.train.dtype = "float32"
   # Killed before, and evaluated there by hand.
   metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"step": last - 1}))
   assert not ablate._is_done(wanted, last, directory, "test")

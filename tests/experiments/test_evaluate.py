@@ -1,5 +1,6 @@
 """The command that evaluates a run: broken off, it goes on."""
 
+import json
 import pickle
 import shutil
 
@@ -26,9 +27,9 @@ def score(run, monkeypatch):
   monkeypatch.setattr(pipeline, "_load", counted)
   monkeypatch.setattr(plots, "views", lambda *args, **options: None)
 
-  def call(batch_size=8):
+  def call(batch_size=8, *flags):
     read.clear()
-    argv = [f"--run={run}", "--split=train", f"--batch_size={batch_size}"]
+    argv = [f"--run={run}", "--split=train", f"--batch_size={batch_size}", *flags]
     return launch.command(evaluate.run, evaluate.define, argv), len(set(read))
 
   return call
@@ -67,7 +68,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_bits(run, score, monkeypa
   assert not (folder / "unfinished.npz").exists()
 
 
-@pytest.mark.parametrize("change", ["batch size", "damage", "split", "machine"])
+@pytest.mark.parametrize("change", ["batch size", "damage", "split", "machine", "dtype"])
 def test_scores_of_other_batches_are_not_gone_on_with(run, score, monkeypatch, capsys, change):
   path = run / "train" / "unfinished.npz"
   with monkeypatch.context() as patch:
@@ -87,7 +88,10 @@ def test_scores_of_other_batches_are_not_gone_on_with(run, score, monkeypatch, c
     assert launch.command(evaluate.run, evaluate.define, arguments) == 0
     assert len(scores.load(run / "test" / "scores.npz").ids) == 6
   else:
-    assert score(batch_size=16 if change == "batch size" else 8) == (0, 18)
+    flags = ["--dtype=bfloat16"] if change == "dtype" else []
+    assert score(16 if change == "batch size" else 8, *flags) == (0, 18)
+    dtype = "bfloat16" if flags else "float32"
+    assert json.loads((run / "train" / "metrics.json").read_text())["dtype"] == dtype
   assert "begins again: " in capsys.readouterr().err
   assert not path.exists()
 

@@ -229,6 +229,32 @@ def test_more_epochs_in_the_same_work_directory_go_on():
   assert json.loads(pathlib.Path("run/config.json").read_text())["schedule"]["epochs"] == 30
 
 
+def test_auto_is_settled_when_a_run_begins_and_kept_elsewhere(monkeypatch, capsys):
+  path = pathlib.Path("c.py")
+  path.write_text(path.read_text().replace("batch_size=32", 'batch_size=32, dtype="auto"'))
+  seen = []
+
+  def run(config, workdir):
+    seen.append((config.train.dtype, json.loads((workdir / "config.json").read_text())["train"]))
+
+  def here(dtype):
+    monkeypatch.setattr(backend.precision, "fastest", lambda *_, **__: dtype)
+
+  here("bfloat16")
+  assert _main(run=run) == 0
+  assert "train.dtype: bfloat16, chosen for this machine\n" in capsys.readouterr().out
+  here("float32")
+  assert _main(run=run) == 0  # before the first checkpoint nothing is lost by a change
+  os.makedirs("run/checkpoints/10")
+  here("bfloat16")
+  assert _main(run=run) == 0
+  assert "train.dtype: float32, as the run began\n" in capsys.readouterr().out
+  assert _main("--config.train.dtype=bfloat16") == 2
+  _check_one_line(capsys, r"train\.dtype 'float32' -> 'bfloat16'")
+  dtypes = ["bfloat16", "float32", "float32"]
+  assert seen == [(name, {"batch_size": 32, "dtype": name}) for name in dtypes]
+
+
 def test_a_damaged_config_in_the_work_directory_is_refused(capsys):
   os.makedirs("run/checkpoints/10")
   pathlib.Path("run/config.json").write_text("{")

@@ -307,3 +307,27 @@ def test_variables_of_no_checkpoint_make_no_directory(tmp_path):
   with pytest.raises(errors.CheckpointError, match="expected step best, got no checkpoint"):
     checkpoints.restore_variables(tmp_path / "run")
   assert not (tmp_path / "run").exists()
+
+
+def test_saving_is_due_by_the_clock_since_the_last_save(tmp_path, state, monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+  with checkpoints.Checkpoints(tmp_path) as saved:
+    assert saved.due(0.0)
+    assert not saved.due(60.0)
+    now[0] += 60
+    assert saved.due(60.0)
+    saved.save(1, state, {})
+    assert not saved.due(60.0)
+
+
+def test_of_several_processes_the_first_says_what_is_due(tmp_path, monkeypatch):
+  with checkpoints.Checkpoints(tmp_path) as saved:
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    first = [1, 0]
+    monkeypatch.setattr(
+      checkpoints.multihost_utils, "broadcast_one_to_all", lambda mine: np.int32(first.pop(0))
+    )
+    assert saved.due(1e6)
+    assert not saved.due(0.0)
+    monkeypatch.undo()

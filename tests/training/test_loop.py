@@ -211,9 +211,47 @@ def test_checkpoints_can_be_more_frequent_than_epochs(make_run):
   saved_at = []
   with pytest.raises(errors.Preempted):
     run(
-      save_every=3, stop=lambda: saved_at.append(1) or ("SIGTERM" if len(saved_at) == 4 else None)
+      save_steps=3, stop=lambda: saved_at.append(1) or ("SIGTERM" if len(saved_at) == 4 else None)
     )
   assert [line["step"] for line in run.lines()] == [3, 4]
+
+
+def test_epochs_that_end_soon_after_the_last_save_are_not_saved(make_run):
+  often, seldom = make_run("often"), make_run("seldom")
+  assert_same_bits(often(), seldom(save_every=1e6))
+  assert often.steps_on_disk() == [8, 12]
+  assert seldom.steps_on_disk() == [12]
+  assert seldom.figures() == often.figures()
+
+
+def test_what_is_evaluated_and_what_a_signal_stops_is_saved_however_soon(make_run):
+  run, scores = make_run(), {4: 0.7, 8: 0.2, 12: 0.4}
+  options = {"evaluate": lambda state: {"top1": scores[int(state.step)]}, "save_every": 1e6}
+  with pytest.raises(errors.Preempted, match="step 2 is saved"):
+    run(**options, stop=stop_after(2))
+  assert run.steps_on_disk() == [2]
+  run(**options)
+  assert run.steps_on_disk() == [4, 8, 12]
+
+
+def test_lines_of_metrics_do_not_depend_on_when_is_saved(make_run):
+  often, seldom = make_run("often"), make_run("seldom")
+  often(save_steps=3)
+  seldom(save_steps=3, save_every=1e6)
+  assert [line["step"] for line in seldom.lines()] == [3, 4, 6, 8, 9, 12]
+  assert seldom.figures() == often.figures()
+
+
+def test_run_that_diverges_before_the_first_save_says_that_there_is_none(make_run):
+  run = make_run()
+
+  class Poisoned(run.toy.Batches):
+    def __next__(self):
+      batch = super().__next__()
+      return batch | {"values": batch["values"] * np.nan}
+
+  with pytest.raises(errors.DivergedError, match=r"\(no checkpoint yet\)"):
+    run(batches=Poisoned(), max_skipped=0, log_every=1)
 
 
 def test_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(make_run):
