@@ -135,16 +135,14 @@ def theirs(arguments: argparse.Namespace, folder: pathlib.Path) -> dict[str, Cal
   with (folder / "annotations.pkl").open("rb") as file:
     poses, labels = pickle.load(file)
   clips = Clips(poses, labels, arguments)
-  # An epoch is a call: its workers stay, and read nothing between two calls.
+  # One epoch without an end, so that workers read ahead between two calls, as ours do.
   batches = torch.utils.data.DataLoader(
     clips,
     arguments.batch_size,
-    sampler=torch.utils.data.RandomSampler(
-      clips, replacement=True, num_samples=arguments.steps * arguments.batch_size
-    ),
+    sampler=torch.utils.data.RandomSampler(clips, replacement=True, num_samples=1 << 40),
     num_workers=arguments.workers,
-    persistent_workers=arguments.workers > 0,
   )
+  batches = iter(batches)
 
   def make(layout, compiled):
     model = torch_posec3d.make(joints, arguments.classes, width=sizes.width, depths=sizes.depths)
@@ -153,7 +151,7 @@ def theirs(arguments: argparse.Namespace, folder: pathlib.Path) -> dict[str, Cal
     forward = compiled(model)
 
     def call():
-      for x, label in batches:
+      for x, label in itertools.islice(batches, arguments.steps):
         logits = forward(x.contiguous(memory_format=layout))
         loss = torch.nn.functional.cross_entropy(logits, label)
         optimizer.zero_grad(set_to_none=True)

@@ -9,8 +9,9 @@ The training step is forward, backward and SGD with momentum, with dropout and s
 torchvision's under autocast. Each implementation runs in a process of its own, and all of them in
 turn: `ratio` is the time over that of jaxmg in the same round, above 1 where jaxmg is faster; the
 median over the rounds. "GB" is the peak of the program: of jaxmg by XLA's account of it, of PyTorch
-by its allocator's. What does not fit is named and left out. Every row is printed and written as it
-comes. PyTorch is compiled for the first size alone.
+by its allocator's. On a CPU scratch memory is kept, as in `benchmarks.peers`. What does not fit is
+named and left out. Every row is printed and written as it comes. PyTorch is compiled for the first
+size alone.
 
 By default our form of pooling and attention is compared with torchvision's network; `--only` names
 others of ours (IMPLEMENTATIONS).
@@ -78,9 +79,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def start(name: str, arguments: argparse.Namespace) -> timing.Process:
   """A process that holds the calls of an implementation."""
+  build = functools.partial(torch_calls, name.endswith("compiled"))
   if name in FORMS:
-    return timing.Process(functools.partial(jaxmg_calls, FORMS[name]), arguments)
-  return timing.Process(functools.partial(torch_calls, name.endswith("compiled")), arguments)
+    build = functools.partial(jaxmg_calls, FORMS[name])
+  keep_memory = sharding.platform(peers.one_device()) == "cpu"
+  return timing.Process(peers.start, keep_memory, build, arguments)
 
 
 def measure(arguments, processes) -> list[dict]:

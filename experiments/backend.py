@@ -40,9 +40,9 @@ def start(*, distributed: bool, keep_programs: bool) -> None:
 
 
 def dtype(name: str) -> str:
-  """The name of a dtype, and of "auto" the one of the first process, for all of them."""
+  """The dtype of this name on the first process, for all of them; of "auto", what is fast there."""
   found = precision.resolve(name, jax.devices()[0])
-  if name == "auto" and jax.process_count() > 1:
+  if jax.process_count() > 1:
     known = precision.CHOICES
     found = known[int(multihost_utils.broadcast_one_to_all(np.int32(known.index(found))))]
   return found

@@ -163,7 +163,7 @@ def run(
       logger=loop.Logger(workdir),
       evaluate=evaluate.validation(recipe, model, data, mesh),
       evaluate_every=config.train.evaluate_every or 5,
-      save_every=config.train.save_every,
+      save_seconds=config.train.get("save_every", 60.0),  # which runs of before lack
       log_every=config.train.log_every,
       stop=signals.stop_reason,
     )

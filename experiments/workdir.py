@@ -64,7 +64,7 @@ def _settle_dtype(workdir, config):
   if config.get("train", {}).get("dtype") != "auto":
     return
   began = settings.of_run(workdir).get("train", {}).get("dtype") if _has_begun(workdir) else None
-  config.train.dtype = began or backend.dtype("auto")
+  config.train.dtype = backend.dtype(began or "auto")
   if jax.process_index() == 0:
     why = "as the run began" if began else "chosen for this machine"
     print(f"train.dtype: {config.train.dtype}, {why}")

@@ -120,12 +120,13 @@ class Recipe:
     return found | self._present(batch), batch
 
   def _train(self, name: str, keys: Array, batch: Mapping[str, Any], mirror: Any) -> Any:
-    try:
-      return self.inputs[name].train(keys, batch[name], mirror)
-    except KeyError as error:
-      where, part = (f"batch: {name}", batch[name]) if name in batch else ("batch", batch)
-      got = " and ".join(part)
-      raise ValueError(f"{where}: expected {error.args[0]}, got {got}") from error
+    one, part = self.inputs[name], batch.get(name)
+    wanted = one.example()
+    for where, found, names in (("batch", batch, [name]), (f"batch: {name}", part, wanted)):
+      if missing := [key for key in names if not isinstance(found, Mapping) or key not in found]:
+        got = " and ".join(found) if isinstance(found, Mapping) else type(found).__name__
+        raise ValueError(f"{where}: expected {missing[0]}, got {got}")
+    return one.train(keys, part, mirror)
 
   def test_views(self, batch: Mapping[str, Any]) -> dict[str, Any]:
     """All test views of a batch, before they are drawn: arrays with a leading axis R."""

@@ -359,6 +359,12 @@ def test_what_no_video_uses_is_refused():
     predictor._told({"frame_size": (48, 64)})
 
 
+def test_optimizers_and_keys_of_other_kinds_are_taken():
+  optimizer = optax.MultiSteps(optax.adam(1e-3), 2)
+  assert traced(optimizer=optimizer, initial=optimizer)
+  assert traced(key=jax.random.key(0, impl="rbg"))
+
+
 def test_rows_may_be_a_list():
   assert sorted(next(batches(rows=[1, 0]))["clip"]) == [0, 1]
 

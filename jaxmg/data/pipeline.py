@@ -244,7 +244,13 @@ def _threads(inputs: Mapping[str, Any], num_threads: int | None) -> int:
   """Reading poses holds Python's lock, and a second thread costs; decoding pictures does not."""
   if num_threads is not None:
     return num_threads
-  return 1 if all(hasattr(one, "kept") for one in inputs.values()) else 2
+  return 1 if all(map(_keeps, inputs.values())) else 2
+
+
+def _keeps(one: Any) -> bool:
+  """Whether an input has a `kept` for its `read`; one that it inherits is not for a new `read`."""
+  first = next(vars(kind) for kind in type(one).__mro__ if {"read", "kept"} & vars(kind).keys())
+  return "kept" in first
 
 
 def _batches(
@@ -277,7 +283,7 @@ class _Kept:
     """What the input of this name keeps of the record that `read` reads."""
     if (found := self._records.get((name, row))) is not None:
       return found
-    if (record := read()) is None or not hasattr(one, "kept"):
+    if (record := read()) is None or not _keeps(one):
       return record
     kept = one.kept(record)
     arrays = [x for x in kept.values() if isinstance(x, np.ndarray)]

@@ -164,7 +164,8 @@ class GraphConv(nn.Module):
 
 
 def _is_folded(module: nn.Module) -> bool:
-  return not module.is_initializing() and not module.has_variable("params", "bn")
+  there = any(module.has_variable(kind, "bn") for kind in ("params", "batch_stats"))
+  return not module.is_initializing() and not there
 
 
 def _attention(theta, phi):  # N V T C -> N W V
@@ -251,8 +252,9 @@ class AGCN(nn.Module):
         raise ValueError("variables: expected what init gave, got parts of it")
       # Its norm is of every channel of every joint of every person.
       persons = self.variables["params"]["data_bn"]["scale"].size // (joints * channels)
-    if channels == "C" and jnp.shape(x)[3:4] == (joints,) and not 2 <= x.shape[-1] <= 4:
-      channels = 3  # or 2, or 4 with a score
+    shape = jnp.shape(x)
+    if channels == "C" and shape[1:2] in ((2,), (3,)) and shape[2:3] > (8,) and shape[4:] < (3,):
+      channels = shape[1]  # as in the original, and its last axis holds the persons
     shapes.check("x", x, "float", "B", "T", persons, joints, channels)
     batch, frames, persons, joints, channels = x.shape
     edges = jnp.asarray(adjacency(self.parents))

@@ -237,8 +237,11 @@ def settle(model: nn.Module) -> None:
     model.encoders = core.FrozenDict(model.encoders)
 
 
-def check_inputs(model: nn.Module, x: Any, *, train: bool) -> None:
-  """Raises ValueError where a fusion is called without what it needs, or on other inputs."""
+def check_inputs(model: nn.Module, x: Any, *, train: bool, whole: bool = False) -> None:
+  """Raises ValueError where a fusion is called without what it needs, or on other inputs.
+
+  Some of its inputs may be left out, unless it takes the `whole` of them.
+  """
   layers.check_call(model, train=train)
   if not isinstance(x, Mapping) or not isinstance(x.get("present", {}), Mapping):
     got = type(x).__name__
@@ -249,7 +252,7 @@ def check_inputs(model: nn.Module, x: Any, *, train: bool) -> None:
     raise ValueError(f"inputs: expected {expected}, got {' and '.join(names)}")
   known = model.variables.get("params", {}).get("sequence", {})
   known = sorted(name.removeprefix("norm_") for name in known if name.startswith("norm_"))
-  if known and {*names} - {*known}:
+  if known and ({*names} - {*known} or (whole and names != known)):
     expected = f"{' and '.join(known)}, as its variables have"
     raise ValueError(f"inputs: expected {expected}, got {' and '.join(names)}")
   for name in {*names} - {*encoders}:

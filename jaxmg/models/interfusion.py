@@ -73,7 +73,7 @@ class InterFusion(nn.Module):
     train: bool = False,
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-    fusion.check_inputs(self, x, train=train)
+    fusion.check_inputs(self, x, train=train, whole=True)
     x, windows = _as_clips(x)
     if rows is not None and windows:
       rows = (rows[:, None] * windows + jnp.arange(windows)).ravel()

@@ -269,24 +269,19 @@ def _conv_7x7_on_cpu_forward(x, kernel):
 
 def _conv_7x7_on_cpu_backward(saved, gradient):
   x, kernel = saved
-  dx, dkernel = (
-    f(gradient)[0]
-    for f in (
-      jax.linear_transpose(lambda x: _conv_7x7_plain(x, kernel), x),
-      jax.linear_transpose(lambda kernel: _conv_7x7_plain(x, kernel), kernel),
-    )
+  (dx,) = jax.linear_transpose(lambda x: _conv_7x7_plain(x, kernel), x)(gradient)
+  if x.dtype != jnp.float32:
+    of_kernel = jax.linear_transpose(lambda kernel: _conv_7x7_plain(x, kernel), kernel)
+    return dx, *of_kernel(gradient)
+  half = kernel.shape[0] // 2
+  reverse = jax.lax.conv_general_dilated(
+    jax.lax.rev(x.transpose(3, 1, 2, 0), (1, 2)),
+    jax.lax.rev(gradient.transpose(1, 2, 0, 3), (0, 1)),
+    (1, 1),
+    [(half, half)] * 2,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
-  if x.dtype == jnp.float32:
-    half = kernel.shape[0] // 2
-    dkernel = jax.lax.conv_general_dilated(
-      jax.lax.rev(x.transpose(3, 1, 2, 0), (1, 2)),
-      jax.lax.rev(gradient.transpose(1, 2, 0, 3), (0, 1)),
-      (1, 1),
-      [(half, half)] * 2,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    dkernel = jax.lax.rev(dkernel.transpose(1, 2, 0, 3), (0, 1))
-  return dx, dkernel
+  return dx, jax.lax.rev(reverse.transpose(1, 2, 0, 3), (0, 1))
 
 
 _conv_7x7_on_cpu.defvjp(_conv_7x7_on_cpu_forward, _conv_7x7_on_cpu_backward)

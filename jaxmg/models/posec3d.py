@@ -106,7 +106,7 @@ class PoseC3D(nn.Module):
   float32 parameters, with float32 batch statistics and head. Other shapes raise ValueError.
   """
 
-  TAKES = ("heatmaps",)  # kinds of `jaxmg.inputs`
+  TAKES = ("heatmaps", "video")  # kinds of `jaxmg.inputs`
   # Patterns of the paths of parameters: of the classifier, and of what learns label embeddings.
   HEAD = r"head/.*"
   LABEL_HEAD = r"embedding/.*"

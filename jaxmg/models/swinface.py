@@ -260,7 +260,7 @@ class SwinFace(nn.Module):
   float32 parameters, with norms, softmax and outputs in float32. What cannot be raises ValueError.
   """
 
-  TAKES = ("faces",)  # kinds of `jaxmg.inputs`
+  TAKES = ("faces", "video")  # kinds of `jaxmg.inputs`
   # Patterns of the path of parameters: of what learns label embeddings.
   LABEL_HEAD = r"embedding/.*"
 

@@ -107,7 +107,7 @@ def train(
   evaluate: Callable[[TrainState], Mapping[str, float] | None] | None = None,
   evaluate_every: int = 1,
   best_metric: str = "top1",
-  save_every: float = 0.0,
+  save_seconds: float = 0.0,
   save_steps: int | None = None,
   log_every: int = 50,
   max_skipped: int = 10,
@@ -117,7 +117,7 @@ def train(
 
   `train_step` comes from `step.compile_train_step`; `state` is donated. `batches` is an endless
   iterator of this process's rows with Grain's `get_state` and `set_state`. A checkpoint is saved
-  every `save_steps` steps (an epoch, if None), if `save_every` seconds have passed since the last
+  every `save_steps` steps (an epoch, if None), if `save_seconds` have passed since the last
   one, and in any case before each evaluation, and at the end; the state of the iterator in it
   belongs to the same step. `evaluate` is called every `evaluate_every` epochs
   and at the end; it may return None when it was asked to stop, and is called again when the run
@@ -181,7 +181,7 @@ def train(
       last = step == steps
       evaluates = evaluates_after(step) and not signal
       may_save = step % save_steps == 0
-      saves = evaluates or signal or last or (may_save and checkpoints.due(save_every))
+      saves = evaluates or signal or last or (may_save and checkpoints.due(save_seconds))
       epoch, epoch_ends = round(step / steps_per_epoch, 3), step % steps_per_epoch == 0
       if not (saves or may_save or epoch_ends or step % log_every == 0):
         continue

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -18,13 +19,12 @@ from jaxmg import errors, progress
 _OPTIONS = {  # for XLA, by platform
   "cpu": {
     # Convolutions and products go to oneDNN, from JAX 0.12 on, with the bias and the ReLU of
-    # inference: 1.4 times as fast in float32, 2.5 times in bfloat16.
+    # inference in the same call (docs/results.md has what it brings).
     "xla_cpu_experimental_onednn_custom_call": True,
-    # Without it they would go to YNNPACK, which runs convolutions with small kernels on one thread.
-    # This leaves it the products and the sums, and sends all convolutions to Eigen.
-    "xla_cpu_experimental_ynn_fusion_type": (
-      "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    ),
+    # By default XLA gives YNNPACK convolutions with small kernels, which it runs on one thread, and
+    # products, which then have no ReLU. This leaves it the sums, and convolutions to Eigen if
+    # there is no oneDNN.
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
   },
   # Fusing what makes the operand of a product into it can abort the process while it compiles, as
   # with every other pixel or frame. Without, our steps are faster, and compile sooner.
@@ -135,11 +135,15 @@ def compiler_options(mesh: Mesh) -> dict[str, Any]:
 
   Without those that this XLA does not have: they are experimental, and may go.
   """
-  return {
+  found = {
     name: value
     for name, value in _OPTIONS.get(platform(mesh), {}).items()
     if _has_option(mesh, name, value)
   }
+  name = "xla_cpu_experimental_ynn_fusion_type"
+  if name in found and not _has_onednn(mesh, found):
+    found[name] += ",LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"  # faster at products than Eigen
+  return found
 
 
 def _has_option(mesh, name, value):
@@ -151,6 +155,13 @@ def _has_option(mesh, name, value):
       return False
     raise
   return True
+
+
+def _has_onednn(mesh, options):
+  """Whether this jaxlib gives products to oneDNN: earlier ones know the option, and ignore it."""
+  x = jax.ShapeDtypeStruct((256, 256), jnp.float32, sharding=replicated(mesh))
+  product = jax.jit(jnp.dot, compiler_options=options).lower(x, x).compile()
+  return "__onednn$matmul" in product.as_text()
 
 
 def reuse_memory() -> None:

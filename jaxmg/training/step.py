@@ -166,7 +166,7 @@ def make_train_step(
 def _check_parts(model: Any, optimizer: Any) -> None:
   if not isinstance(model, nn.Module):
     raise ValueError(f"model: expected a Flax module, got {type(model).__name__}")
-  if not isinstance(optimizer, optax.GradientTransformation):
+  if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
     expected, got = "one of Optax, like optax.adamw(1e-3)", type(optimizer).__name__
     raise ValueError(f"optimizer: expected {expected}, got {got}")
 
@@ -194,7 +194,7 @@ def _check_call(state: Any, batch: Any, key: Any, accumulate: int) -> None:
     raise ValueError(f"accumulate: expected a divisor of {count} clips, got {accumulate}")
   dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
   typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-  if not (shape == () if typed else (dtype, shape) == (np.uint32, (2,))):
+  if not (shape == () if typed else dtype == np.uint32 and shape in ((2,), (4,))):
     got = type(key).__name__ if dtype is None else f"{dtype}{list(shape)}"
     raise ValueError(f"key: expected jax.random.key(seed), got {got}")
 

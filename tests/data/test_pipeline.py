@@ -210,6 +210,18 @@ def test_kept_clips_are_read_once_while_there_is_room(data, monkeypatch):
     assert len(set(read)) == len(read)
 
 
+def test_an_input_with_another_read_keeps_nothing_by_what_it_inherits(data):
+  class Own(inputs.Heatmaps):
+    def read(self, record, rng):
+      read.append(record["layout"])
+      return super().read(record, rng)
+
+  read = []
+  own = {"pose": Own("openpose18", (72, 128), num_frames=6)}
+  next(pipeline.train_batches(data, data.rows("train"), own, batch_size=6, seed=0, num_threads=0))
+  assert {*read} == {data.track("pose").kind.layout}  # whole, and not what is left of it
+
+
 def test_state_is_one_integer_that_counts_batches(data):
   iterator = train(data, num_threads=2)
   take(iterator, 7)

@@ -37,7 +37,7 @@ def keypoints():
 def command(run, predictor, keypoints, tmp_path, capsys, monkeypatch):
   """`predict` of the recording: the exit code, and what it prints."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(library, "Predictor", lambda run, step: predictor)  # compiled once
+  monkeypatch.setattr(library, "Predictor", lambda run, **_: predictor)  # compiled once
   np.save("long.npy", keypoints)
 
   def call(*flags):

@@ -186,6 +186,13 @@ def test_what_interfusion_lacks_counts_for_nothing(x):
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+def test_interfusion_takes_all_the_inputs_that_it_was_made_for(x):
+  model = inter()
+  variables = filled(jax.eval_shape(model.init, jax.random.key(0), x | {"other": x["video"]}))
+  with pytest.raises(ValueError, match="expected joints and other and video, as its variables"):
+    model.apply(variables, x)
+
+
 def test_windows_of_all_inputs_are_as_many(x):
   with pytest.raises(ValueError, match=r"windows: expected as many of each input, got \[0, 4\]"):
     jax.eval_shape(inter().init, jax.random.key(0), x | {"video": windows(x)["video"]})

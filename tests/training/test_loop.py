@@ -218,7 +218,7 @@ def test_checkpoints_can_be_more_frequent_than_epochs(make_run):
 
 def test_epochs_that_end_soon_after_the_last_save_are_not_saved(make_run):
   often, seldom = make_run("often"), make_run("seldom")
-  assert_same_bits(often(), seldom(save_every=1e6))
+  assert_same_bits(often(), seldom(save_seconds=1e6))
   assert often.steps_on_disk() == [8, 12]
   assert seldom.steps_on_disk() == [12]
   assert seldom.figures() == often.figures()
@@ -226,7 +226,7 @@ def test_epochs_that_end_soon_after_the_last_save_are_not_saved(make_run):
 
 def test_what_is_evaluated_and_what_a_signal_stops_is_saved_however_soon(make_run):
   run, scores = make_run(), {4: 0.7, 8: 0.2, 12: 0.4}
-  options = {"evaluate": lambda state: {"top1": scores[int(state.step)]}, "save_every": 1e6}
+  options = {"evaluate": lambda state: {"top1": scores[int(state.step)]}, "save_seconds": 1e6}
   with pytest.raises(errors.Preempted, match="step 2 is saved"):
     run(**options, stop=stop_after(2))
   assert run.steps_on_disk() == [2]
@@ -237,7 +237,7 @@ def test_what_is_evaluated_and_what_a_signal_stops_is_saved_however_soon(make_ru
 def test_lines_of_metrics_do_not_depend_on_when_is_saved(make_run):
   often, seldom = make_run("often"), make_run("seldom")
   often(save_steps=3)
-  seldom(save_steps=3, save_every=1e6)
+  seldom(save_steps=3, save_seconds=1e6)
   assert [line["step"] for line in seldom.lines()] == [3, 4, 6, 8, 9, 12]
   assert seldom.figures() == often.figures()
 

@@ -1,3 +1,4 @@
+import platform
 import re
 import resource
 import subprocess
@@ -46,7 +47,7 @@ def test_batch_size_that_divides_is_taken():
 def test_compiler_options_are_those_of_the_mesh_and_known_to_this_compiler():
   mesh = sharding.data_mesh(jax.devices("cpu")[:1])
   options = sharding.compiler_options(mesh)
-  assert options == sharding._OPTIONS["cpu"]
+  assert options.keys() == sharding._OPTIONS["cpu"].keys()
   assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
 
 
@@ -54,7 +55,18 @@ def test_option_that_this_compiler_lacks_is_left_out(monkeypatch):
   known = sharding._OPTIONS["cpu"]
   monkeypatch.setitem(sharding._OPTIONS, "cpu", known | {"xla_cpu_no_such_option": "1"})
   mesh = sharding.data_mesh(jax.devices("cpu")[:1])
-  assert sharding.compiler_options.__wrapped__(mesh) == known
+  assert sharding.compiler_options.__wrapped__(mesh) == sharding.compiler_options(mesh)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_products_are_onednns_where_this_compiler_has_it(monkeypatch, there):
+  mesh = sharding.data_mesh(jax.devices("cpu")[:1])
+  assert sharding._has_onednn(mesh, sharding.compiler_options(mesh)) == (
+    jax.__version_info__ >= (0, 12) and platform.machine() == "x86_64"
+  )
+  monkeypatch.setattr(sharding, "_has_onednn", lambda mesh, options: there)
+  options = sharding.compiler_options.__wrapped__(mesh)
+  assert ("DOT" in options["xla_cpu_experimental_ynn_fusion_type"]) != there
 
 
 def test_a_mesh_of_gpus_gets_the_options_of_gpus(monkeypatch):
