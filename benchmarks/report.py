@@ -29,7 +29,8 @@ def main(root: pathlib.Path = ROOT) -> None:
 
 def pages(root: pathlib.Path) -> dict[pathlib.Path, str]:
   """The documents with the tables of the files that there are."""
-  found = {path.stem: read(path) for path in sorted((root / FILES).glob("*.json"))}
+  paths = sorted((root / FILES).glob("*.json"), key=lambda path: (path.stem.count("-"), path.stem))
+  found = {path.stem: read(path) for path in paths}
   tables = {"README.md": short(found), "docs/results.md": whole(found)}
   return {root / name: put(root / name, table) for name, table in tables.items()}
 
