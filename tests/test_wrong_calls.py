@@ -129,10 +129,10 @@ def exported(variables=MappingProxyType({"params": {}}), *, run=None, **options)
 @pytest.mark.parametrize(
   ("call", "message"),
   [
-    (lambda: unreadable(inputs={"pose": GRAPH}), "^inputs: pose: expected heatmaps, which posec3d takes, got graph"),
+    (lambda: unreadable(inputs={"pose": GRAPH}), "^inputs: pose: expected heatmaps or video, which posec3d takes, got graph"),
     (lambda: unreadable(model=agcn(parents=COCO17.parents)), "^inputs: pose: expected graph, which agcn takes, got heatmaps"),
     (lambda: unreadable(model=agcn(parents=topology.get("h36m17").parents), inputs={"pose": GRAPH}), "^model: parents: expected those of coco17, as the input, got "),
-    (lambda: unreadable(model={"name": "fusion", "num_classes": 2, "encoders": {"pose": POSEC3D}}, inputs={"pose": GRAPH}), "^inputs: pose: expected heatmaps, which posec3d"),
+    (lambda: unreadable(model={"name": "fusion", "num_classes": 2, "encoders": {"pose": POSEC3D}}, inputs={"pose": GRAPH}), "^inputs: pose: expected heatmaps or video, which posec3d"),
     (lambda: unreadable(mirror=True, data=described(mirror=False)), "^mirror: expected False, as the data"),
     (lambda: unreadable(data=described(names=("wave", "still"))), "^class_names: expected those of the data in their order, got others"),
     (lambda: traced(batch=BATCH | {"label": np.float32([0.5, 1.5])}), r"^label: expected int\[2\], got float32\[2\]"),

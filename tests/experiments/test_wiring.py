@@ -190,7 +190,7 @@ def effects(nods, spots, looks, tmp_path, monkeypatch):
     config = f"--config={launch.__file__[:-9]}configs/{name}.py:{CONFIGS[name]}"
     assert launch.main(EXPERIMENTS[name].run, [config, f"--workdir={workdir}", *arguments]) == 0
     batch, *_ = [next(caught["batches"]) for _ in range(batches)]
-    loop = ("steps", "steps_per_epoch", "evaluate_every", "log_every", "save_every")
+    loop = ("steps", "steps_per_epoch", "evaluate_every", "log_every", "save_seconds")
     soon = {"rows": list(rows), "batch": batch, "loop": [caught[name] for name in loop]}
     soon["schedule"] = [float(caught["learning_rate"](step)) for step in range(9)]
     soon["key"] = jax.random.key_data(caught["key"])

@@ -189,7 +189,7 @@ def test_what_interfusion_lacks_counts_for_nothing(x):
 def test_interfusion_takes_all_the_inputs_that_it_was_made_for(x):
   model = inter()
   variables = filled(jax.eval_shape(model.init, jax.random.key(0), x | {"other": x["video"]}))
-  with pytest.raises(ValueError, match="expected joints and other and video, as its variables"):
+  with pytest.raises(ValueError, match="expected other and pose and video, as its variables"):
     model.apply(variables, x)
 
 
