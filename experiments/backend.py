@@ -6,6 +6,7 @@ import pathlib
 import platform
 import sys
 import tempfile
+import warnings
 
 import jax
 import numpy as np
@@ -21,6 +22,8 @@ def start(*, distributed: bool, keep_programs: bool) -> None:
   logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error, at length, it raises as well
   _hide_late_writes()
   sharding.reuse_memory()
+  # Programs with oneDNN cannot be kept (jaxlib 0.12): they are compiled anew by every command.
+  warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
   _keep_programs(keep_programs)
   asked = jax.config.jax_platforms or ""
   devices_alone = asked and "cpu" not in asked.split(",")
