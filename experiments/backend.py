@@ -10,7 +10,7 @@ import warnings
 
 import jax
 import numpy as np
-from absl import logging
+from absl import flags, logging
 from jax.experimental import multihost_utils
 
 from jaxmg import errors
@@ -40,6 +40,12 @@ def start(*, distributed: bool, keep_programs: bool) -> None:
       f"JAX cannot start (JAX_PLATFORMS={asked!r}, --distributed={distributed}): "
       f"{type(error).__name__}: {error}"
     ) from error
+
+
+def define_dtype(values: flags.FlagValues) -> None:
+  """The flag of what a network predicts in."""
+  text = "What the network computes in; auto: what is fast."
+  flags.DEFINE_enum("dtype", "float32", precision.CHOICES, text, flag_values=values)
 
 
 def dtype(name: str) -> str:

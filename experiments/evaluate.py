@@ -42,7 +42,7 @@ from jaxmg import recipe as recipes
 from jaxmg.data import pipeline
 from jaxmg.data.source import Source
 from jaxmg.recipe import Recipe
-from jaxmg.training import checkpoints, metrics, precision, sharding, step
+from jaxmg.training import checkpoints, metrics, sharding, step
 from jaxmg.training import evaluate as evaluation
 
 from . import backend, launch, lineage, plots, signals, workdir
@@ -60,13 +60,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string("data", None, "The run's set, if it moved, or another one.", **options)
   flags.DEFINE_list("without", [], "Inputs that clips are not shown (modality dropout).", **options)
   flags.DEFINE_boolean("timelines", False, "What each view of a clip says, too.", **options)
-  flags.DEFINE_enum(
-    "dtype",
-    "float32",
-    precision.CHOICES,
-    "What the network computes in; auto: what is fast.",
-    **options,
-  )
+  backend.define_dtype(values)
   flags.DEFINE_integer("batch_size", 16, "Clips at a time.", lower_bound=1, **options)
 
 

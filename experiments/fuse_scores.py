@@ -27,7 +27,7 @@ from absl import flags
 from jaxmg import errors, scores
 from jaxmg.training import metrics
 
-from . import launch
+from . import launch, results
 
 
 def define(values: flags.FlagValues) -> None:
@@ -49,10 +49,7 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, *files: str) -> None:
   if len(files) < 2:
     raise errors.ConfigError("RUN", expected="two or more", got="one")
-  places = [find(file, values.split).resolve() for file in files]
-  if len({*places}) < len(places):
-    twice = next(place for place in places if places.count(place) > 1)
-    raise errors.ConfigError("RUN", expected="different runs", got=f"{twice} twice")
+  results.check_different([find(file, values.split).resolve() for file in files])
   parts = scores.align([read(file, values.split) for file in files])
   weights, temperatures = choose(values, parts)
   fused = scores.fuse(list(map(scores.calibrate, parts, temperatures)), weights)

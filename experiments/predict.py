@@ -44,9 +44,8 @@ from absl import flags
 from jaxmg import detection, encoders, errors, predict, progress, recipe
 from jaxmg.data import face_crops, readers
 from jaxmg.pretrained import mtcnn
-from jaxmg.training import precision
 
-from . import attribution, input_pictures, launch, overlay, recording_flags, timeline
+from . import attribution, backend, input_pictures, launch, overlay, recording_flags, timeline
 
 
 def define(values: flags.FlagValues) -> None:
@@ -64,13 +63,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string("attribution", None, "A folder for what speaks for the class.", **options)
   flags.DEFINE_string("class", None, "Another than the most probable one.", **options)
   flags.DEFINE_string("step", "best", "best, latest or a number.", **options)
-  flags.DEFINE_enum(
-    "dtype",
-    "float32",
-    precision.CHOICES,
-    "What the network computes in; auto: what is fast.",
-    **options,
-  )
+  backend.define_dtype(values)
   flags.DEFINE_integer("top", 5, "How many classes to print.", lower_bound=1, **options)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 import jaxmg
-from jaxmg import errors, files, scores
+from jaxmg import files, scores
 from jaxmg import recipe as recipes
 from jaxmg.training import metrics
 
@@ -55,9 +55,7 @@ def run(values: flags.FlagValues, *directories: str) -> None:
   paths = [pathlib.Path(directory) for directory in directories]
   places = [path.resolve() for path in paths]
   names = [place.name for place in places]
-  if len({*places}) < len(places):
-    twice = next(place for place in places if places.count(place) > 1)
-    raise errors.ConfigError("RUN", expected="different runs", got=f"{twice} twice")
+  results.check_different(places)
   if len({*names}) < len(names):
     names = list(directories)
   runs = [

@@ -16,6 +16,13 @@ from jaxmg.scores import Scores
 from jaxmg.training import metrics
 
 
+def check_different(places: Sequence[pathlib.Path]) -> None:
+  """Raises ConfigError where one of the runs is given twice."""
+  for place in places:
+    if places.count(place) > 1:
+      raise errors.ConfigError("RUN", expected="different runs", got=f"{place} twice")
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
   """An evaluated run: its recipe, its files, and the set of its clips, or why there is none."""

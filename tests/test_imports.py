@@ -202,7 +202,9 @@ ARROWS = {
     " jaxmg.data.face_crops jaxmg.data.readers jaxmg.models.swinface jaxmg.pretrained.mtcnn"
     " .launch .recording_flags [.plots] [PIL]"
   ),
-  "experiments.fuse_scores": "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics .launch",
+  "experiments.fuse_scores": (
+    "absl jaxmg.errors jaxmg.scores jaxmg.training.metrics .launch .results"
+  ),
   "experiments.emotion": "jaxmg .fusion .launch .trainer",
   "experiments.fusion": "jax jaxmg .launch .trainer",
   "experiments.grid": "jaxmg.errors",
@@ -221,8 +223,8 @@ ARROWS = {
   "experiments.posec3d": "jaxmg .launch .trainer .weights",
   "experiments.predict": (
     "absl jaxmg.detection jaxmg.encoders jaxmg.errors jaxmg.predict jaxmg.progress jaxmg.recipe"
-    " jaxmg.data.face_crops jaxmg.data.readers jaxmg.pretrained.mtcnn jaxmg.training.precision"
-    " .attribution .input_pictures .launch .overlay .recording_flags .timeline"
+    " jaxmg.data.face_crops jaxmg.data.readers jaxmg.pretrained.mtcnn"
+    " .attribution .backend .input_pictures .launch .overlay .recording_flags .timeline"
   ),
   "experiments.processes": "jaxmg.errors .signals",
   "experiments.input_pictures": "jax jaxmg.recipe",
@@ -231,7 +233,7 @@ ARROWS = {
     "jaxmg.errors jaxmg.data.records jaxmg.data.source jaxmg.data.tracks .page [PIL]"
   ),
   "experiments.report": (
-    "absl jaxmg jaxmg.errors jaxmg.files jaxmg.recipe jaxmg.scores jaxmg.training.metrics"
+    "absl jaxmg jaxmg.files jaxmg.recipe jaxmg.scores jaxmg.training.metrics"
     " .launch .page .pictures .results .settings"
   ),
   "experiments.settings": (
