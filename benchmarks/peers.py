@@ -24,6 +24,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -151,10 +152,11 @@ def bare_step(model: nn.Module) -> tuple[optax.GradientTransformation, Callable]
 def calls(
   model: nn.Module,
   variables: dict,
-  x: np.ndarray,
+  x: Any,
   label: np.ndarray,
   *,
   fold: Callable | None = None,
+  name: str = "jaxmg",
 ) -> dict[tuple[str, str], Callable]:
   """(job, implementation) -> a call that returns when its work is done."""
   options = sharding.compiler_options(one_device())
@@ -168,8 +170,8 @@ def calls(
     opt_state=optimizer.init(variables["params"]),
     **jax.tree.map(jnp.array, variables),  # copies, which the first step may overwrite
   )
-  x = jnp.asarray(x)
-  batch = {"x": x, "label": jnp.asarray(label), "clip": jnp.arange(len(x))}
+  x = jax.tree.map(jnp.asarray, x)
+  batch = {"x": x, "label": jnp.asarray(label), "clip": jnp.arange(len(label))}
 
   def train():
     nonlocal state
@@ -188,9 +190,9 @@ def calls(
 
   ready = variables if fold is None else fold(variables)
   return {
-    ("forward", "jaxmg"): lambda: jax.block_until_ready(forward(variables, x)),
-    ("inference", "jaxmg"): lambda: jax.block_until_ready(infer(ready, x)),
-    ("train step", "jaxmg"): train,
+    ("forward", name): lambda: jax.block_until_ready(forward(variables, x)),
+    ("inference", name): lambda: jax.block_until_ready(infer(ready, x)),
+    ("train step", name): train,
   }
 
 

@@ -2,17 +2,22 @@
 
 python -m benchmarks.posec3d --out=posec3d.json                        # a CPU
 python -m benchmarks.posec3d --dtype=bfloat16 --batch_size=32          # a GPU
+
+PyTorch is given heatmaps that are drawn. Ours is given what a run gives it, of which it draws what
+it needs (`jaxmg.gaussians`), and as "jaxmg, drawn" the same heatmaps as PyTorch.
 """
 
 import argparse
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import peers
-from jaxmg import models
+from jaxmg import gaussians, models
 from jaxmg.pretrained import posec3d as table
+from jaxmg.skeletons import heatmaps
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,21 +30,26 @@ def main(argv: list[str] | None = None) -> None:
   peers.compare(parser.parse_args(argv), jaxmg_calls, torch_calls)
 
 
-def example(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-  """Random heatmaps float32[B, T, H, W, V] and labels int32[B]."""
+def example(arguments: argparse.Namespace) -> tuple[gaussians.Gaussians, np.ndarray]:
+  """Heatmaps float32[B, T, H, W, V] of joints at random places, and labels int32[B]."""
   rng = np.random.default_rng(0)
   side = arguments.size
-  shape = (arguments.batch_size, arguments.frames, side, side, arguments.joints)
+  shape = (arguments.batch_size, arguments.frames, arguments.joints, 3)
+  points = rng.uniform((0, 0, 0.1), (side, side, 1), shape).astype(np.float32)
   label = rng.integers(arguments.classes, size=arguments.batch_size, dtype=np.int32)
-  return rng.random(shape, np.float32), label
+  x = heatmaps.joint_gaussians(jnp.asarray(points), size=(side, side))
+  return jax.tree.map(np.asarray, x), label
 
 
 def jaxmg_calls(arguments: argparse.Namespace, folder: pathlib.Path) -> dict:
   x, label = example(arguments)
   dtype = jnp.dtype(arguments.dtype)
   model = models.posec3d.PoseC3D(arguments.classes, variant=arguments.variant, dtype=dtype)
-  variables = peers.variables_of(folder, model, x, table)
-  return peers.calls(model, variables, x, label, fold=models.posec3d.fold_batch_norm)
+  pictures = gaussians.drawn(x)
+  variables = peers.variables_of(folder, model, pictures, table)
+  options = {"fold": models.posec3d.fold_batch_norm}
+  of_pictures = peers.calls(model, variables, pictures, label, name="jaxmg, drawn", **options)
+  return peers.calls(model, variables, x, label, **options) | of_pictures
 
 
 def torch_calls(arguments: argparse.Namespace, folder: pathlib.Path) -> dict:
@@ -51,7 +61,7 @@ def torch_calls(arguments: argparse.Namespace, folder: pathlib.Path) -> dict:
   return peers.torch_calls(
     torch_posec3d.make(arguments.joints, arguments.classes, **sizes),
     torch_posec3d.fold,
-    np.moveaxis(x, -1, 1),
+    np.moveaxis(gaussians.drawn(x), -1, 1),
     label,
     folder=folder,
     dtype=arguments.dtype,

@@ -23,7 +23,9 @@ def start(*, distributed: bool, keep_programs: bool) -> None:
   _hide_late_writes()
   sharding.reuse_memory()
   # Programs with oneDNN cannot be kept (jaxlib 0.12): they are compiled anew by every command.
-  warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
+  warnings.filterwarnings(
+    "ignore", "Error writing persistent compilation cache entry .*MemoryError"
+  )
   _keep_programs(keep_programs)
   asked = jax.config.jax_platforms or ""
   devices_alone = asked and "cpu" not in asked.split(",")

@@ -29,7 +29,9 @@ ARROWS = {
   "jaxmg.inputs.graph": (
     "jax jaxmg.ranges jaxmg.shapes jaxmg.inputs.pose jaxmg.inputs.published jaxmg.skeletons"
   ),
-  "jaxmg.inputs.heatmaps": "jax jaxmg.ranges jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons",
+  "jaxmg.inputs.heatmaps": (
+    "jax jaxmg.gaussians jaxmg.ranges jaxmg.shapes jaxmg.inputs.pose jaxmg.skeletons"
+  ),
   "jaxmg.inputs.pose": "jax jaxmg.ranges jaxmg.inputs.whole jaxmg.skeletons",
   "jaxmg.inputs.tokens": "jax jaxmg.ranges",
   "jaxmg.inputs.video": (
@@ -43,11 +45,12 @@ ARROWS = {
     " jaxmg.training.step"
   ),
   "jaxmg.recipe": (
-    "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.inputs jaxmg.models jaxmg.data.batch"
-    " jaxmg.training.step [jaxmg.training.checkpoints]"
+    "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.gaussians jaxmg.inputs jaxmg.models"
+    " jaxmg.data.batch jaxmg.training.step [jaxmg.training.checkpoints]"
   ),
   "jaxmg.faces": "jax jaxmg.shapes jaxmg.skeletons.topology",
   "jaxmg.fields": "jaxmg.errors jaxmg.ranges jaxmg.skeletons.topology",
+  "jaxmg.gaussians": "jax",
   "jaxmg.files": "jaxmg.errors jaxmg.progress",
   "jaxmg.names": "jaxmg.errors",
   "jaxmg.pickles": "jaxmg.errors",
@@ -60,7 +63,7 @@ ARROWS = {
   "jaxmg.skeletons": "jaxmg.skeletons",
   "jaxmg.skeletons.augment": "jax jaxmg.skeletons.geometry",
   "jaxmg.skeletons.geometry": "jax",
-  "jaxmg.skeletons.heatmaps": "jax jaxmg.shapes",
+  "jaxmg.skeletons.heatmaps": "jax jaxmg.gaussians jaxmg.shapes",
   "jaxmg.skeletons.plausible": "jaxmg.skeletons.topology",
   "jaxmg.skeletons.sampling": "",
   "jaxmg.skeletons.topology": "jaxmg.errors",
@@ -73,10 +76,12 @@ ARROWS = {
   "jaxmg.models.interfusion": (
     "flax jax jaxmg.models.fusion jaxmg.models.layers jaxmg.models.variants"
   ),
-  "jaxmg.models.layers": "flax jax jaxmg.shapes",
+  "jaxmg.models.layers": "flax jax jaxmg.gaussians jaxmg.shapes",
   "jaxmg.models.mtcnn": "flax jax jaxmg.shapes",
   "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
-  "jaxmg.models.posec3d": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
+  "jaxmg.models.posec3d": (
+    "flax jax jaxmg.gaussians jaxmg.shapes jaxmg.models.layers jaxmg.models.variants"
+  ),
   "jaxmg.models.swinface": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.variants": "flax jaxmg.errors jaxmg.ranges",
   "jaxmg.pretrained": "",
@@ -153,7 +158,7 @@ ARROWS = {
   ),
   "jaxmg.training.losses": "jax jaxmg.ranges jaxmg.shapes",
   "jaxmg.training.metrics": "jaxmg.shapes",
-  "jaxmg.training.mixing": "jax scipy jaxmg.video",
+  "jaxmg.training.mixing": "jax scipy jaxmg.gaussians jaxmg.video",
   "jaxmg.training.optimizers": "flax jax optax jaxmg.errors",
   "jaxmg.training.parameters": "flax jaxmg.errors",
   "jaxmg.training.precision": "jax jaxmg.errors",
@@ -282,7 +287,8 @@ ARROWS = {
   ),
   "benchmarks.peers": "flax jax optax benchmarks.timing jaxmg.pretrained jaxmg.training [torch]",
   "benchmarks.posec3d": (
-    "jax benchmarks.peers jaxmg.models jaxmg.pretrained [benchmarks.torch_posec3d]"
+    "jax benchmarks.peers jaxmg.gaussians jaxmg.models jaxmg.pretrained jaxmg.skeletons.heatmaps"
+    " [benchmarks.torch_posec3d]"
   ),
   "benchmarks.predictor": "jax benchmarks.timing jaxmg",
   "benchmarks.recipe": (

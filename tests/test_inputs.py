@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmg import inputs, skeletons
+from jaxmg import gaussians, inputs, skeletons
 from jaxmg.data import batch as batches
 from jaxmg.data import readers
 from jaxmg.skeletons import augment, geometry, heatmaps, sampling
@@ -57,6 +57,31 @@ def draw(points, kind):
   if kind == "joint":
     return heatmaps.render_joints(points, size=(SIZE, SIZE))
   return heatmaps.render_limbs(points, SKELETON.limbs, size=(SIZE, SIZE))
+
+
+@pytest.mark.parametrize(("kind", "persons"), [("joint", 1), ("joint", 2), ("limb", 1)])
+def test_an_input_leaves_undrawn_one_persons_joints(kind, persons):
+  one = inputs.Heatmaps(
+    SKELETON, (720, 1280), stream=kind, size=SIZE, test_size=SIZE, num_persons=persons
+  )
+  batch, tests = ({k: jnp.asarray(x) for k, x in batch.items()} for batch in (fake(), fake_views()))
+  for part in (batch, tests):
+    part["keypoints"] = part["keypoints"][..., :persons, :, :]
+  keys = jax.vmap(jax.random.key)(jnp.arange(8))
+  trained, views = one.train(keys, batch, True), one.views(tests, True)
+  options = {"skeleton": SKELETON, "stream": kind, "size": SIZE}
+  expected = inputs.heatmap_inputs(
+    batch["keypoints"], batch["frame_size"], keys=keys, mirror=True, **options
+  )
+  pairs = [(trained, expected)]
+  for i in (0, 3):  # as it is, and mirrored
+    view = jax.tree.map(lambda x: x[i], views)  # noqa: B023
+    pairs.append((one.view(view), inputs.heatmap_view(view, **options)))
+  for found, picture in pairs:
+    assert isinstance(found, gaussians.Gaussians) == ((kind, persons) == ("joint", 1))
+    assert found.shape == picture.shape
+    np.testing.assert_array_equal(gaussians.drawn(found), picture)
+    np.testing.assert_array_equal(one.picture(found), picture.max(-1))
 
 
 @pytest.mark.parametrize("kind", KINDS)

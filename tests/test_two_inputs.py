@@ -13,6 +13,7 @@ from experiments import evaluate, launch, trainer
 from jaxmg import inputs, models, predict, recipe, scores
 from jaxmg.data import batch as batches
 from jaxmg.data import readers, source
+from jaxmg.gaussians import drawn
 from jaxmg.skeletons import topology
 from jaxmg.training import checkpoints, losses, optimizers, sharding, step
 
@@ -102,7 +103,7 @@ def test_both_are_mirrored_together():
 
   @jax.jit
   def plainly(keys, pose):
-    return {name: one.train(keys, pose, False) for name, one in found.inputs.items()}
+    return {name: drawn(one.train(keys, pose, False)) for name, one in found.inputs.items()}
 
   (mirrored, _), plain = jax.jit(found.train_inputs)(keys, batch), plainly(keys, pose)
   turned = {

@@ -175,7 +175,7 @@ def _split(
     target.writestr("xl/_rels/workbook.xml.rels", _RELATIONS.format(links))
     styles = posixpath.join(posixpath.dirname(workbook), "styles.xml")
     if styles in source.NameToInfo:
-      target.writestr("xl/styles.xml", _open(source, styles).read())
+      target.writestr("xl/styles.xml", _read(source, styles))
   return extent if usual else None, sheets
 
 
@@ -190,6 +190,11 @@ def _open(source: zipfile.ZipFile, name: str, limit: int = _MAX_PART_BYTES) -> z
       f" {part.file_size} of {part.compress_size}"
     )
   return source.open(part)
+
+
+def _read(source: zipfile.ZipFile, name: str) -> bytes:
+  with _open(source, name) as part:
+    return part.read()
 
 
 def _find(source: zipfile.ZipFile) -> tuple[str, str]:
@@ -227,7 +232,7 @@ def _elements(source: zipfile.ZipFile, name: str) -> list[tuple[str, dict[str, s
 
   parser = _parser()
   parser.StartElementHandler = start
-  parser.Parse(_open(source, name).read(), True)
+  parser.Parse(_read(source, name), True)
   return found
 
 

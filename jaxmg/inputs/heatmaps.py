@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmg import ranges, shapes
+from jaxmg import gaussians, ranges, shapes
+from jaxmg.gaussians import Gaussians
 from jaxmg.inputs import pose as poses
 from jaxmg.skeletons import augment, geometry, heatmaps, topology
 from jaxmg.skeletons.topology import Skeleton
@@ -20,6 +21,8 @@ _CROP_AREA = (0.56, 1.0)  # of the body's box, in training
 @dataclasses.dataclass(frozen=True)
 class Heatmaps(poses.Pose):
   """Key points -> heatmaps float32[B, T, H, W, C]; see `heatmap_inputs` for what the fields do.
+
+  Those of one person's joints are given as `Gaussians`, which `jaxmg.gaussians.drawn` draws.
 
   `size` is that of training, `test_size` that of evaluation and prediction. Where bodies are turned
   in space (`turn`, `tilt`), training takes 3-D joints, and evaluation key points all the same.
@@ -46,8 +49,8 @@ class Heatmaps(poses.Pose):
 
   def train(
     self, keys: Key[Array, " b"], part: dict[str, Array], mirror: bool | Bool[Array, " b"]
-  ) -> Float[Array, "b t h w c"]:
-    """A batch of training clips, augmented by one key each and drawn."""
+  ) -> Float[Array, "b t h w c"] | Gaussians:
+    """A batch of training clips, augmented by one key each."""
     names = "crop_area", "rotation", "jitter", "joint_dropout", "bone_scale", "turn", "tilt"
     return heatmap_inputs(
       part[self.train_points],
@@ -59,6 +62,7 @@ class Heatmaps(poses.Pose):
       sigma=self.sigma,
       keys=keys,
       mirror=mirror,
+      draw=False,
       **{name: getattr(self, name) for name in names},
     )
 
@@ -72,16 +76,16 @@ class Heatmaps(poses.Pose):
 
   def view(
     self, view: dict[str, Array], mask: Float[Array, "b t m v"] | None = None
-  ) -> Float[Array, "b t h w c"]:
-    """One view of test clips, drawn."""
+  ) -> Float[Array, "b t h w c"] | Gaussians:
+    """One view of test clips."""
     if mask is not None:
       view = view | {"points": view["points"].at[..., 2].multiply(mask)}
     options = {"stream": self.stream, "size": self.test_size, "sigma": self.sigma}
-    return heatmap_view(view, skeleton=self.skeleton, **options)
+    return heatmap_view(view, skeleton=self.skeleton, draw=False, **options)
 
-  def picture(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w"]:
+  def picture(self, x: Float[Array, "b t h w c"] | Gaussians) -> Float[Array, "b t h w"]:
     """What a person should see of it: the maximum over the channels."""
-    return x.max(-1)
+    return gaussians.drawn(x).max(-1)
 
 
 def heatmap_inputs(
@@ -102,7 +106,8 @@ def heatmap_inputs(
   bone_scale: tuple[float, float] = (1.0, 1.0),
   turn: float = 0.0,
   tilt: float = 0.0,
-) -> Float[Array, "b t h w c"]:
+  draw: bool = True,
+) -> Float[Array, "b t h w c"] | Gaussians:
   """A pose -> `stream` ("joint" or "limb") heatmaps of `size` x `size`.
 
   `skeleton` says what its joints are: a name of `jaxmg.skeletons.SKELETONS`, or one of your own.
@@ -115,6 +120,8 @@ def heatmap_inputs(
   random share of its area (PoseC3D's training pipeline). Before all this the bones' lengths change
   by random factors (`augment.stretch`), and 3-D joints turn about the vertical and tilt by up to so
   many degrees (`augment.turn`, about the root): other persons, from other sides.
+
+  With `draw=False`, the heatmaps of one person's joints are given as `Gaussians`.
 
   Raises ValueError for other shapes, kinds of numbers or `stream`, as do the functions below, and
   for augmentation without keys.
@@ -178,7 +185,8 @@ def heatmap_inputs(
       return poses.mirror(mirror_key, placed, skeleton.mirror, mirrored, width=size)
 
     placed = poses.vmap_clips(place, keys, pose, frame_size, mirror)
-  return _render(placed, skeleton, stream, size, sigma)
+  found = _render(placed, skeleton, stream, size, sigma)
+  return gaussians.drawn(found) if draw else found
 
 
 def heatmap_views(
@@ -210,17 +218,24 @@ def heatmap_view(
   stream: str = "joint",
   size: int = 64,
   sigma: float = 0.6,
-) -> Float[Array, "b t h w c"]:
+  draw: bool = True,
+) -> Float[Array, "b t h w c"] | Gaussians:
   """The heatmaps of one view: `points` [B, T, M, V, 3] and whether to take the mirror image.
 
-  The mirror image is the heatmap with its columns reversed and its channels exchanged.
+  The mirror image is the heatmap with its columns reversed and its channels exchanged. `draw` as in
+  `heatmap_inputs`.
   """
   skeleton = topology.get(skeleton)
   _check_size(size)
   shapes.check("points", view["points"], "float", "B", "T", "M", skeleton.num_joints, 3)
-  rendered = _render(view["points"], skeleton, stream, size, sigma)
-  channels = skeleton.mirror if stream == "joint" else skeleton.limb_mirror
-  return jnp.where(view["mirrored"], rendered[..., ::-1, channels], rendered)
+  found, mirrored = _render(view["points"], skeleton, stream, size, sigma), view["mirrored"]
+  if not isinstance(found, Gaussians):
+    channels = skeleton.mirror if stream == "joint" else skeleton.limb_mirror
+    return jnp.where(mirrored, found[..., ::-1, channels], found)
+  rows = jnp.where(mirrored, found.rows[..., skeleton.mirror], found.rows)
+  columns = jnp.where(mirrored, found.columns[..., ::-1, skeleton.mirror], found.columns)
+  found = dataclasses.replace(found, rows=rows, columns=columns)
+  return gaussians.drawn(found) if draw else found
 
 
 def _check_size(size):
@@ -234,6 +249,8 @@ def _place(keypoints, frame_size, size):
 
 
 def _render(points, skeleton, stream, size, sigma):
+  if stream == "joint" and points.shape[-3] == 1:
+    return heatmaps.joint_gaussians(points[..., 0, :, :], size=(size, size), sigma=sigma)
   if stream == "joint":
     return heatmaps.render_joints(points, size=(size, size), sigma=sigma)
   if stream == "limb":

@@ -15,6 +15,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmg import shapes
+from jaxmg.gaussians import Gaussians, drawn
+
+_WIDEST = 9  # pixels of a joint, up to which a CPU does not draw it
 
 _RATES = ("dropout", "stochastic_depth", "modality_dropout")  # for which a model draws by a key
 
@@ -73,7 +76,7 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, "b t h w i"],
+    x: Float[Array, "b t h w i"] | Gaussians,
     bias: Float[Array, " o"] | None = None,
     *,
     relu: bool = False,
@@ -87,9 +90,13 @@ class Conv(nn.Module):
       )
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param("kernel", he_fan_out, shape, jnp.float32).astype(self.dtype)
-    x = every(self.strides[0], x.astype(self.dtype), axis=1)
+    undrawn = isinstance(x, Gaussians) and (height, self.strides) == (7, (1, 1))
+    x = x if undrawn else every(self.strides[0], drawn(x).astype(self.dtype), axis=1)
     b, t, h, w, _ = x.shape
-    if height > 1:
+    if undrawn:
+      flat = jax.tree.map(lambda x: x.reshape(b * t, *x.shape[2:]), x)
+      y = _conv_7x7_of_gaussians(flat, kernel[0])
+    elif height > 1:
       y = _spatial_conv(x.reshape(b * t, h, w, -1), kernel[0], self.strides[1])
       h, w = y.shape[1:3]
     elif time > 1:
@@ -219,15 +226,39 @@ def _spatial_conv(x, kernel, stride):  # N H W I, k k I O
   return _conv_2d(x, kernel, stride)
 
 
-def _conv_2d(x, kernel, stride):  # N H W I, k k I O
+def _plain_conv(x, kernel, stride):  # N H W I, k k I O
   half = kernel.shape[0] // 2
   return jax.lax.conv_general_dilated(
     x, kernel, (stride, stride), [(half, half)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
   )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv_2d(x, kernel, stride):
+  return _plain_conv(x, kernel, stride)
+
+
+def _conv_2d_forward(x, kernel, stride):
+  return _plain_conv(x, kernel, stride), (x, kernel)
+
+
+def _conv_2d_backward(stride, saved, gradient):
+  x, kernel = saved
+  # A CPU takes transposes for the gradient of the kernel. XLA would make them part of what comes
+  # before, and they would take several times as long.
+  x, gradient = jax.lax.platform_dependent(
+    x, gradient, cpu=lambda *both: jax.lax.optimization_barrier(both), default=lambda *both: both
+  )
+  (dx,) = jax.linear_transpose(lambda x: _plain_conv(x, kernel, stride), x)(gradient)
+  (dkernel,) = jax.linear_transpose(lambda kernel: _plain_conv(x, kernel, stride), kernel)(gradient)
+  return dx, dkernel
+
+
+_conv_2d.defvjp(_conv_2d_forward, _conv_2d_backward)
+
+
 def _conv_7x7_plain(x, kernel):  # N H W I, k k I O
-  return _conv_2d(x, kernel, 1)
+  return _plain_conv(x, kernel, 1)
 
 
 def _conv_7x7_folded(x, kernel):  # N H W I, k k I O
@@ -289,18 +320,73 @@ _conv_7x7_on_cpu.defvjp(_conv_7x7_on_cpu_forward, _conv_7x7_on_cpu_backward)
 _conv_7x7 = _by_platform(_conv_7x7_plain, _conv_7x7_folded, _conv_7x7_on_cpu)
 
 
+def _conv_7x7_of_windows(x, kernel):  # Gaussians of N H W I, k k I O
+  """The same of what is not drawn: a sum of each joint's patch of the output.
+
+  Its pixels that are not zero lie in a window, and reach the patch around it alone.
+  """
+  if x.width > _WIDEST:
+    return _conv_7x7_on_cpu(drawn(x).astype(kernel.dtype), kernel)
+  n, height, width, joints = x.shape
+  size, features = kernel.shape[0], kernel.shape[-1]
+  (top, rows), (left, columns) = _windows_of(x.rows, x.width), _windows_of(x.columns, x.width)
+  pixels = rows[:, :, :, None] * columns[:, :, None, :]  # I N v w
+  v, w = pixels.shape[2:]
+  # Of a pixel in its window, the patch is the kernel reversed, moved to it.
+  reversed_kernel = kernel[::-1, ::-1].transpose(2, 0, 1, 3).astype(pixels.dtype)
+  moved = [
+    jnp.pad(reversed_kernel, ((0, 0), (i, v - 1 - i), (j, w - 1 - j), (0, 0)))
+    for i in range(v)
+    for j in range(w)
+  ]
+  moved = jnp.stack(moved, 1)  # I v*w V W O
+  patch = moved.shape[2:]
+  patches = pixels.reshape(joints, n, v * w) @ moved.reshape(joints, v * w, -1)
+  patches = patches.reshape(joints, n, *patch)
+
+  def put(patches, top, left):
+    whole = jnp.zeros((height + size - 1, width + size - 1, features), patches.dtype)
+    numbers = jax.lax.ScatterDimensionNumbers(
+      update_window_dims=(1, 2, 3), inserted_window_dims=(), scatter_dims_to_operand_dims=(0, 1)
+    )
+    places = jnp.stack([top, left], -1)
+    return jax.lax.scatter_add(whole, places, patches, numbers, mode="promise_in_bounds")
+
+  half = size // 2
+  y = jax.vmap(put, in_axes=1)(patches, top, left)
+  return y[:, half : half + height, half : half + width].astype(kernel.dtype)
+
+
+def _windows_of(values, width):  # N L I
+  """The first of so many neighbours among which all are that are not zero, and these, I N width."""
+  length = values.shape[1]
+  width = min(width, length)
+  first = jnp.argmax(values != 0, axis=1).clip(0, length - width)  # N I
+  places = first[:, None] + jnp.arange(width)[:, None]
+  return first.T, jnp.take_along_axis(values, places, axis=1).transpose(2, 0, 1)
+
+
+def _conv_7x7_of_drawn(x, kernel):
+  return _conv_7x7_folded(drawn(x).astype(kernel.dtype), kernel)
+
+
+_conv_7x7_of_gaussians = _by_platform(
+  _conv_7x7_of_windows, _conv_7x7_of_drawn, _conv_7x7_of_windows
+)
+
+
 @jax.custom_vjp
 def _conv_3x3_stride_2(x, kernel):
-  return _conv_2d(x, kernel, 2)
+  return _plain_conv(x, kernel, 2)
 
 
 def _conv_3x3_stride_2_forward(x, kernel):
-  return _conv_2d(x, kernel, 2), (x, kernel)
+  return _plain_conv(x, kernel, 2), (x, kernel)
 
 
 def _conv_3x3_stride_2_backward(saved, gradient):
   x, kernel = saved
-  (dkernel,) = jax.linear_transpose(lambda k: _conv_2d(x, k, 2), kernel)(gradient)
+  _, dkernel = _conv_2d_backward(2, saved, gradient)
   (dx,) = jax.linear_transpose(lambda x: _conv_3x3_stride_2_by_blocks(x, kernel), x)(gradient)
   return dx, dkernel
 

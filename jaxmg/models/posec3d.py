@@ -16,6 +16,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxmg import shapes
+from jaxmg.gaussians import Gaussians
 from jaxmg.models import layers, variants
 
 # The published network has 2,024,860 parameters at 17 joints and 60 classes; PYSKL's other one, for
@@ -41,7 +42,9 @@ class ConvNorm(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b t h w c"], *, train: bool) -> Float[Array, "b t2 h2 w2 d"]:
+  def __call__(
+    self, x: Float[Array, "b t h w c"] | Gaussians, *, train: bool
+  ) -> Float[Array, "b t2 h2 w2 d"]:
     conv = layers.Conv(self.features, self.kernel_size, self.strides, self.dtype, name="conv")
     if not train and self.has_variable("params", "bias"):  # see fold_batch_norm
       return conv(x, self.get_variable("params", "bias"), relu=self.relu)
@@ -93,10 +96,11 @@ class Stage(nn.Module):
 class PoseC3D(nn.Module):
   """Heatmaps -> class scores; a `variant` of VARIANTS gives the sizes that are not given.
 
-  Called on float[B, T, H, W, V], returns `(logits float32[B, K], out)`, where `out` holds every
-  intermediate: "stem", "pool", "stage1" ("stage1/block0", ...) to "stage3", "features"
-  float32[B, C], the pooled features before dropout, and for a fusion "tokens" float32[B, T', C],
-  pooled over rows and columns alone, with their "times" float32[B, T'] (see `layers.token_times`).
+  Called on heatmaps float[B, T, H, W, V], or on `Gaussians` of such a shape, of which a CPU draws
+  nothing, returns `(logits float32[B, K], out)`, where `out` holds every intermediate: "stem",
+  "pool", "stage1" ("stage1/block0", ...) to "stage3", "features" float32[B, C], the pooled features
+  before dropout, and for a fusion "tokens" float32[B, T', C], pooled over rows and columns alone,
+  with their "times" float32[B, T'] (see `layers.token_times`).
   Under jit, what is not used costs nothing.
   With an `embedding_size` D, a second head of the features learns label embeddings: its output is
   "embedding" float32[B, D].
@@ -107,6 +111,7 @@ class PoseC3D(nn.Module):
   """
 
   TAKES = ("heatmaps", "video")  # kinds of `jaxmg.inputs`
+  DRAWS = True  # what needs to be: it takes `jaxmg.gaussians` as well
   # Patterns of the paths of parameters: of the classifier, and of what learns label embeddings.
   HEAD = r"head/.*"
   LABEL_HEAD = r"embedding/.*"
@@ -127,7 +132,7 @@ class PoseC3D(nn.Module):
   @nn.compact
   def __call__(
     self,
-    heatmaps: Float[Array, "b t h w v"],
+    heatmaps: Float[Array, "b t h w v"] | Gaussians,
     *,
     train: bool = False,
     rows: Int[Array, " b"] | None = None,

@@ -10,13 +10,14 @@ is then a smooth function of the coordinates everywhere (once differentiable, fo
 persons share it by their maximum, whose gradient goes to the highest.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmg import shapes
+from jaxmg import gaussians, shapes
 
 _SCORE_THRESHOLD = 1e-4
 _FAR = 1e4  # pixels: beyond it nothing is visible, and squares of coordinates would overflow
@@ -34,6 +35,19 @@ def render_joints(
   `points` holds x, y and score; `size` is (height, width).
   """
   shapes.check("points", points, "float", "...", "M", "V", 3)
+  found = joint_gaussians(points, size=size, sigma=sigma, window=window)
+  return _over_persons(gaussians.drawn(found))
+
+
+def joint_gaussians(
+  points: Float[Array, "*b v 3"],
+  *,
+  size: tuple[int, int],
+  sigma: float = 0.6,
+  window: bool = True,
+) -> gaussians.Gaussians:
+  """What `render_joints` draws of each person, [*b, H, W, V], before it is drawn."""
+  shapes.check("points", points, "float", "...", "V", 3)
   _check_size(size)
   points = jnp.asarray(points).clip(-_FAR, _FAR)
   score = points[..., 2]
@@ -43,10 +57,12 @@ def render_joints(
   columns, rows = (
     _gaussian(points[..., axis], length, sigma, window)
     for axis, length in ((0, size[1]), (1, size[0]))
-  )  # *b m v w and *b m v h
-  rows = jnp.moveaxis(rows * score[..., None], -2, -1)[..., :, None, :]  # *b m h 1 v
-  columns = jnp.moveaxis(columns, -2, -1)[..., None, :, :]  # *b m 1 w v
-  return _over_persons(rows * columns)
+  )  # *b v w and *b v h
+  return gaussians.Gaussians(
+    rows=jnp.moveaxis(rows * score[..., None], -2, -1),
+    columns=jnp.moveaxis(columns, -2, -1),
+    width=math.floor(6 * sigma) + 2 if window else max(size),
+  )
 
 
 def render_limbs(
@@ -96,7 +112,7 @@ def _check_size(size):
     raise ValueError(f"size: expected (height, width) in pixels, got {size!r}")
 
 
-def _gaussian(center, length, sigma, window):  # *b m v -> *b m v length
+def _gaussian(center, length, sigma, window):  # *b v -> *b v length
   pixel = jnp.arange(length, dtype=center.dtype)
   center = center[..., None]
   value = jnp.exp(-0.5 * ((pixel - center) / sigma) ** 2)

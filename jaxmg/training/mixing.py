@@ -15,7 +15,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float, Key
 
-from jaxmg import video
+from jaxmg import gaussians, video
 
 _KEY = 1 << 20  # of the clip's key: inputs split theirs, or fold small numbers in
 
@@ -30,7 +30,7 @@ def mixed(preprocess: Callable, *, mixup: float = 0.0, cutmix: float = 0.0) -> C
   def preprocess_and_mix(keys, batch):
     clips, batch = preprocess(keys, batch)
     keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _KEY)
-    clips, share = mix(keys, clips, mixup=mixup, cutmix=cutmix)
+    clips, share = mix(keys, gaussians.drawn(clips), mixup=mixup, cutmix=cutmix)
     return clips, {**batch, "partner": batch["label"][::-1], "share": share}
 
   return preprocess_and_mix

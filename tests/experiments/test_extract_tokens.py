@@ -66,8 +66,8 @@ def test_a_run_adds_the_tokens_of_its_views_and_touches_nothing_else(run, nods, 
   model, pose = found.build_model(), found.inputs["pose"]
   part = pose.read_test(source.Source(nods / "nods").track("pose")[7], found.num_clips)
   part = {name: jnp.asarray(x)[None] for name, x in part.items()}
-  drawn = jax.vmap(pose.view)(pose.views(part, True))[:, 0]
-  _, out = jax.jit(model.apply)(variables, drawn)
+  seen = jax.tree.map(lambda x: x[:, 0], jax.vmap(pose.view)(pose.views(part, True)))
+  _, out = jax.jit(model.apply)(variables, seen)
   clips, mirrored = np.split(np.asarray(out["features"]), 2)
   expected = np.stack([clips, mirrored], 1).reshape(count, -1)  # a clip, its mirror image, ...
   np.testing.assert_allclose(of[:count].mean(1), expected, rtol=0.01, atol=1e-3)

@@ -137,6 +137,7 @@ def traceable(model):
     return nn.Dense(self.num_classes, name="head")(features).astype(jnp.float32) * digest, out
 
   unchanged = {
+    "DRAWS": False,
     "folded": lambda self, variables: variables,
     "by_depth": lambda self: ("Dense_0/.*", "(head|embedding)/.*"),
   }

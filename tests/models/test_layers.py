@@ -8,7 +8,9 @@ import pytest
 from flax import linen as nn
 from jax.test_util import check_grads
 
+from jaxmg.gaussians import drawn
 from jaxmg.models import layers
+from jaxmg.skeletons import heatmaps
 
 FORMS = [  # kernel, strides
   ((1, 1, 1), (1, 1)),
@@ -69,6 +71,59 @@ def test_forms_of_a_convolution_and_their_gradients_are_equal(form, other, x_sha
   )
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
+
+
+def gaussians(size, sigma):
+  """5 frames of 3 joints: some in the picture, some at its edges, far outside, or absent."""
+  height, width = size
+  points = jax.random.uniform(jax.random.key(0), (5, 3, 3), minval=0.1) * jnp.array(
+    [width, height, 1]
+  )
+  for frame, (x, y) in enumerate([(-0.4, 2), (width - 0.6, height + 0.5), (-9, 1e9)]):
+    points = points.at[frame, 0, :2].set(jnp.array([x, y]))
+  return heatmaps.joint_gaussians(points.at[3, 1].set(0), size=size, sigma=sigma)
+
+
+@pytest.mark.parametrize("size", [(9, 14), (20, 17), (4, 3)])
+@pytest.mark.parametrize("sigma", [0.6, 1.2, 3.0])
+@pytest.mark.parametrize("form", [layers._conv_7x7_of_windows, layers._conv_7x7_of_drawn])
+def test_a_convolution_of_what_is_not_drawn_is_that_of_its_picture(form, size, sigma):
+  x = gaussians(size, sigma)
+  kernel = jax.random.normal(jax.random.key(1), (7, 7, 3, 4))
+  gradient = jax.random.normal(jax.random.key(2), (5, *size, 4))
+  of_picture = lambda x, kernel: layers._conv_7x7_plain(drawn(x), kernel)  # noqa: E731
+  (found, pullback), (expected, plain) = (jax.vjp(one, x, kernel) for one in (form, of_picture))
+  (dx, dkernel), (plain_dx, plain_dkernel) = pullback(gradient), plain(gradient)
+  # What is zero has a gradient of a picture alone.
+  seen = lambda dx: jax.tree.map(lambda x, dx: np.where(x, dx, 0), x, dx)  # noqa: E731
+  ours = found, dkernel, seen(dx).rows, seen(dx).columns
+  theirs = expected, plain_dkernel, seen(plain_dx).rows, seen(plain_dx).columns
+  for a, b in zip(ours, theirs, strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(
+  ("kernel_size", "strides"), [((1, 7, 7), (1, 1)), ((1, 3, 3), (1, 2)), ((1, 1, 1), (1, 1))]
+)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_every_convolution_takes_what_is_not_drawn(kernel_size, strides, dtype):
+  x = jax.tree.map(lambda x: x[None], gaussians((9, 14), 0.6))
+  conv, bias = layers.Conv(4, kernel_size, strides, dtype), jnp.array([-0.1, 0.0, 0.1, 0.2])
+  params = conv.init(jax.random.key(1), x)
+  found, expected = (conv.apply(params, x, bias, relu=True) for x in (x, drawn(x)))
+  assert found.dtype == dtype
+  np.testing.assert_allclose(
+    np.float32(found), np.float32(expected), rtol=0, atol=1e-6 if dtype == jnp.float32 else 4e-3
+  )
+
+
+def test_only_a_cpu_draws_nothing():
+  conv, x = layers.Conv(4, (1, 7, 7)), jax.tree.map(lambda x: x[None], gaussians((9, 14), 0.6))
+  params = conv.init(jax.random.key(0), x)
+  step = jax.jit(jax.grad(lambda p, x: conv.apply(p, x).sum()))
+  for platform, form in (("cpu", "dot_general"), ("cuda", "convolution"), ("tpu", "convolution")):
+    text = step.trace(params, x).lower(lowering_platforms=(platform,)).as_text()
+    assert {*re.findall(r"stablehlo\.(dot_general|convolution)", text)} == {form}
 
 
 @pytest.mark.parametrize(("kernel_size", "strides"), FORMS)

@@ -92,6 +92,20 @@ def test_with_window_a_joint_is_cut_off_at_three_sigma():
   np.testing.assert_array_equal(drawn[3:10, 3:10], smooth[3:10, 3:10])
 
 
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 0.6, 1.0, 2.3])
+def test_no_more_neighbours_than_the_width_are_not_zero(sigma):
+  middle = np.arange(-4, 30, 0.01, dtype=np.float32)  # joints
+  near = np.round(middle) + np.float32(3 * sigma)  # where the cut falls on a pixel
+  points = np.stack([np.concatenate([middle, near, -near])] * 2 + [np.ones(3 * len(middle))], -1)
+  found = heatmaps.joint_gaussians(jnp.float32(points), size=(24, 26), sigma=sigma)
+  assert found.shape == (24, 26, 3 * len(middle))
+  for numbers in (found.rows, found.columns):
+    there = np.asarray(numbers) != 0
+    first, last = there.argmax(0), len(there) - there[::-1].argmax(0)
+    counts = np.where(there.any(0), last - first, 0)
+    assert found.width - 2 <= counts.max() <= found.width
+
+
 @pytest.mark.parametrize("kind", ["joint", "limb"])
 @pytest.mark.parametrize("coordinate", [1e9, -1e9, 3e38])
 def test_points_far_outside_leave_the_heatmap_empty(kind, coordinate):
