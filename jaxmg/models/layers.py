@@ -190,19 +190,6 @@ def _by_platform(cpu: Callable, accelerator: Callable, gradients: Callable) -> C
   return apply
 
 
-def _temporal_conv_by_dot(x, kernel):  # B T S I, k I O
-  """One wide dot to k x O channels, then a sum of k shifts in time."""
-  size, inputs, features = kernel.shape
-  taps = dot(x, kernel.transpose(1, 0, 2).reshape(inputs, size * features))
-  taps = taps.reshape(*x.shape[:-1], size, features)
-  frames, half = x.shape[1], size // 2
-  total = 0
-  for i in range(size):
-    shifted = jnp.pad(taps[..., i, :], ((0, 0), (half, half), (0, 0), (0, 0)))
-    total += jax.lax.slice_in_dim(shifted, i, i + frames, axis=1)
-  return total
-
-
 def _temporal_conv_in_2d(x, kernel):  # B T S I, k I O
   """A convolution of images of T rows and S columns: k x O channels are never in memory."""
   half = kernel.shape[0] // 2
@@ -215,7 +202,31 @@ def _temporal_conv_in_2d(x, kernel):  # B T S I, k I O
   )
 
 
-_temporal_conv = _by_platform(_temporal_conv_in_2d, _temporal_conv_in_2d, _temporal_conv_by_dot)
+@jax.custom_vjp
+def _temporal_conv_on_cpu(x, kernel):
+  """The same, whose gradient of the kernel is one product with k x O channels, moved in time."""
+  return _temporal_conv_in_2d(x, kernel)
+
+
+def _temporal_conv_on_cpu_forward(x, kernel):
+  return _temporal_conv_in_2d(x, kernel), (x, kernel)
+
+
+def _temporal_conv_on_cpu_backward(saved, gradient):
+  x, kernel = saved
+  (dx,) = jax.linear_transpose(lambda x: _temporal_conv_in_2d(x, kernel), x)(gradient)
+  size, inputs, features = kernel.shape
+  frames, half = x.shape[1], size // 2
+  padded = jnp.pad(gradient, ((0, 0), (half, half), (0, 0), (0, 0)))
+  moved = [padded[:, i : i + frames] for i in reversed(range(size))]
+  moved = jnp.concatenate(moved, -1).reshape(-1, size * features)
+  dkernel = (x.reshape(-1, inputs).T @ moved).reshape(inputs, size, features)
+  return dx, dkernel.swapaxes(0, 1)
+
+
+_temporal_conv_on_cpu.defvjp(_temporal_conv_on_cpu_forward, _temporal_conv_on_cpu_backward)
+
+_temporal_conv = _by_platform(_temporal_conv_in_2d, _temporal_conv_in_2d, _temporal_conv_on_cpu)
 
 
 def _spatial_conv(x, kernel, stride):  # N H W I, k k I O

@@ -52,8 +52,8 @@ def test_convolution_and_its_gradients_are_those_of_a_3d_convolution(kernel_size
 
 
 FORMS_OF_ONE = [  # two forms of the same, and the shapes of what they take
-  (layers._temporal_conv_by_dot, layers._temporal_conv_in_2d, (2, 5, 24, 3), (3, 3, 4)),
-  (layers._temporal_conv_by_dot, layers._temporal_conv_in_2d, (2, 4, 24, 3), (5, 3, 4)),
+  (layers._temporal_conv_in_2d, layers._temporal_conv_on_cpu, (2, 5, 24, 3), (3, 3, 4)),
+  (layers._temporal_conv_in_2d, layers._temporal_conv_on_cpu, (2, 4, 24, 3), (5, 3, 4)),
   (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 9, 8, 17), (7, 7, 17, 4)),
   (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 6, 11, 3), (7, 7, 3, 4)),
   (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 6, 7, 41), (7, 7, 41, 4)),
