@@ -75,8 +75,8 @@ def compare(arguments: argparse.Namespace, jaxmg: Callable, torch: Callable) -> 
         kept = memories[0] == "kept"
         process = timing.Process(start, kept, jaxmg, arguments, pathlib.Path(folder))
       processes.callback(process.close)
-      for (job, _), timer in process.timers().items():
-        timers[job, f"jaxmg in {arguments.against.name}", memories[0]] = timer
+      for (job, name), timer in process.timers().items():
+        timers[job, f"{name} in {arguments.against.name}", memories[0]] = timer
     for job in JOBS:
       of_job = {name: timer for name, timer in timers.items() if name[0] == job}
       seconds = timing.alternate(of_job, rounds=arguments.rounds)
@@ -127,9 +127,13 @@ def variables_of(
   Our own initial ones where the peer has left none.
   """
   if not (folder / "weights.npz").exists():
-    return sharding.on_host(model.init, jax.random.key(0), x[:1])
+    return sharding.on_host(model.init, jax.random.key(0), _first(x))
   with np.load(folder / "weights.npz") as weights, np.load(folder / "logits.npz") as logits:
-    return same_weights(dict(weights), logits["logits"], model, x[:1], table)
+    return same_weights(dict(weights), logits["logits"], model, _first(x), table)
+
+
+def _first(x):
+  return jax.tree.map(lambda x: x[:1], x)
 
 
 def same_weights(weights, logits, model, x, table):

@@ -1,4 +1,4 @@
-"""Heatmaps that are not drawn yet: a Gaussian of two axes is one of the rows times one of columns.
+"""Heatmaps that are not drawn yet: a Gaussian of two axes is one along each, multiplied.
 
 A network whose first layer is a convolution needs no picture of them: of 3,000 pixels some 20 are
 not zero.
@@ -14,12 +14,12 @@ import jax
 @functools.partial(
   jax.tree_util.register_dataclass, data_fields=["rows", "columns"], meta_fields=["width"]
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Gaussians:
   """One Gaussian per channel: `rows` float[*B, H, V] and `columns` float[*B, W, V].
 
-  Their products are the heatmaps float[*B, H, W, V], whose shape and dtype these have. Of a row's
-  numbers, and of a column's, only so many neighbours as the `width` are not zero.
+  Their products are the heatmaps float[*B, H, W, V], whose shape and dtype these have. Along H, and
+  along W, at most `width` neighbours are not zero.
   """
 
   rows: Any
@@ -34,6 +34,10 @@ class Gaussians:
   @property
   def dtype(self) -> Any:
     return self.rows.dtype
+
+  def __getattr__(self, name: str) -> Any:
+    hint = "jaxmg.gaussians.drawn(x) gives the heatmaps"
+    raise AttributeError(f"Gaussians have no {name}: {hint}", name=name, obj=self)
 
 
 def drawn(x: Any) -> Any:

@@ -29,7 +29,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxmg import errors, fields, files, gaussians, inputs, models
+from jaxmg import errors, fields, files, inputs, models
 from jaxmg.data.batch import PRESENT
 from jaxmg.training import step
 
@@ -126,12 +126,7 @@ class Recipe:
       if missing := [key for key in names if not isinstance(found, Mapping) or key not in found]:
         got = " and ".join(found) if isinstance(found, Mapping) else type(found).__name__
         raise ValueError(f"{where}: expected {missing[0]}, got {got}")
-    return self._given(name, one.train(keys, part, mirror))
-
-  def _given(self, name: str, x: Any) -> Any:
-    """What the model is given of an input; most models take heatmaps as they are drawn."""
-    taker = models.MODELS.get(str(_taker(self.model, name).get("name")))
-    return x if getattr(taker, "DRAWS", False) else gaussians.drawn(x)
+    return one.train(keys, part, mirror)
 
   def test_views(self, batch: Mapping[str, Any]) -> dict[str, Any]:
     """All test views of a batch, before they are drawn: arrays with a leading axis R."""
@@ -142,10 +137,7 @@ class Recipe:
   def test_view(self, view: Mapping[str, Any], masks: Mapping[str, Array] | None = None) -> Any:
     """What the model is given of one view; masks multiply it, by input (`Input.ones`)."""
     masks = masks or dict.fromkeys(self.inputs)
-    found = {
-      name: self._given(name, one.view(view[name], masks[name]))
-      for name, one in self.inputs.items()
-    }
+    found = {name: one.view(view[name], masks[name]) for name, one in self.inputs.items()}
     if len(found) == 1:
       return next(iter(found.values()))
     return found | {name: view[name] for name in (PRESENT,) if name in view}
@@ -213,8 +205,11 @@ class Recipe:
 
 def _check_fit(model: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
   """Raises ValueError where a model, or an encoder in it, does not take what it would be given."""
+  encoders = model.get("encoders")
+  encoders = encoders if isinstance(encoders, Mapping) else {}
   for name, one in seen.items():
-    taker = _taker(model, name)
+    taker = encoders.get(name, model)
+    taker = taker if isinstance(taker, Mapping) else {}
     takes = getattr(models.MODELS.get(str(taker.get("name"))), "TAKES", None)
     kinds = [kind for kind, cls in inputs.INPUTS.items() if isinstance(one, cls)]
     if takes and kinds and kinds[0] not in takes:
@@ -223,13 +218,6 @@ def _check_fit(model: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
     skeleton, parents = getattr(one, "skeleton", None), taker.get("parents")
     if skeleton and parents is not None and not np.array_equal(parents, skeleton.parents):
       raise ValueError(f"model: parents: expected those of {skeleton}, as the input, got {parents}")
-
-
-def _taker(model: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-  """The model that takes the input of this name: an encoder of a fusion, or the model itself."""
-  encoders = model.get("encoders")
-  taker = encoders.get(name, model) if isinstance(encoders, Mapping) else model
-  return taker if isinstance(taker, Mapping) else {}
 
 
 def _check_data(recipe: Recipe) -> None:

@@ -45,8 +45,8 @@ ARROWS = {
     " jaxmg.training.step"
   ),
   "jaxmg.recipe": (
-    "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.gaussians jaxmg.inputs jaxmg.models"
-    " jaxmg.data.batch jaxmg.training.step [jaxmg.training.checkpoints]"
+    "flax jax jaxmg.errors jaxmg.fields jaxmg.files jaxmg.inputs jaxmg.models jaxmg.data.batch"
+    " jaxmg.training.step [jaxmg.training.checkpoints]"
   ),
   "jaxmg.faces": "jax jaxmg.shapes jaxmg.skeletons.topology",
   "jaxmg.fields": "jaxmg.errors jaxmg.ranges jaxmg.skeletons.topology",
@@ -78,7 +78,9 @@ ARROWS = {
   ),
   "jaxmg.models.layers": "flax jax jaxmg.gaussians jaxmg.shapes",
   "jaxmg.models.mtcnn": "flax jax jaxmg.shapes",
-  "jaxmg.models.mvit": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
+  "jaxmg.models.mvit": (
+    "flax jax jaxmg.gaussians jaxmg.shapes jaxmg.models.layers jaxmg.models.variants"
+  ),
   "jaxmg.models.posec3d": (
     "flax jax jaxmg.gaussians jaxmg.shapes jaxmg.models.layers jaxmg.models.variants"
   ),

@@ -11,7 +11,8 @@ about one kind of model input, and training, evaluation and prediction have it f
   read(record, rng)   host, numpy: the only change of shapes; read_test has an axis of test clips
   kept(record)        perhaps: a small record for the memory, of which `read` reads the same bits
   example(num_clips)  the shapes of a batch of one
-  train(keys, part, mirror)    device: augment, then render or derive
+  train(keys, part, mirror)    device: augment, then render or derive; heatmaps may be left
+                      to the model to draw (`jaxmg.gaussians`)
   views(part, mirror)  device: what all test views share, leading axis R
   view(view, mask)     one of them; what is shown is multiplied by the mask, if there is one:
   ones(view)           such a mask, of which nothing is hidden: a number for each pixel or joint

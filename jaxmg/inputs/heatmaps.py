@@ -22,7 +22,7 @@ _CROP_AREA = (0.56, 1.0)  # of the body's box, in training
 class Heatmaps(poses.Pose):
   """Key points -> heatmaps float32[B, T, H, W, C]; see `heatmap_inputs` for what the fields do.
 
-  Those of one person's joints are given as `Gaussians`, which `jaxmg.gaussians.drawn` draws.
+  Those of one person's joints are `Gaussians`: a model draws them (`jaxmg.gaussians.drawn`).
 
   `size` is that of training, `test_size` that of evaluation and prediction. Where bodies are turned
   in space (`turn`, `tilt`), training takes 3-D joints, and evaluation key points all the same.
@@ -62,7 +62,7 @@ class Heatmaps(poses.Pose):
       sigma=self.sigma,
       keys=keys,
       mirror=mirror,
-      draw=False,
+      undrawn=True,
       **{name: getattr(self, name) for name in names},
     )
 
@@ -81,7 +81,7 @@ class Heatmaps(poses.Pose):
     if mask is not None:
       view = view | {"points": view["points"].at[..., 2].multiply(mask)}
     options = {"stream": self.stream, "size": self.test_size, "sigma": self.sigma}
-    return heatmap_view(view, skeleton=self.skeleton, draw=False, **options)
+    return heatmap_view(view, skeleton=self.skeleton, undrawn=True, **options)
 
   def picture(self, x: Float[Array, "b t h w c"] | Gaussians) -> Float[Array, "b t h w"]:
     """What a person should see of it: the maximum over the channels."""
@@ -106,7 +106,7 @@ def heatmap_inputs(
   bone_scale: tuple[float, float] = (1.0, 1.0),
   turn: float = 0.0,
   tilt: float = 0.0,
-  draw: bool = True,
+  undrawn: bool = False,
 ) -> Float[Array, "b t h w c"] | Gaussians:
   """A pose -> `stream` ("joint" or "limb") heatmaps of `size` x `size`.
 
@@ -121,7 +121,7 @@ def heatmap_inputs(
   by random factors (`augment.stretch`), and 3-D joints turn about the vertical and tilt by up to so
   many degrees (`augment.turn`, about the root): other persons, from other sides.
 
-  With `draw=False`, the heatmaps of one person's joints are given as `Gaussians`.
+  With `undrawn`, those of one person's joints are given as `Gaussians`.
 
   Raises ValueError for other shapes, kinds of numbers or `stream`, as do the functions below, and
   for augmentation without keys.
@@ -186,7 +186,7 @@ def heatmap_inputs(
 
     placed = poses.vmap_clips(place, keys, pose, frame_size, mirror)
   found = _render(placed, skeleton, stream, size, sigma)
-  return gaussians.drawn(found) if draw else found
+  return found if undrawn else gaussians.drawn(found)
 
 
 def heatmap_views(
@@ -218,12 +218,12 @@ def heatmap_view(
   stream: str = "joint",
   size: int = 64,
   sigma: float = 0.6,
-  draw: bool = True,
+  undrawn: bool = False,
 ) -> Float[Array, "b t h w c"] | Gaussians:
   """The heatmaps of one view: `points` [B, T, M, V, 3] and whether to take the mirror image.
 
-  The mirror image is the heatmap with its columns reversed and its channels exchanged. `draw` as in
-  `heatmap_inputs`.
+  The mirror image is the heatmap with its columns reversed and its channels exchanged. `undrawn` as
+  in `heatmap_inputs`.
   """
   skeleton = topology.get(skeleton)
   _check_size(size)
@@ -235,7 +235,7 @@ def heatmap_view(
   rows = jnp.where(mirrored, found.rows[..., skeleton.mirror], found.rows)
   columns = jnp.where(mirrored, found.columns[..., ::-1, skeleton.mirror], found.columns)
   found = dataclasses.replace(found, rows=rows, columns=columns)
-  return gaussians.drawn(found) if draw else found
+  return found if undrawn else gaussians.drawn(found)
 
 
 def _check_size(size):

@@ -14,10 +14,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
-from jaxmg import shapes
-from jaxmg.gaussians import Gaussians, drawn
-
-_WIDEST = 9  # pixels of a joint, up to which a CPU does not draw it
+from jaxmg import gaussians, shapes
+from jaxmg.gaussians import Gaussians
 
 _RATES = ("dropout", "stochastic_depth", "modality_dropout")  # for which a model draws by a key
 
@@ -65,7 +63,8 @@ class Conv(nn.Module):
 
   Zero padding of k // 2 on both sides, as in PyTorch; `strides` are (time, space). General 3-D
   convolutions and the gradients of strided ones leave XLA's fast paths on CPUs, so each form is
-  written as 2-D convolutions and dots.
+  written as 2-D convolutions and dots. `Gaussians` are drawn, but not by a (1, 7, 7) kernel of
+  strides (1, 1) on a CPU, where they are few pixels of the picture.
   """
 
   features: int
@@ -90,8 +89,8 @@ class Conv(nn.Module):
       )
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param("kernel", he_fan_out, shape, jnp.float32).astype(self.dtype)
-    undrawn = isinstance(x, Gaussians) and (height, self.strides) == (7, (1, 1))
-    x = x if undrawn else every(self.strides[0], drawn(x).astype(self.dtype), axis=1)
+    undrawn = (height, self.strides) == (7, (1, 1)) and _is_sparse(x)
+    x = x if undrawn else every(self.strides[0], gaussians.drawn(x).astype(self.dtype), axis=1)
     b, t, h, w, _ = x.shape
     if undrawn:
       flat = jax.tree.map(lambda x: x.reshape(b * t, *x.shape[2:]), x)
@@ -166,10 +165,10 @@ def every(stride: int, x: Array, *, axis: int) -> Array:
 
 
 def _by_platform(cpu: Callable, accelerator: Callable, gradients: Callable) -> Callable:
-  """The same bilinear function of two arrays in two forms, by what the program is lowered for.
+  """One function of x and a kernel, linear in both, in two forms, by what it is lowered for.
 
-  Its gradients are those of the form for accelerators, or on a CPU those of `gradients`, a third
-  form of it.
+  Its gradients are those of the form for accelerators, or on a CPU the two that
+  `gradients(x, kernel, gradient)` returns.
   """
 
   @jax.custom_vjp
@@ -180,14 +179,15 @@ def _by_platform(cpu: Callable, accelerator: Callable, gradients: Callable) -> C
     return apply(x, kernel), (x, kernel)
 
   def backward(saved, gradient):
-    def pullback(form):
-      return lambda x, kernel, gradient: jax.vjp(form, x, kernel)[1](gradient)
-
-    forms = {"cpu": pullback(gradients), "default": pullback(accelerator)}
-    return jax.lax.platform_dependent(*saved, gradient, **forms)
+    pullback = functools.partial(_pullback, accelerator)
+    return jax.lax.platform_dependent(*saved, gradient, cpu=gradients, default=pullback)
 
   apply.defvjp(forward, backward)
   return apply
+
+
+def _pullback(function, x, kernel, gradient):
+  return jax.vjp(function, x, kernel)[1](gradient)
 
 
 def _temporal_conv_in_2d(x, kernel):  # B T S I, k I O
@@ -202,18 +202,8 @@ def _temporal_conv_in_2d(x, kernel):  # B T S I, k I O
   )
 
 
-@jax.custom_vjp
-def _temporal_conv_on_cpu(x, kernel):
-  """The same, whose gradient of the kernel is one product with k x O channels, moved in time."""
-  return _temporal_conv_in_2d(x, kernel)
-
-
-def _temporal_conv_on_cpu_forward(x, kernel):
-  return _temporal_conv_in_2d(x, kernel), (x, kernel)
-
-
-def _temporal_conv_on_cpu_backward(saved, gradient):
-  x, kernel = saved
+def _temporal_gradients(x, kernel, gradient):
+  """That of the kernel is one product with k x O channels: the gradient, moved in time."""
   (dx,) = jax.linear_transpose(lambda x: _temporal_conv_in_2d(x, kernel), x)(gradient)
   size, inputs, features = kernel.shape
   frames, half = x.shape[1], size // 2
@@ -224,14 +214,10 @@ def _temporal_conv_on_cpu_backward(saved, gradient):
   return dx, dkernel.swapaxes(0, 1)
 
 
-_temporal_conv_on_cpu.defvjp(_temporal_conv_on_cpu_forward, _temporal_conv_on_cpu_backward)
-
-_temporal_conv = _by_platform(_temporal_conv_in_2d, _temporal_conv_in_2d, _temporal_conv_on_cpu)
+_temporal_conv = _by_platform(_temporal_conv_in_2d, _temporal_conv_in_2d, _temporal_gradients)
 
 
 def _spatial_conv(x, kernel, stride):  # N H W I, k k I O
-  if stride == 2 and kernel.shape[0] == 3:
-    return _conv_3x3_stride_2(x, kernel)
   if stride == 1 and kernel.shape[0] == 7:
     return _conv_7x7(x, kernel)
   return _conv_2d(x, kernel, stride)
@@ -260,8 +246,10 @@ def _conv_2d_backward(stride, saved, gradient):
   x, gradient = jax.lax.platform_dependent(
     x, gradient, cpu=lambda *both: jax.lax.optimization_barrier(both), default=lambda *both: both
   )
-  (dx,) = jax.linear_transpose(lambda x: _plain_conv(x, kernel, stride), x)(gradient)
-  (dkernel,) = jax.linear_transpose(lambda kernel: _plain_conv(x, kernel, stride), kernel)(gradient)
+  plain = functools.partial(_plain_conv, stride=stride)
+  of_x = _conv_3x3_stride_2_by_blocks if (stride, len(kernel)) == (2, 3) else plain
+  (dx,) = jax.linear_transpose(lambda x: of_x(x, kernel), x)(gradient)
+  (dkernel,) = jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(gradient)
   return dx, dkernel
 
 
@@ -295,26 +283,15 @@ def _conv_7x7_folded(x, kernel):  # N H W I, k k I O
   return y.reshape(n, height, -1, features)[:, :, :width]
 
 
-@jax.custom_vjp
-def _conv_7x7_on_cpu(x, kernel):  # N H W I, k k I O
-  """The same, whose gradient of the kernel is taken of x and of the output's gradient reversed.
+def _gradients_7x7(x, kernel, gradient):
+  """That of the kernel, in float32, is taken of x and of the output's gradient reversed.
 
   It is a convolution by a picture: oneDNN takes twice as long as Eigen, to which XLA leaves those
   by what is reversed. In bfloat16 it is oneDNN that is faster.
   """
-  return _conv_7x7_plain(x, kernel)
-
-
-def _conv_7x7_on_cpu_forward(x, kernel):
-  return _conv_7x7_plain(x, kernel), (x, kernel)
-
-
-def _conv_7x7_on_cpu_backward(saved, gradient):
-  x, kernel = saved
-  (dx,) = jax.linear_transpose(lambda x: _conv_7x7_plain(x, kernel), x)(gradient)
   if x.dtype != jnp.float32:
-    of_kernel = jax.linear_transpose(lambda kernel: _conv_7x7_plain(x, kernel), kernel)
-    return dx, *of_kernel(gradient)
+    return _pullback(_conv_7x7_plain, x, kernel, gradient)
+  (dx,) = jax.linear_transpose(lambda x: _conv_7x7_plain(x, kernel), x)(gradient)
   half = kernel.shape[0] // 2
   reverse = jax.lax.conv_general_dilated(
     jax.lax.rev(x.transpose(3, 1, 2, 0), (1, 2)),
@@ -326,46 +303,43 @@ def _conv_7x7_on_cpu_backward(saved, gradient):
   return dx, jax.lax.rev(reverse.transpose(1, 2, 0, 3), (0, 1))
 
 
-_conv_7x7_on_cpu.defvjp(_conv_7x7_on_cpu_forward, _conv_7x7_on_cpu_backward)
+_conv_7x7 = _by_platform(_conv_7x7_plain, _conv_7x7_folded, _gradients_7x7)
 
-_conv_7x7 = _by_platform(_conv_7x7_plain, _conv_7x7_folded, _conv_7x7_on_cpu)
+
+def _is_sparse(x):
+  """Whether a CPU is faster with the patches of joints, of 7 x 7 kernels, than with a picture."""
+  if not isinstance(x, Gaussians):
+    return False
+  *_, height, width, _ = x.shape
+  # Of multiplications it needs an eighth, to be worth what is around them.
+  return 8 * x.width**2 * (x.width + 6) ** 2 <= 49 * height * width
 
 
 def _conv_7x7_of_windows(x, kernel):  # Gaussians of N H W I, k k I O
   """The same of what is not drawn: a sum of each joint's patch of the output.
 
-  Its pixels that are not zero lie in a window, and reach the patch around it alone.
+  Its pixels that are not zero lie in a window, and reach the patch around it alone. One joint
+  after the other, so that not all patches are in memory.
   """
-  if x.width > _WIDEST:
-    return _conv_7x7_on_cpu(drawn(x).astype(kernel.dtype), kernel)
-  n, height, width, joints = x.shape
+  n, height, width, _ = x.shape
   size, features = kernel.shape[0], kernel.shape[-1]
   (top, rows), (left, columns) = _windows_of(x.rows, x.width), _windows_of(x.columns, x.width)
-  pixels = rows[:, :, :, None] * columns[:, :, None, :]  # I N v w
-  v, w = pixels.shape[2:]
+  wide = jnp.promote_types(jnp.promote_types(x.dtype, kernel.dtype), jnp.float32)
+  pixels = (rows[:, :, :, None] * columns[:, :, None, :]).astype(wide)  # I N v w
   # Of a pixel in its window, the patch is the kernel reversed, moved to it.
-  reversed_kernel = kernel[::-1, ::-1].transpose(2, 0, 1, 3).astype(pixels.dtype)
-  moved = [
-    jnp.pad(reversed_kernel, ((0, 0), (i, v - 1 - i), (j, w - 1 - j), (0, 0)))
-    for i in range(v)
-    for j in range(w)
-  ]
-  moved = jnp.stack(moved, 1)  # I v*w V W O
-  patch = moved.shape[2:]
-  patches = pixels.reshape(joints, n, v * w) @ moved.reshape(joints, v * w, -1)
-  patches = patches.reshape(joints, n, *patch)
+  down, right = (_moves(length, size) for length in pixels.shape[2:])
+  reversed_kernel = kernel[::-1, ::-1].astype(wide)
+  moved = jnp.einsum("vad,wbe,deio->ivwabo", down, right, reversed_kernel)
 
-  def put(patches, top, left):
-    whole = jnp.zeros((height + size - 1, width + size - 1, features), patches.dtype)
-    numbers = jax.lax.ScatterDimensionNumbers(
-      update_window_dims=(1, 2, 3), inserted_window_dims=(), scatter_dims_to_operand_dims=(0, 1)
-    )
-    places = jnp.stack([top, left], -1)
-    return jax.lax.scatter_add(whole, places, patches, numbers, mode="promise_in_bounds")
+  def add(whole, joint):
+    places, pixels, moved = joint
+    patches = pixels.reshape(n, -1) @ moved.reshape(-1, moved[0, 0].size)
+    return jax.vmap(_add_at)(whole, places, patches.reshape(n, *moved.shape[2:])), None
 
+  whole = jnp.zeros((n, height + size - 1, width + size - 1, features), wide)
+  whole, _ = jax.lax.scan(add, whole, (jnp.stack([top, left], -1), pixels, moved))
   half = size // 2
-  y = jax.vmap(put, in_axes=1)(patches, top, left)
-  return y[:, half : half + height, half : half + width].astype(kernel.dtype)
+  return whole[:, half : half + height, half : half + width].astype(kernel.dtype)
 
 
 def _windows_of(values, width):  # N L I
@@ -377,32 +351,28 @@ def _windows_of(values, width):  # N L I
   return first.T, jnp.take_along_axis(values, places, axis=1).transpose(2, 0, 1)
 
 
+def _moves(length, size):
+  """[i, a, d]: 1 where d, moved by i, is at a."""
+  i, a, d = np.ogrid[:length, : length + size - 1, :size]
+  return (a == i + d).astype(np.float32)
+
+
+def _add_at(whole, place, patch):  # H W O, (row, column), h w O
+  numbers = jax.lax.ScatterDimensionNumbers(
+    update_window_dims=(0, 1, 2), inserted_window_dims=(), scatter_dims_to_operand_dims=(0, 1)
+  )
+  return jax.lax.scatter_add(whole, place, patch, numbers, mode="promise_in_bounds")
+
+
 def _conv_7x7_of_drawn(x, kernel):
-  return _conv_7x7_folded(drawn(x).astype(kernel.dtype), kernel)
+  return _conv_7x7_folded(gaussians.drawn(x).astype(kernel.dtype), kernel)
 
 
 _conv_7x7_of_gaussians = _by_platform(
-  _conv_7x7_of_windows, _conv_7x7_of_drawn, _conv_7x7_of_windows
+  _conv_7x7_of_windows,
+  _conv_7x7_of_drawn,
+  functools.partial(_pullback, _conv_7x7_of_windows),
 )
-
-
-@jax.custom_vjp
-def _conv_3x3_stride_2(x, kernel):
-  return _plain_conv(x, kernel, 2)
-
-
-def _conv_3x3_stride_2_forward(x, kernel):
-  return _plain_conv(x, kernel, 2), (x, kernel)
-
-
-def _conv_3x3_stride_2_backward(saved, gradient):
-  x, kernel = saved
-  _, dkernel = _conv_2d_backward(2, saved, gradient)
-  (dx,) = jax.linear_transpose(lambda x: _conv_3x3_stride_2_by_blocks(x, kernel), x)(gradient)
-  return dx, dkernel
-
-
-_conv_3x3_stride_2.defvjp(_conv_3x3_stride_2_forward, _conv_3x3_stride_2_backward)
 
 
 def _conv_3x3_stride_2_by_blocks(x, kernel):

@@ -21,7 +21,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from jaxmg import shapes
+from jaxmg import gaussians, shapes
 from jaxmg.models import layers, variants
 
 # The published network has 34,537,744 parameters at 16 x 224 x 224 in colour and 400 classes.
@@ -380,13 +380,14 @@ class MViT(nn.Module):
   @nn.compact
   def __call__(
     self,
-    clips: Float[Array, "b t h w c"],
+    clips: Float[Array, "b t h w c"] | gaussians.Gaussians,
     *,
     train: bool = False,
     rows: Int[Array, " b"] | None = None,
   ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     layers.check_call(self, train=train)
     channels = layers.channels(self, "patches")
+    clips = gaussians.drawn(clips)
     shape = jnp.shape(clips)
     if channels == "C" and shape[1:2] in ((1,), (3,)) and shape[4:] > (8,):  # as of PyTorch
       channels = shape[1]

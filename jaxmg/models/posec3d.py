@@ -96,11 +96,11 @@ class Stage(nn.Module):
 class PoseC3D(nn.Module):
   """Heatmaps -> class scores; a `variant` of VARIANTS gives the sizes that are not given.
 
-  Called on heatmaps float[B, T, H, W, V], or on `Gaussians` of such a shape, of which a CPU draws
-  nothing, returns `(logits float32[B, K], out)`, where `out` holds every intermediate: "stem",
-  "pool", "stage1" ("stage1/block0", ...) to "stage3", "features" float32[B, C], the pooled features
-  before dropout, and for a fusion "tokens" float32[B, T', C], pooled over rows and columns alone,
-  with their "times" float32[B, T'] (see `layers.token_times`).
+  Called on heatmaps float[B, T, H, W, V], or on `jaxmg.gaussians` of such a shape (see
+  `layers.Conv`), returns `(logits float32[B, K], out)`, where `out` holds every intermediate:
+  "stem", "pool", "stage1" ("stage1/block0", ...) to "stage3", "features" float32[B, C], the pooled
+  features before dropout, and for a fusion "tokens" float32[B, T', C], pooled over rows and columns
+  alone, with their "times" float32[B, T'] (see `layers.token_times`).
   Under jit, what is not used costs nothing.
   With an `embedding_size` D, a second head of the features learns label embeddings: its output is
   "embedding" float32[B, D].
@@ -111,7 +111,6 @@ class PoseC3D(nn.Module):
   """
 
   TAKES = ("heatmaps", "video")  # kinds of `jaxmg.inputs`
-  DRAWS = True  # what needs to be: it takes `jaxmg.gaussians` as well
   # Patterns of the paths of parameters: of the classifier, and of what learns label embeddings.
   HEAD = r"head/.*"
   LABEL_HEAD = r"embedding/.*"

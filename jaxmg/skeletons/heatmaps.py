@@ -58,10 +58,11 @@ def joint_gaussians(
     _gaussian(points[..., axis], length, sigma, window)
     for axis, length in ((0, size[1]), (1, size[0]))
   )  # *b v w and *b v h
+  exact = window and jnp.finfo(points.dtype).bits >= 32  # else the cut may fall on any pixel
   return gaussians.Gaussians(
     rows=jnp.moveaxis(rows * score[..., None], -2, -1),
     columns=jnp.moveaxis(columns, -2, -1),
-    width=math.floor(6 * sigma) + 2 if window else max(size),
+    width=math.floor(6 * sigma + 1e-3) + 2 if exact else max(size),
   )
 
 

@@ -30,7 +30,7 @@ def mixed(preprocess: Callable, *, mixup: float = 0.0, cutmix: float = 0.0) -> C
   def preprocess_and_mix(keys, batch):
     clips, batch = preprocess(keys, batch)
     keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _KEY)
-    clips, share = mix(keys, gaussians.drawn(clips), mixup=mixup, cutmix=cutmix)
+    clips, share = mix(keys, clips, mixup=mixup, cutmix=cutmix)
     return clips, {**batch, "partner": batch["label"][::-1], "share": share}
 
   return preprocess_and_mix
@@ -38,7 +38,7 @@ def mixed(preprocess: Callable, *, mixup: float = 0.0, cutmix: float = 0.0) -> C
 
 def mix(
   keys: Key[Array, " b"],
-  clips: Float[Array, "b t h w c"],
+  clips: Float[Array, "b t h w c"] | gaussians.Gaussians,
   *,
   mixup: float = 0.0,
   cutmix: float = 0.0,
@@ -49,6 +49,7 @@ def mix(
   al., arXiv 1905.04899) it shows the other in a random box, in all frames. The share is drawn from
   Beta(a, a), where a is `mixup` or `cutmix`; 0 is without, and with both each clip draws which.
   """
+  clips = gaussians.drawn(clips)
   if not (mixup or cutmix):
     return clips, jnp.ones(len(clips))
   rows, columns = clips.shape[2:4]

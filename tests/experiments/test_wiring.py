@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.interpreters import partial_eval
 
 from experiments import agcn, launch, mvit, posec3d, settings, swinface, trainer
-from jaxmg import models, recipe
+from jaxmg import gaussians, models, recipe
 from jaxmg.data import pipeline, records, source
 from jaxmg.models import layers
 
@@ -128,6 +128,7 @@ def traceable(model):
 
   @nn.compact
   def call(self, x, *, train=False, rows=None):
+    x = gaussians.drawn(x)
     x = x.reshape(len(x), -1).astype(self.dtype)[:, :8]
     sizes = [getattr(self, name) for name in names]
     digest = hashlib.sha256(repr(sizes).encode()).digest()[0]
@@ -137,7 +138,6 @@ def traceable(model):
     return nn.Dense(self.num_classes, name="head")(features).astype(jnp.float32) * digest, out
 
   unchanged = {
-    "DRAWS": False,
     "folded": lambda self, variables: variables,
     "by_depth": lambda self: ("Dense_0/.*", "(head|embedding)/.*"),
   }

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 from jax.test_util import check_grads
 
-from jaxmg.gaussians import drawn
+from jaxmg import gaussians
 from jaxmg.models import layers
 from jaxmg.skeletons import heatmaps
 
@@ -51,29 +51,35 @@ def test_convolution_and_its_gradients_are_those_of_a_3d_convolution(kernel_size
   np.testing.assert_allclose(dparams["params"]["kernel"], plain_dkernel, atol=1e-3)
 
 
-FORMS_OF_ONE = [  # two forms of the same, and the shapes of what they take
-  (layers._temporal_conv_in_2d, layers._temporal_conv_on_cpu, (2, 5, 24, 3), (3, 3, 4)),
-  (layers._temporal_conv_in_2d, layers._temporal_conv_on_cpu, (2, 4, 24, 3), (5, 3, 4)),
-  (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 9, 8, 17), (7, 7, 17, 4)),
-  (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 6, 11, 3), (7, 7, 3, 4)),
-  (layers._conv_7x7_plain, layers._conv_7x7_folded, (2, 6, 7, 41), (7, 7, 41, 4)),
-  (layers._conv_7x7_plain, layers._conv_7x7_on_cpu, (2, 6, 11, 3), (7, 7, 3, 4)),
+PLAIN = {"temporal": layers._temporal_conv_in_2d, "7x7": layers._conv_7x7_plain}
+OTHERS = [  # another form of a convolution, or its gradients, and the shapes of what they take
+  ("temporal", None, layers._temporal_gradients, (2, 5, 24, 3), (3, 3, 4)),
+  ("temporal", None, layers._temporal_gradients, (2, 4, 24, 3), (5, 3, 4)),
+  ("7x7", layers._conv_7x7_folded, None, (2, 9, 8, 17), (7, 7, 17, 4)),
+  ("7x7", layers._conv_7x7_folded, None, (2, 6, 11, 3), (7, 7, 3, 4)),
+  ("7x7", layers._conv_7x7_folded, None, (2, 6, 7, 41), (7, 7, 41, 4)),
+  ("7x7", None, layers._gradients_7x7, (2, 6, 11, 3), (7, 7, 3, 4)),
 ]
 
 
-@pytest.mark.parametrize(("form", "other", "x_shape", "kernel_shape"), FORMS_OF_ONE)
-def test_forms_of_a_convolution_and_their_gradients_are_equal(form, other, x_shape, kernel_shape):
+@pytest.mark.parametrize(("kind", "form", "gradients", "x_shape", "kernel_shape"), OTHERS)
+def test_forms_of_a_convolution_and_gradients_are_equal(
+  kind, form, gradients, x_shape, kernel_shape
+):
   x = jax.random.normal(jax.random.key(0), x_shape)
   kernel = jax.random.normal(jax.random.key(1), kernel_shape)
-  gradient = jax.random.normal(jax.random.key(2), form(x, kernel).shape)
-  found, expected = (
-    (one(x, kernel), *jax.vjp(one, x, kernel)[1](gradient)) for one in (other, form)
-  )
-  for a, b in zip(found, expected, strict=True):
+  expected, pullback = jax.vjp(PLAIN[kind], x, kernel)
+  gradient = jax.random.normal(jax.random.key(2), expected.shape)
+  if gradients is None:
+    found, of_form = jax.vjp(form, x, kernel)
+    pairs = [(found, expected), *zip(of_form(gradient), pullback(gradient), strict=True)]
+  else:
+    pairs = zip(gradients(x, kernel, gradient), pullback(gradient), strict=True)
+  for a, b in pairs:
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 
-def gaussians(size, sigma):
+def some_joints(size, sigma):
   """5 frames of 3 joints: some in the picture, some at its edges, far outside, or absent."""
   height, width = size
   points = jax.random.uniform(jax.random.key(0), (5, 3, 3), minval=0.1) * jnp.array(
@@ -88,13 +94,13 @@ def gaussians(size, sigma):
 @pytest.mark.parametrize("sigma", [0.6, 1.2, 3.0])
 @pytest.mark.parametrize("form", [layers._conv_7x7_of_windows, layers._conv_7x7_of_drawn])
 def test_a_convolution_of_what_is_not_drawn_is_that_of_its_picture(form, size, sigma):
-  x = gaussians(size, sigma)
+  x = some_joints(size, sigma)
   kernel = jax.random.normal(jax.random.key(1), (7, 7, 3, 4))
   gradient = jax.random.normal(jax.random.key(2), (5, *size, 4))
-  of_picture = lambda x, kernel: layers._conv_7x7_plain(drawn(x), kernel)  # noqa: E731
+  of_picture = lambda x, kernel: layers._conv_7x7_plain(gaussians.drawn(x), kernel)  # noqa: E731
   (found, pullback), (expected, plain) = (jax.vjp(one, x, kernel) for one in (form, of_picture))
   (dx, dkernel), (plain_dx, plain_dkernel) = pullback(gradient), plain(gradient)
-  # What is zero has a gradient of a picture alone.
+  # Of what is zero, a picture has a gradient, and a window has none.
   seen = lambda dx: jax.tree.map(lambda x, dx: np.where(x, dx, 0), x, dx)  # noqa: E731
   ours = found, dkernel, seen(dx).rows, seen(dx).columns
   theirs = expected, plain_dkernel, seen(plain_dx).rows, seen(plain_dx).columns
@@ -107,23 +113,51 @@ def test_a_convolution_of_what_is_not_drawn_is_that_of_its_picture(form, size, s
 )
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_every_convolution_takes_what_is_not_drawn(kernel_size, strides, dtype):
-  x = jax.tree.map(lambda x: x[None], gaussians((9, 14), 0.6))
+  x = jax.tree.map(lambda x: x[None], some_joints((24, 23), 0.6))
   conv, bias = layers.Conv(4, kernel_size, strides, dtype), jnp.array([-0.1, 0.0, 0.1, 0.2])
   params = conv.init(jax.random.key(1), x)
-  found, expected = (conv.apply(params, x, bias, relu=True) for x in (x, drawn(x)))
+  found, expected = (conv.apply(params, x, bias, relu=True) for x in (x, gaussians.drawn(x)))
   assert found.dtype == dtype
   np.testing.assert_allclose(
     np.float32(found), np.float32(expected), rtol=0, atol=1e-6 if dtype == jnp.float32 else 4e-3
   )
 
 
-def test_only_a_cpu_draws_nothing():
-  conv, x = layers.Conv(4, (1, 7, 7)), jax.tree.map(lambda x: x[None], gaussians((9, 14), 0.6))
+def test_joints_in_bfloat16_are_computed_in_float32():
+  x = some_joints((24, 23), 0.6)
+  narrow = jax.tree.map(jnp.bfloat16, x)
+  kernel = jax.random.normal(jax.random.key(1), (7, 7, 3, 4))
+  found = layers._conv_7x7_of_windows(narrow, kernel)
+  expected = layers._conv_7x7_plain(gaussians.drawn(narrow).astype(jnp.float32), kernel)
+  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+  ("size", "sigma", "strides", "form"),
+  [
+    ((24, 23), 0.6, (1, 1), "dot_general"),
+    ((20, 20), 0.6, (1, 1), "convolution"),  # is soon drawn
+    ((24, 23), 1.2, (1, 1), "convolution"),  # wide
+    ((24, 23), 0.6, (2, 1), "convolution"),  # not a stem of ours
+  ],
+)
+def test_a_cpu_draws_no_joints_where_that_is_less_work(size, sigma, strides, form):
+  x = jax.tree.map(lambda x: x[None], some_joints(size, sigma))
+  conv = layers.Conv(4, (1, 7, 7), strides)
   params = conv.init(jax.random.key(0), x)
   step = jax.jit(jax.grad(lambda p, x: conv.apply(p, x).sum()))
-  for platform, form in (("cpu", "dot_general"), ("cuda", "convolution"), ("tpu", "convolution")):
+  for platform, expected in (("cpu", form), ("cuda", "convolution"), ("tpu", "convolution")):
     text = step.trace(params, x).lower(lowering_platforms=(platform,)).as_text()
-    assert {*re.findall(r"stablehlo\.(dot_general|convolution)", text)} == {form}
+    assert {*re.findall(r"stablehlo\.(dot_general|convolution)", text)} == {expected}
+
+
+def test_a_cpu_has_what_it_transposes_in_memory():
+  conv, x = layers.Conv(4, (1, 3, 3)), jnp.zeros((2, 5, 8, 8, 3))
+  params = conv.init(jax.random.key(0), x)
+  gradient = jax.jit(jax.grad(lambda p, x: conv.apply(p, x).sum()))
+  for platform in ("cpu", "cuda", "tpu"):
+    text = gradient.trace(params, x).lower(lowering_platforms=(platform,)).as_text()
+    assert ("optimization_barrier" in text) == (platform == "cpu")
 
 
 @pytest.mark.parametrize(("kernel_size", "strides"), FORMS)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmg import models
+from jaxmg import gaussians, models
 from jaxmg.models import layers, mvit
+from jaxmg.skeletons import heatmaps
 from jaxmg.training import parameters
 
 PARAMETERS = {  # at 16 x 224 x 224 in colour and 400 classes
@@ -133,6 +134,14 @@ def test_the_skips_pooling_gives_its_gradient_to_the_first_of_equal_ones():
   expected[:2, :2] = expected[1, 1] = 1  # the first of each 3 x 3 inside the padding
   expected[0, 1], expected[1, 0], expected[0, 0] = 1, 1, 1
   np.testing.assert_array_equal(gradient[0, 0, :, :, 0], expected)
+
+
+def test_heatmaps_that_are_not_drawn_are_drawn():
+  points = jax.random.uniform(jax.random.key(0), (1, 4, 5, 3)) * jnp.array([32, 32, 1])
+  x = heatmaps.joint_gaussians(points, size=(32, 32))
+  variables = jax.jit(tiny().init)(jax.random.key(1), x)
+  found, expected = (compiled(tiny())(variables, x)[0] for x in (x, gaussians.drawn(x)))
+  np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_positions_are_whole_steps_of_the_wider_grid():

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from jax import export
 
-from jaxmg import models
-from jaxmg.gaussians import drawn
+from jaxmg import gaussians, models
 from jaxmg.models import layers, posec3d
-from jaxmg.skeletons.heatmaps import joint_gaussians
+from jaxmg.skeletons import heatmaps as drawing
 
 PARAMETERS = {  # at 17 joints and 60 classes
   "slowonly-r50": 2_024_860,  # published
@@ -186,13 +185,13 @@ def test_folded_norms_give_the_same_logits_and_intermediates(variables, heatmaps
 
 
 def test_heatmaps_need_not_be_drawn(variables):
-  points = jax.random.uniform(jax.random.key(0), (3, 6, 4, 3)) * jnp.array([12, 12, 1])
-  x = joint_gaussians(points, size=(12, 12))
+  points = jax.random.uniform(jax.random.key(0), (3, 6, 4, 3)) * jnp.array([24, 24, 1])
+  x = drawing.joint_gaussians(points, size=(24, 24))
   for state in (variables, posec3d.fold_batch_norm(variables)):
-    expected, found = (compiled(tiny())(state, x) for x in (drawn(x), x))
+    expected, found = (compiled(tiny())(state, x) for x in (gaussians.drawn(x), x))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
-  with pytest.raises(ValueError, match=r"float\[B, T, H, W, 4\], got float32\[3, 6, 12, 12, 3\]"):
-    tiny().apply(variables, joint_gaussians(points[:, :, :3], size=(12, 12)))
+  with pytest.raises(ValueError, match=r"float\[B, T, H, W, 4\], got float32\[3, 6, 24, 24, 3\]"):
+    tiny().apply(variables, drawing.joint_gaussians(points[:, :, :3], size=(24, 24)))
 
 
 def test_folded_norms_cannot_be_trained(variables, heatmaps):

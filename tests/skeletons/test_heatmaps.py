@@ -92,7 +92,7 @@ def test_with_window_a_joint_is_cut_off_at_three_sigma():
   np.testing.assert_array_equal(drawn[3:10, 3:10], smooth[3:10, 3:10])
 
 
-@pytest.mark.parametrize("sigma", [0.1, 0.5, 0.6, 1.0, 2.3])
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 0.6, 0.8333333, 1.0, 2.3])
 def test_no_more_neighbours_than_the_width_are_not_zero(sigma):
   middle = np.arange(-4, 30, 0.01, dtype=np.float32)  # joints
   near = np.round(middle) + np.float32(3 * sigma)  # where the cut falls on a pixel
@@ -103,7 +103,13 @@ def test_no_more_neighbours_than_the_width_are_not_zero(sigma):
     there = np.asarray(numbers) != 0
     first, last = there.argmax(0), len(there) - there[::-1].argmax(0)
     counts = np.where(there.any(0), last - first, 0)
-    assert found.width - 2 <= counts.max() <= found.width
+    assert found.width - 1 <= counts.max() <= found.width
+
+
+def test_without_window_any_number_may_not_be_zero():
+  found = heatmaps.joint_gaussians(some_points(), size=(5, 8), sigma=9.0, window=False)
+  assert found.width == 8
+  assert (found.columns != 0).all()
 
 
 @pytest.mark.parametrize("kind", ["joint", "limb"])
