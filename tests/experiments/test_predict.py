@@ -13,7 +13,7 @@ from flax import linen as nn
 from PIL import Image
 
 from experiments import launch, movies, overlay, predict
-from jaxmg import inputs, models, recipe
+from jaxmg import gaussians, inputs, models, recipe
 from jaxmg import predict as library
 from jaxmg.data import guarded, readers
 from jaxmg.skeletons import topology
@@ -33,7 +33,7 @@ class Watches(nn.Module):
 
   @nn.compact
   def __call__(self, x, *, train=False, rows=None):
-    parts = x.values() if isinstance(x, dict) else [x]
+    parts = [gaussians.drawn(one) for one in (x.values() if isinstance(x, dict) else [x])]
     seen = jnp.concatenate([one.reshape(len(one), -1) for one in parts], -1)
     return nn.Dense(self.num_classes, name="head")(seen), {}
 
