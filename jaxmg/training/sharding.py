@@ -185,13 +185,14 @@ def reuse_memory() -> None:
   _use_huge_pages(libc)
 
 
-def _use_huge_pages(libc, page: int = 2 << 20) -> None:
+def _use_huge_pages(libc) -> None:
   """Asks for huge pages in what the heap may grow to; takes none of it, and none may be had."""
   libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
   libc.free.argtypes = (ctypes.c_void_p,)
   libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
   size = min(16 << 30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
   if start := libc.malloc(size):
+    page = 2 << 20
     first = -(-start // page) * page
     libc.madvise(first, (start + size - first) // page * page, mmap.MADV_HUGEPAGE)
     libc.free(start)

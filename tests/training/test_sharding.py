@@ -1,3 +1,4 @@
+import pathlib
 import platform
 import re
 import resource
@@ -128,7 +129,11 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(64):
   ones().block_until_ready()  # the one before is freed by another thread, at times later than this
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+with open("/proc/self/smaps") as maps:
+  print(sum("VmFlags" in line and " hg" in line for line in maps))
 """
   run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
   pages = 2**24 * 4 // resource.getpagesize()
-  assert int(run.stdout) < 64 * pages / 2  # without reuse, all of them
+  mapped, huge = map(int, run.stdout.split())
+  assert mapped < 64 * pages / 2  # without reuse, all of them
+  assert huge or not pathlib.Path("/sys/kernel/mm/transparent_hugepage").exists()
