@@ -72,19 +72,23 @@ ARROWS = {
   "jaxmg.models.agcn": (
     "flax jax jaxmg.ranges jaxmg.shapes jaxmg.models.layers jaxmg.models.variants"
   ),
+  "jaxmg.models.convolutions": "flax jax jaxmg.gaussians jaxmg.models.layers",
   "jaxmg.models.fusion": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
   "jaxmg.models.interfusion": (
     "flax jax jaxmg.models.fusion jaxmg.models.layers jaxmg.models.variants"
   ),
-  "jaxmg.models.layers": "flax jax jaxmg.gaussians jaxmg.shapes",
+  "jaxmg.models.layers": "flax jax jaxmg.shapes",
   "jaxmg.models.mtcnn": "flax jax jaxmg.shapes",
   "jaxmg.models.mvit": (
     "flax jax jaxmg.gaussians jaxmg.shapes jaxmg.models.layers jaxmg.models.variants"
   ),
   "jaxmg.models.posec3d": (
-    "flax jax jaxmg.gaussians jaxmg.shapes jaxmg.models.layers jaxmg.models.variants"
+    "flax jax jaxmg.gaussians jaxmg.shapes jaxmg.models.convolutions jaxmg.models.layers"
+    " jaxmg.models.variants"
   ),
-  "jaxmg.models.swinface": "flax jax jaxmg.shapes jaxmg.models.layers jaxmg.models.variants",
+  "jaxmg.models.swinface": (
+    "flax jax jaxmg.shapes jaxmg.models.convolutions jaxmg.models.layers jaxmg.models.variants"
+  ),
   "jaxmg.models.variants": "flax jaxmg.errors jaxmg.ranges",
   "jaxmg.pretrained": "",
   "jaxmg.pretrained.agcn": "jaxmg.pretrained.convert",

@@ -141,9 +141,7 @@ class GraphConv(nn.Module):
     edges += self.param("edges", nn.initializers.constant(1e-6), edges.shape, jnp.float32)
     subsets = [Subset(x.shape[-1], self.features, name=f"subset{i}")() for i in range(_SUBSETS)]
     theta, phi, value = zip(*subsets, strict=True)
-    # One wide product: six narrow ones take longer, most of all for the gradients of the kernels.
-    kernels = jnp.concatenate([kernel[0] for kernel, _ in (*theta, *phi)], axis=1)
-    narrow = jnp.split(layers.dot(x, kernels.astype(self.dtype)), 2 * _SUBSETS, axis=-1)
+    narrow = layers.dots(x, [kernel[0].astype(self.dtype) for kernel, _ in (*theta, *phi)])
     joints = x.reshape(*x.shape[:2], -1)  # N V T*C
     y = 0
     for i, (kernel, _) in enumerate(value):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmg import shapes
 from jaxmg.gaussians import Gaussians
-from jaxmg.models import layers, variants
+from jaxmg.models import convolutions, layers, variants
 
 # The published network has 2,024,860 parameters at 17 joints and 60 classes; PYSKL's other one, for
 # Kinetics and what begins with its weights, has its stages in another order. "small" and
@@ -45,7 +45,7 @@ class ConvNorm(nn.Module):
   def __call__(
     self, x: Float[Array, "b t h w c"] | Gaussians, *, train: bool
   ) -> Float[Array, "b t2 h2 w2 d"]:
-    conv = layers.Conv(self.features, self.kernel_size, self.strides, self.dtype, name="conv")
+    conv = convolutions.Conv(self.features, self.kernel_size, self.strides, self.dtype, name="conv")
     if not train and self.has_variable("params", "bias"):  # see fold_batch_norm
       return conv(x, self.get_variable("params", "bias"), relu=self.relu)
     scale_init = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
@@ -97,7 +97,7 @@ class PoseC3D(nn.Module):
   """Heatmaps -> class scores; a `variant` of VARIANTS gives the sizes that are not given.
 
   Called on heatmaps float[B, T, H, W, V], or on `jaxmg.gaussians` of such a shape (see
-  `layers.Conv`), returns `(logits float32[B, K], out)`, where `out` holds every intermediate:
+  `convolutions.Conv`), returns `(logits float32[B, K], out)`, where `out` holds every intermediate:
   "stem", "pool", "stage1" ("stage1/block0", ...) to "stage3", "features" float32[B, C], the pooled
   features before dropout, and for a fusion "tokens" float32[B, T', C], pooled over rows and columns
   alone, with their "times" float32[B, T'] (see `layers.token_times`).

@@ -22,7 +22,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmg import shapes
-from jaxmg.models import layers, variants
+from jaxmg.models import convolutions, layers, variants
 
 # The published network has 67,415,538 parameters with its branches; its file has a product more,
 # which nothing reads, 67,809,266 in all. "tiny", with every kind of block, is for tests and for
@@ -214,7 +214,7 @@ class Branch(nn.Module):
     sizes = [round(self.features * x.shape[-1] / total) for x in maps[:-1]]
     sizes.append(self.features - sum(sizes))
     parts = [
-      layers.Conv(size, (1, 3, 3), dtype=self.dtype, name=f"conv{i}")(x[:, None])[:, 0]
+      convolutions.Conv(size, (1, 3, 3), dtype=self.dtype, name=f"conv{i}")(x[:, None])[:, 0]
       for i, (size, x) in enumerate(zip(sizes, maps, strict=True))
     ]
     x = jnp.concatenate(parts, -1)

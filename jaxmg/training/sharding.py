@@ -172,12 +172,15 @@ def reuse_memory() -> None:
   On a CPU every call of a jitted function takes its scratch memory anew, in training more than a
   gigabyte. glibc would map it from the system and give it back each time, and clearing and mapping
   its pages is up to a third of a step.
+
+  It keeps large blocks for a process's first thread alone, so that JAX is told to run a CPU's
+  programs on the thread that calls them, and not behind it: nothing is to be done meanwhile.
   """
   libc = ctypes.CDLL(None) if sys.platform == "linux" else None
   if not hasattr(libc, "mallopt"):
     return
+  jax.config.update("jax_cpu_enable_async_dispatch", False)
   for option, value in (
-    (-8, 1),  # M_ARENA_MAX: the arenas of threads cannot hold large blocks
     (-4, 0),  # M_MMAP_MAX
     (-1, -1),  # M_TRIM_THRESHOLD: never
   ):

@@ -7,7 +7,7 @@ import pytest
 from jax import export
 
 from jaxmg import gaussians, models
-from jaxmg.models import layers, posec3d
+from jaxmg.models import convolutions, posec3d
 from jaxmg.skeletons import heatmaps as drawing
 
 PARAMETERS = {  # at 17 joints and 60 classes
@@ -96,7 +96,7 @@ def test_a_clip_alone_is_a_clip_in_a_batch(variables, heatmaps):
 
 def test_training_moves_the_running_mean_a_tenth_of_the_way(variables, heatmaps):
   kernel = {"params": variables["params"]["stem"]["conv"]}
-  of_the_batch = layers.Conv(4, (1, 7, 7)).apply(kernel, heatmaps).mean((0, 1, 2, 3))
+  of_the_batch = convolutions.Conv(4, (1, 7, 7)).apply(kernel, heatmaps).mean((0, 1, 2, 3))
   ones = jax.tree.map(jnp.ones_like, variables["batch_stats"])
   train = compiled(tiny(dropout=0.0), train=True, mutable=["batch_stats"])
   (_, _), changed = train({**variables, "batch_stats": ones}, heatmaps)
