@@ -14,13 +14,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 # XLA had before those of MLIR (a JAX that has them no more ignores the option). Threads within an
 # operation cost more than they bring at the sizes of tests.
 # `XLA_FLAGS= make test` tests the programs as users run them.
-FLAGS = os.environ.get(
+os.environ.setdefault(
   "XLA_FLAGS",
   "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
   "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters "
   "--xla_cpu_multi_thread_eigen=false",
 )
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FLAGS}"
+jax.config.update("jax_num_cpu_devices", 8)  # but one for the processes that tests start
 jax.config.update("jax_default_matmul_precision", "highest")
 # For the processes that tests start as well: what one of them has compiled, the others find.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
@@ -53,12 +53,6 @@ def load(path):
 def pytest_collection_modifyitems(items):
   place = {name: i for i, name in enumerate(LONGEST)}
   items.sort(key=lambda item: place.get(item.path.name, len(place)))
-
-
-@pytest.fixture(scope="session")
-def flags_of_commands():
-  """XLA_FLAGS of the processes that tests start: one device, soon compiled."""
-  return f"{FLAGS} --xla_force_host_platform_device_count=1"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -131,7 +131,7 @@ def test_every_clip_counts_once_in_test_sets_of_1_to_17_clips(evaluate_on, data,
     assert metrics.summary(probabilities, labels, 2) == metrics.summary(whole[:number], labels, 2)
 
 
-def start_two(argv, flags):
+def start_two(argv):
   """Starts a command as two processes of one run."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
@@ -141,13 +141,13 @@ def start_two(argv, flags):
     slurm = {"JOB_ID": "1", "STEP_NODELIST": "localhost", "NTASKS": "2"}
     slurm |= {"PROCID": str(index), "LOCALID": str(index)}
     environment = os.environ | {f"SLURM_{name}": value for name, value in slurm.items()}
-    environment |= {"JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address, "XLA_FLAGS": flags}
+    environment |= {"JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     processes.append(subprocess.Popen(argv, cwd=ROOT, env=environment, **pipes))
   return processes
 
 
-def test_two_processes_stop_train_and_evaluate_as_one(runs, arguments, tmp_path, flags_of_commands):
+def test_two_processes_stop_train_and_evaluate_as_one(runs, arguments, tmp_path):
   workdir = tmp_path / "run"
   code = """
 import json, sys
@@ -168,7 +168,7 @@ sys.exit(launch.command(evaluate.run, evaluate.define, score))
   # The second command finds what the first one has started, the third what the second has kept.
   commands = [["--distributed", *arguments(workdir)], [f"--run={workdir}", "--step=latest"]]
   argv = [sys.executable, "-c", code, json.dumps(commands)]
-  first, second = processes = start_two(argv, flags_of_commands)
+  first, second = processes = start_two(argv)
   for line in first.stdout:
     if "learning rate" in line:  # the step is compiled next
       break
@@ -179,7 +179,7 @@ sys.exit(launch.command(evaluate.run, evaluate.define, score))
   assert last[0] == last[1]
   assert re.fullmatch(r"jaxmg: error: SIGTERM: step \d+ is saved; .*", last[0])
 
-  processes = start_two(argv, flags_of_commands)
+  processes = start_two(argv)
   printed = [process.communicate(timeout=300)[0] for process in processes]
   assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
   assert "goes on where it was stopped: 1 batches" in printed[0]

@@ -75,12 +75,15 @@ def train_batches(
   drawn = np.unique(labels) if balanced else rows  # each of them once per epoch
   kept = _Kept()
 
-  def draw(position: int, label: int) -> int:
-    rng = np.random.default_rng((seed, position // len(drawn), label, 1))
-    return int(rng.choice(rows[labels == label]))
+  def row_of(one: int, epoch: int) -> int:
+    if not balanced:
+      return one
+    rng = np.random.default_rng((seed, epoch, one, 1))
+    return int(rng.choice(rows[labels == one]))
 
-  def load(position: int, row: int) -> dict[str, Any]:
+  def load(position: int, i: int) -> dict[str, Any]:
     epoch = position // len(drawn)
+    row = row_of(int(drawn[i]), epoch)
     return _load(
       source,
       row,
@@ -91,9 +94,7 @@ def train_batches(
       kept=kept,
     )
 
-  order = grain.MapDataset.source(drawn.tolist()).seed(seed).shuffle().repeat()
-  if balanced:
-    order = order.map_with_index(draw)
+  order = grain.MapDataset.range(len(drawn)).seed(seed).shuffle().repeat()
   threads = _threads(inputs, num_threads)
   return iter(_batches(order, load, share, process_index, process_count, threads))
 
@@ -308,10 +309,12 @@ def _load(
   kept: _Kept | None = None,
 ) -> dict[str, Any]:
   options = {"num_clips": num_clips, "may_lack": may_lack}
+  records = {}  # of the tracks that were read
 
-  @functools.cache
   def record(track: str) -> Any:
-    return tracks[track][row] if row in tracks[track] else None  # noqa: SIM401 (no dict)
+    if track not in records:
+      records[track] = tracks[track][row] if row in tracks[track] else None  # noqa: SIM401
+    return records[track]
 
   def given(name: str, one: Any) -> Any:
     if name in without:

@@ -13,14 +13,7 @@ EPOCHS = 14
 
 
 @pytest.fixture(scope="module")
-def _environment(flags_of_commands):
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("XLA_FLAGS", flags_of_commands)
-    yield
-
-
-@pytest.fixture(scope="module")
-def make_run(tmp_path_factory, _environment):
+def make_run(tmp_path_factory):
   folder = tmp_path_factory.mktemp("soak")
   data = soak.make_data(folder)
   return lambda name: soak.Run(folder / name, data, epochs=EPOCHS)
@@ -66,7 +59,6 @@ def test_set_whose_preparation_is_killed_is_as_if_it_had_not_been(tmp_path):
   assert different == []
 
 
-@pytest.mark.usefixtures("_environment")
 def test_scores_of_an_evaluation_that_is_killed_are_as_if_it_had_not_been(run, tmp_path):
   evaluated = shutil.ignore_patterns("train", "test")  # by other tests
   shutil.copytree(run, tmp_path / "run", ignore=evaluated)

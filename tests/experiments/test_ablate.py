@@ -36,9 +36,8 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _environment(flags_of_commands):
+def _environment():
   with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("XLA_FLAGS", flags_of_commands)
     patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     yield
 
