@@ -60,7 +60,7 @@ def dot(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*
   return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def dots(x: Float[Array, "*b i"], kernels: list[Float[Array, "i o"]]) -> list[Float[Array, "*b o"]]:
   """The product with each kernel, all of as many columns.
 
@@ -75,10 +75,9 @@ def _dots_at_once(x, kernels):
   return jnp.split(dot(x, jnp.concatenate(kernels, axis=1)), len(kernels), axis=-1)
 
 
-dots.defvjp(
-  lambda *both: (dots(*both), both),
-  lambda both, gradients: jax.vjp(_dots_at_once, *both)[1](gradients),
-)
+@dots.defjvp
+def _dots_jvp(primals, tangents):
+  return dots(*primals), jax.jvp(_dots_at_once, primals, tangents)[1]
 
 
 def pool(x: Float[Array, "*b"], axes: tuple[int, ...]) -> Float[Array, "*c"]:

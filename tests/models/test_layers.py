@@ -13,14 +13,15 @@ from jaxmg.models import layers
 def test_products_with_several_kernels_and_gradients_are_those_of_each():
   x = jax.random.normal(jax.random.key(0), (2, 5, 3))
   kernels = [*jax.random.normal(jax.random.key(1), (4, 3, 2))]
-  found, pullback = jax.vjp(layers.dots, x, kernels)
-  expected, of_each = jax.vjp(lambda x, kernels: [x @ kernel for kernel in kernels], x, kernels)
   gradients = [*jax.random.normal(jax.random.key(2), (4, 2, 5, 2))]
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, atol=1e-5),
-    (found, *pullback(gradients)),
-    (expected, *of_each(gradients)),
-  )
+
+  def all_of(products):
+    found, pullback = jax.vjp(products, x, kernels)
+    return found, pullback(gradients), jax.jvp(products, (x, kernels), (x, kernels))
+
+  same = functools.partial(np.testing.assert_allclose, atol=1e-5)
+  each = lambda x, kernels: [x @ kernel for kernel in kernels]  # noqa: E731
+  jax.tree.map(same, all_of(layers.dots), all_of(each))
 
 
 @pytest.mark.parametrize(("platform", "products"), [("cpu", 4), ("cuda", 1), ("tpu", 1)])
