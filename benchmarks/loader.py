@@ -3,8 +3,9 @@
   python -m benchmarks.loader --out=loader.json
 
 The files are written to a temporary folder first and are in the page cache when they are read: what
-is measured is decoding, selecting, sampling and stacking. In the rounds "in memory" an epoch went
-before, from which the inputs keep what they take of a clip; in those "read anew" nothing is kept.
+is measured is decoding, selecting, sampling and stacking, for the inputs of PoseC3D and 2s-AGCN. In
+the rounds "in memory" an epoch went before, from which the inputs keep what they take of a clip; in
+those "read anew" nothing is kept.
 """
 
 import os
@@ -20,11 +21,17 @@ from jaxmg import inputs, skeletons
 from jaxmg.data import pipeline, prepared, readers, tracks
 from jaxmg.data.source import Source
 
-SETS = (  # joints in the files, and those that are taken
-  ("imigue35", "imigue22"),
-  ("openpose137", "imigue22"),
-  ("openpose137", "openpose137"),
+SETS = (  # joints in the files, those that are taken, and the network's input
+  ("imigue35", "imigue22", "heatmaps"),
+  ("imigue35", "imigue22", "graph"),
+  ("openpose137", "imigue22", "heatmaps"),
+  ("openpose137", "openpose137", "heatmaps"),
 )
+# As the experiments have them: every frame drawn, or a part of the clip brought to its length.
+OPTIONS = {
+  "heatmaps": {"num_frames": 48},
+  "graph": {"num_frames": 64, "sampling": "linear", "crop": (0.75, 1.0)},
+}
 
 
 class RandomClips(prepared.Builder):
@@ -49,7 +56,6 @@ def main(argv: list[str] | None = None) -> None:
   parser = timing.parser(__doc__)
   parser.add_argument("--clips", type=int, default=2000)
   parser.add_argument("--batch_size", type=int, default=32)
-  parser.add_argument("--frames", type=int, default=48)
   parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
   parser.add_argument("--rounds", type=int, default=3)
   arguments = parser.parse_args(argv)
@@ -63,23 +69,24 @@ def main(argv: list[str] | None = None) -> None:
   found = {(*names, clips, len(some), n): [] for names in SETS for clips, some, n in runs}
   with tempfile.TemporaryDirectory() as folder:
     directories = {}
-    for layout in {layout for layout, _ in SETS}:
+    for layout in {layout for layout, *_ in SETS}:
       pose = tracks.Pose(layout, frame_size=(720, 1280))
       options = {"track": pose, "num_clips": arguments.clips}
       directories[layout] = prepared.write(
         type(layout.capitalize(), (RandomClips,), options), raw=folder, data_dir=folder
       )
     for _ in range(arguments.rounds):
-      for layout, skeleton in SETS:
+      for layout, skeleton, name in SETS:
         for clips, some, threads in runs:
           # Threads keep the cores that were allowed at their birth.
-          options = (directories[layout], skeleton, clips, some, threads, vars(arguments))
+          options = (directories[layout], skeleton, name, clips, some, threads, vars(arguments))
           speed = timing.in_new_process(measure, *options)
-          found[layout, skeleton, clips, len(some), threads].append(speed)
+          found[layout, skeleton, name, clips, len(some), threads].append(speed)
   rows = [
     {
       "in the files": layout,
       "taken": skeleton,
+      "input": name,
       "clips": clips,
       "cores": count,
       "threads": threads,
@@ -87,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
       "from": min(speeds),
       "to": max(speeds),
     }
-    for (layout, skeleton, clips, count, threads), speeds in found.items()
+    for (layout, skeleton, name, clips, count, threads), speeds in found.items()
   ]
   timing.report(arguments, rows)
 
@@ -95,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
 def measure(
   directory: pathlib.Path,
   skeleton: str,
+  name: str,
   clips: str,
   cores: list[int],
   threads: int,
@@ -104,7 +112,7 @@ def measure(
   os.sched_setaffinity(0, cores)
   source = Source(directory)
   kind = source.track("pose").kind
-  one = inputs.Heatmaps(skeletons.get(skeleton), kind.frame_size, num_frames=arguments["frames"])
+  one = inputs.INPUTS[name](skeletons.get(skeleton), kind.frame_size, **OPTIONS[name])
   batch_size = arguments["batch_size"]
   room = pipeline.KEPT_BYTES if clips == "in memory" else 0
   with mock.patch.object(pipeline, "KEPT_BYTES", room):

@@ -1,5 +1,6 @@
 """Which frames of a clip a model sees: host work on numpy arrays, because it changes shapes."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -86,10 +87,15 @@ def linear(pose: Float[np.ndarray, "length *v c"], num_frames: int) -> Float[np.
   position = np.linspace(0, length - 1, num_frames)
   earlier = position.astype(np.int64)
   later = np.minimum(earlier + 1, length - 1)
-  weight = (position - earlier).astype(pose.dtype).reshape(-1, *[1] * (pose.ndim - 1))
+  weight = (position - earlier).astype(pose.dtype)
   a, b = pose[earlier], pose[later]
-  both = a.any(-1, keepdims=True) & b.any(-1, keepdims=True)
-  return np.where(both, a + weight * (b - a), np.where(weight <= 0.5, a, b))
+  blended = a + weight.reshape(-1, *[1] * (pose.ndim - 1)) * (b - a)
+  if pose.all():  # no joint is absent
+    return blended
+  # As `pose.any(-1)`, which takes longer for a few channels.
+  there = functools.reduce(np.logical_or, np.moveaxis(pose, -1, 0) != 0)[..., None]
+  nearer = np.where(weight <= 0.5, earlier, later)
+  return np.where(there[earlier] & there[later], blended, pose[nearer])
 
 
 def sample(
