@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import peers, timing
 from jaxmg import models
-from jaxmg.training import losses, optimizers, sharding, step
+from jaxmg.training import sharding, step
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,7 +47,7 @@ def measure(cache: str, arguments: dict) -> dict[str, tuple[float, float]]:
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   batch_size, size = arguments["batch_size"], arguments["size"]
   model = models.posec3d.PoseC3D(60, variant=arguments["variant"])
-  optimizer = optimizers.optimizer("sgd", lambda count: 1e-3)
+  optimizer, train_step = peers.bare_step(model)
   heatmaps = jax.ShapeDtypeStruct(
     (batch_size, arguments["frames"], size, size, arguments["joints"]), jnp.float32
   )
@@ -56,10 +56,7 @@ def measure(cache: str, arguments: dict) -> dict[str, tuple[float, float]]:
     lambda: step.init_train_state(model, optimizer, key, jnp.zeros(heatmaps.shape))
   )
   integers = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-  train_step = step.make_train_step(
-    model, lambda keys, batch: (batch["heatmaps"], batch), losses.classification(), optimizer
-  )
-  batch = {"heatmaps": heatmaps, "label": integers, "clip": integers}
+  batch = {"x": heatmaps, "label": integers, "clip": integers}
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   options = sharding.compiler_options(sharding.data_mesh(jax.devices()[:1]))
   times = {}

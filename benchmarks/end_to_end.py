@@ -1,12 +1,13 @@
-"""Key points on the disk -> loss: training PoseC3D with its loader, against PyTorch's with its own.
+"""Key points -> loss: training PoseC3D with its loader, against PyTorch's with its own.
 
   python -m benchmarks.end_to_end --out=end_to_end.json
 
 Ours is a prepared set, `pipeline.train_batches` and the training step, which draws heatmaps on the
-device. Theirs is the equal network, SGD, and a DataLoader whose workers draw each joint in its
-window of 3 sigma with numpy, as PYSKL and mmaction2 do; their annotations are a pickle, in memory.
-Both sample, crop, mirror and draw random clips anew in every step, on the same cores, each in a
-process of its own, in turn. A call is so many steps, with what the loader has to read for them.
+device; its key points are in memory after an epoch. Theirs is the equal network, SGD, and a
+DataLoader whose workers draw each joint in its window of 3 sigma with numpy, as PYSKL and mmaction2
+do; their annotations are a pickle, in memory. Both sample, crop, mirror and draw random clips anew
+in every step, on the same cores, each in a process of its own, in turn. A call is so many steps;
+between calls the loaders read ahead, ours 2 batches and theirs 2 of each worker.
 
 PyTorch has its memory as it comes and kept, as in `benchmarks.peers`. Without PyTorch ours is timed
 alone.

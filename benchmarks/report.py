@@ -10,6 +10,7 @@ first batch size of a file, and a column for each processor and dtype; docs/resu
 
 import json
 import pathlib
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = "docs/benchmarks"
 BEGIN, END = "<!-- python -m benchmarks.report writes from here -->", "<!-- to here -->"
 NAMES = {"posec3d": "PoseC3D", "agcn": "2s-AGCN", "mvit": "MViTv2", "end_to_end": "PoseC3D"}
-JOBS = {"train step": "training step", "inference": "inference", None: "training from files"}
+JOBS = {"train step": "training step", "inference": "inference", None: "training with its loader"}
 PEERS = ("torch", "torchvision")  # run eagerly; what begins with these names is them as well
 PACKAGES = ("jax", "torch", "torchvision")
 
@@ -58,12 +59,14 @@ def short(files: Mapping[str, Mapping[str, Any]]) -> str:
   """Our time, and of PyTorch eager and at its best the time over ours, by model and processor."""
   table = {}  # row -> column -> cell
   for name, file in files.items():
+    if (model := NAMES.get(name.partition("-")[0])) is None:
+      continue  # not of a model
     column, done = processor(file, "float32"), set()
     for (job, _), rows in by_job(file).items():
       if job in done or job not in JOBS:
         continue  # of further batch sizes
       done.add(job)
-      cells = table.setdefault(f"{name_of(name)}, {JOBS[job]}", {})
+      cells = table.setdefault(f"{model}, {JOBS[job]}", {})
       if column in cells:
         raise ValueError(f"{FILES}/{name}.json: expected one file of it on {column}, got two")
       cells[column] = compared(rows)
@@ -147,13 +150,8 @@ def processor(file: Mapping[str, Any], dtype: str | None = None) -> str:
 def typed(key: str, value: Any) -> str:
   """An argument as it is typed: --alone, --batch_sizes 8 16, --dtype=float32."""
   if isinstance(value, list):
-    return " ".join([f"--{key}", *map(str, value)])
+    return shlex.join([f"--{key}", *map(str, value)])
   return f"--{key}" if value is True else f"--{key}={value}"
-
-
-def name_of(stem: str) -> str:
-  benchmark = stem.partition("-")[0]
-  return NAMES.get(benchmark, benchmark)
 
 
 def figure(value: Any) -> str:

@@ -259,7 +259,7 @@ class Predictor:
   def _each(
     self, output: str, clips: Iterable[Any], told: readers.Told, several: bool
   ) -> Iterator[np.ndarray]:
-    """What the model says of each clip; while the device computes a batch, the next one is read."""
+    """What the model says of each clip; while a GPU or TPU computes a batch, the next is read."""
     numbered, computed = enumerate(clips), collections.deque()
     while some := [*itertools.islice(numbered, self.batch_size)]:
       parts = []

@@ -268,7 +268,7 @@ ARROWS = {
   "benchmarks.agcn": (
     "jax benchmarks.peers jaxmg.models jaxmg.pretrained jaxmg.skeletons [benchmarks.torch_agcn]"
   ),
-  "benchmarks.compile": "jax benchmarks.timing jaxmg.models jaxmg.training",
+  "benchmarks.compile": "jax benchmarks.peers benchmarks.timing jaxmg.models jaxmg.training",
   "benchmarks.compiled": (
     "jax benchmarks.hlo benchmarks.timing experiments.agcn experiments.emotion experiments.fusion"
     " experiments.mvit experiments.posec3d experiments.swinface"

@@ -3,7 +3,7 @@
 
 Host work only, and little of it: what changes shapes or indices. A batch is a function of its
 number, so the state of an iterator is one integer, whatever the number of threads and processes.
-Grain handles numbers of rows alone: a batch of them is loaded at once.
+Grain handles numbers alone: a batch of them is loaded at once.
 """
 
 import functools
@@ -51,7 +51,7 @@ def train_batches(
   fits any number of processes, but knows nothing of the source, rows and options that it was made
   with; `fingerprint` does. With `may_lack`, a clip need not be in the track of every input.
   What an input has to keep of a clip (`kept`) stays in memory, up to `KEPT_BYTES` for all, from
-  the first time that it is read. By default, `num_threads` is 1 where all inputs are such, and 2.
+  the first time that it is read. By default, `num_threads` is 1 where all inputs are such, else 2.
 
   Raises:
     DataError: fewer rows than a batch takes; while iterating, a clip that cannot be used.
@@ -94,6 +94,7 @@ def train_batches(
       kept=kept,
     )
 
+  # Of places: for each element of a list, Grain would count its bytes.
   order = grain.MapDataset.range(len(drawn)).seed(seed).shuffle().repeat()
   threads = _threads(inputs, num_threads)
   return iter(_batches(order, load, share, process_index, process_count, threads))
@@ -124,9 +125,7 @@ def test_batches(
     DataError: no rows; while iterating, a clip that cannot be used.
     ConfigError: as in training.
   """
-  rows = _checked(source, rows, inputs)
-  if len(rows) == 0:
-    raise DataError(f"{source.directory}: clips to evaluate", expected="at least 1", got="0")
+  rows = _some(source, rows, inputs)
   tracks = _tracks(source, inputs, rows, may_lack)
   share = _share(batch_size, process_count)
   padded = _padded(rows, batch_size)
@@ -144,7 +143,7 @@ def test_batches(
 
 def drawn_batches(
   source: Source,
-  rows: Integer[np.ndarray, " rows"],
+  rows: Integer[np.ndarray, " rows"] | Sequence[int],
   inputs: Mapping[str, Any],
   *,
   views: int,
@@ -159,7 +158,8 @@ def drawn_batches(
   An input draws from (seed, view, row), as in the epoch of this number; what it draws first is the
   same for whatever else is made of the set. Raises as `test_batches`.
   """
-  tracks = _tracks(source, inputs, rows)
+  rows = _some(source, rows, inputs)
+  tracks, batch_size = _tracks(source, inputs, rows), _share(batch_size, 1)
   parts = _padded(rows, batch_size).reshape(-1, batch_size)
   drawn = [(view, row) for part in parts.tolist() for view in range(views) for row in part]
 
@@ -229,6 +229,13 @@ def _checked(source: Any, rows: Any, inputs: Any) -> Integer[np.ndarray, " rows"
     got = f"{found.min()} to {found.max()}"
     raise DataError(where, expected=f"0 to {len(source) - 1}", got=got)
   return found
+
+
+def _some(source: Any, rows: Any, inputs: Any) -> Integer[np.ndarray, " rows"]:
+  rows = _checked(source, rows, inputs)
+  if len(rows) == 0:
+    raise DataError(f"{source.directory}: clips to evaluate", expected="at least 1", got="0")
+  return rows
 
 
 def _share(batch_size: int, process_count: int) -> int:
@@ -309,7 +316,7 @@ def _load(
   kept: _Kept | None = None,
 ) -> dict[str, Any]:
   options = {"num_clips": num_clips, "may_lack": may_lack}
-  records = {}  # of the tracks that were read
+  records = {}  # of the tracks that were read; making a `functools.cache` takes longer
 
   def record(track: str) -> Any:
     if track not in records:

@@ -131,7 +131,7 @@ def _spatial_conv(x, kernel, stride):  # N H W I, k k I O
   return _conv_2d(x, kernel, stride)
 
 
-def _plain_conv(x, kernel, stride):  # N H W I, k k I O
+def _plain_conv(x, kernel, stride=1):  # N H W I, k k I O
   half = kernel.shape[0] // 2
   return jax.lax.conv_general_dilated(
     x, kernel, (stride, stride), [(half, half)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -164,10 +164,6 @@ def _conv_2d_backward(stride, saved, gradient):
 _conv_2d.defvjp(_conv_2d_forward, _conv_2d_backward)
 
 
-def _conv_7x7_plain(x, kernel):  # N H W I, k k I O
-  return _plain_conv(x, kernel, 1)
-
-
 def _conv_7x7_folded(x, kernel):  # N H W I, k k I O
   """The same sums with 4 neighbouring pixels of a row as channels (2 of more than 32 channels).
 
@@ -198,8 +194,8 @@ def _gradients_7x7(x, kernel, gradient):
   by what is reversed. In bfloat16 it is oneDNN that is faster.
   """
   if x.dtype != jnp.float32:
-    return _pullback(_conv_7x7_plain, x, kernel, gradient)
-  (dx,) = jax.linear_transpose(lambda x: _conv_7x7_plain(x, kernel), x)(gradient)
+    return _pullback(_plain_conv, x, kernel, gradient)
+  (dx,) = jax.linear_transpose(lambda x: _plain_conv(x, kernel), x)(gradient)
   half = kernel.shape[0] // 2
   reverse = jax.lax.conv_general_dilated(
     jax.lax.rev(x.transpose(3, 1, 2, 0), (1, 2)),
@@ -211,7 +207,7 @@ def _gradients_7x7(x, kernel, gradient):
   return dx, jax.lax.rev(reverse.transpose(1, 2, 0, 3), (0, 1))
 
 
-_conv_7x7 = _by_platform(_conv_7x7_plain, _conv_7x7_folded, _gradients_7x7)
+_conv_7x7 = _by_platform(_plain_conv, _conv_7x7_folded, _gradients_7x7)
 
 
 def _is_sparse(x):
@@ -232,7 +228,7 @@ def _conv_7x7_of_windows(x, kernel):  # Gaussians of N H W I, k k I O
   n, height, width, _ = x.shape
   size, features = kernel.shape[0], kernel.shape[-1]
   (top, rows), (left, columns) = _windows_of(x.rows, x.width), _windows_of(x.columns, x.width)
-  wide = jnp.promote_types(jnp.promote_types(x.dtype, kernel.dtype), jnp.float32)
+  wide = jnp.result_type(x.rows, kernel, jnp.float32)
   pixels = (rows[:, :, :, None] * columns[:, :, None, :]).astype(wide)  # I N v w
   # Of a pixel in its window, the patch is the kernel reversed, moved to it.
   down, right = (_moves(length, size) for length in pixels.shape[2:])

@@ -49,7 +49,7 @@ class Norm(nn.Module):
   def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = _wide(x)
     wide -= wide.mean(-1, keepdims=True)
     inverse = jax.lax.rsqrt((wide**2).mean(-1, keepdims=True) + self.epsilon)
     return (wide * inverse * scale + bias).astype(self.dtype)
@@ -141,7 +141,6 @@ class BatchNorm(nn.Module):
   batch's own mean takes it out again, so that it only moves the running mean and has no gradient.
   """
 
-  momentum: float = 0.9
   dtype: Any = jnp.float32
   scale_init: Any = nn.initializers.ones
   epsilon: float = 1e-5
@@ -159,7 +158,7 @@ class BatchNorm(nn.Module):
       "scale": self.param("scale", self.scale_init, shape, jnp.float32),
       "bias": self.param("bias", nn.initializers.zeros, shape, jnp.float32),
     }
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = _wide(x)
     stats = {"mean": mean.value - shift, "var": var.value}
     if train:
       axes = tuple(range(x.ndim - 1))
@@ -169,7 +168,7 @@ class BatchNorm(nn.Module):
         # The first batch is where they begin: 0 and 1 may be far from what they run to.
         first = (mean.value == 0) & (var.value == 1)
         for running, new in ((mean, found + shift), (var, stats["var"])):
-          mixed = self.momentum * running.value + (1 - self.momentum) * new
+          mixed = 0.9 * running.value + 0.1 * new
           running.value = jnp.where(first, new, mixed)
     scale, bias = batch_norm_affine(params, stats, self.epsilon)
     return (wide * scale + bias).astype(self.dtype)

@@ -71,7 +71,7 @@ def test_readme_has_a_row_for_a_job_and_a_column_for_a_processor(root):
   assert table(root / "README.md") == [
     "| | AMD EPYC, 2 cores, float32 | NVIDIA H200, bfloat16 |",
     "| --- | --- | --- |",
-    "| PoseC3D, training from files | 80.4 clips/s (2.0; 2.0) | |",
+    "| PoseC3D, training with its loader | 80.4 clips/s (2.0; 2.0) | |",
     "| MViTv2, training step | | 77.2 ms (2.4; 2.4) |",
     "| PoseC3D, training step | 828 ms (2.0; 0.81) | |",
   ]

@@ -365,6 +365,8 @@ def test_drawn_batches_are_views_of_the_rows_of_the_test_batches(data):
       record = data.track("pose")[int(row)]
       part = one.read(record, np.random.default_rng((3, int(view), int(row))))
       np.testing.assert_array_equal(x["keypoints"][k], part["keypoints"])
+  with pytest.raises(DataError, match="clips to evaluate: expected at least 1, got 0"):
+    pipeline.drawn_batches(data, rows[:0], pose(), **options)
   rest = list(map(flat, pipeline.drawn_batches(data, rows, pose(), first_batch=1, **options)))
   for a, b in zip(found[2:], rest, strict=True):
     np.testing.assert_array_equal(a["keypoints"], b["keypoints"])

@@ -49,7 +49,7 @@ def test_convolution_and_its_gradients_are_those_of_a_3d_convolution(kernel_size
   np.testing.assert_allclose(dparams["params"]["kernel"], plain_dkernel, atol=1e-3)
 
 
-PLAIN = {"temporal": convolutions._temporal_conv_in_2d, "7x7": convolutions._conv_7x7_plain}
+PLAIN = {"temporal": convolutions._temporal_conv_in_2d, "7x7": convolutions._plain_conv}
 OTHERS = [  # another form of a convolution, or its gradients, and the shapes of what they take
   ("temporal", None, convolutions._temporal_gradients, (2, 5, 24, 3), (3, 3, 4)),
   ("temporal", None, convolutions._temporal_gradients, (2, 4, 24, 3), (5, 3, 4)),
@@ -97,7 +97,7 @@ def test_a_convolution_of_what_is_not_drawn_is_that_of_its_picture(form, size, s
   x = some_joints(size, sigma)
   kernel = jax.random.normal(jax.random.key(1), (7, 7, 3, 4))
   gradient = jax.random.normal(jax.random.key(2), (5, *size, 4))
-  of_picture = lambda x, kernel: convolutions._conv_7x7_plain(gaussians.drawn(x), kernel)  # noqa: E731
+  of_picture = lambda x, kernel: convolutions._plain_conv(gaussians.drawn(x), kernel)  # noqa: E731
   (found, pullback), (expected, plain) = (jax.vjp(one, x, kernel) for one in (form, of_picture))
   (dx, dkernel), (plain_dx, plain_dkernel) = pullback(gradient), plain(gradient)
   # Of what is zero, a picture has a gradient, and a window has none.
@@ -128,7 +128,7 @@ def test_joints_in_bfloat16_are_computed_in_float32():
   narrow = jax.tree.map(jnp.bfloat16, x)
   kernel = jax.random.normal(jax.random.key(1), (7, 7, 3, 4))
   found = convolutions._conv_7x7_of_windows(narrow, kernel)
-  expected = convolutions._conv_7x7_plain(gaussians.drawn(narrow).astype(jnp.float32), kernel)
+  expected = convolutions._plain_conv(gaussians.drawn(narrow).astype(jnp.float32), kernel)
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
