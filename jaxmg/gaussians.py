@@ -19,7 +19,8 @@ class Gaussians:
   """One Gaussian per channel: `rows` float[*B, H, V] and `columns` float[*B, W, V].
 
   Their products are the heatmaps float[*B, H, W, V], whose shape and dtype these have. Along H, and
-  along W, at most `width` neighbours are not zero.
+  along W, at most `width` neighbours are not zero, which is relied upon: whoever changes values, as
+  a mixture of two clips does, draws them first (`drawn`).
   """
 
   rows: Any
@@ -34,6 +35,9 @@ class Gaussians:
   @property
   def dtype(self) -> Any:
     return self.rows.dtype
+
+  def __array__(self, *_, **__) -> Any:
+    raise TypeError("Gaussians are no array: jaxmg.gaussians.drawn(x) gives the heatmaps")
 
   def __getattr__(self, name: str) -> Any:
     hint = "jaxmg.gaussians.drawn(x) gives the heatmaps"

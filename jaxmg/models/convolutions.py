@@ -240,7 +240,8 @@ def _conv_7x7_of_windows(x, kernel):  # Gaussians of N H W I, k k I O
     patches = pixels.reshape(n, -1) @ moved.reshape(-1, moved[0, 0].size)
     return jax.vmap(_add_at)(whole, places, patches.reshape(n, *moved.shape[2:])), None
 
-  whole = jnp.zeros((n, height + size - 1, width + size - 1, features), wide)
+  # As the pixels, of one's own device inside `jax.shard_map`.
+  whole = jnp.zeros_like(pixels, shape=(n, height + size - 1, width + size - 1, features))
   whole, _ = jax.lax.scan(add, whole, (jnp.stack([top, left], -1), pixels, moved))
   half = size // 2
   return whole[:, half : half + height, half : half + width].astype(kernel.dtype)

@@ -13,6 +13,7 @@ persons share it by their maximum, whose gradient goes to the highest.
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -27,7 +28,7 @@ def render_joints(
   points: Float[Array, "*b m v 3"],
   *,
   size: tuple[int, int],
-  sigma: float = 0.6,
+  sigma: float | Float[Array, ""] = 0.6,
   window: bool = True,
 ) -> Float[Array, "*b h w v"]:
   """Draws each joint as a Gaussian whose peak is its score; the maximum over the persons.
@@ -43,7 +44,7 @@ def joint_gaussians(
   points: Float[Array, "*b v 3"],
   *,
   size: tuple[int, int],
-  sigma: float = 0.6,
+  sigma: float | Float[Array, ""] = 0.6,
   window: bool = True,
 ) -> gaussians.Gaussians:
   """What `render_joints` draws of each person, [*b, H, W, V], before it is drawn."""
@@ -59,10 +60,11 @@ def joint_gaussians(
     for axis, length in ((0, size[1]), (1, size[0]))
   )  # *b v w and *b v h
   exact = window and jnp.finfo(points.dtype).bits >= 32  # else the cut may fall on any pixel
+  known = not isinstance(sigma, jax.Array) and math.isfinite(sigma)  # a traced one is an array
   return gaussians.Gaussians(
     rows=jnp.moveaxis(rows * score[..., None], -2, -1),
     columns=jnp.moveaxis(columns, -2, -1),
-    width=math.floor(6 * sigma + 1e-3) + 2 if exact else max(size),
+    width=math.floor(6 * sigma + 1e-3) + 2 if exact and known else max(size),
   )
 
 
@@ -71,7 +73,7 @@ def render_limbs(
   limbs: Sequence[tuple[int, int]],
   *,
   size: tuple[int, int],
-  sigma: float = 0.6,
+  sigma: float | Float[Array, ""] = 0.6,
   window: bool = True,
 ) -> Float[Array, "*b h w e"]:
   """Draws each limb as a Gaussian of the distance to its segment; the maximum over the persons.

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from jaxmg import gaussians
 from jaxmg.models import convolutions
@@ -198,3 +200,12 @@ def test_no_product_of_a_strided_slice_is_left_for_xla_to_abort_on():
 def test_a_convolution_without_a_fast_form_is_refused():
   with pytest.raises(ValueError, match=r"kernel \(3, 3, 3\)"):
     convolutions.Conv(4, (3, 3, 3)).init(jax.random.key(0), jnp.zeros((1, 4, 4, 4, 2)))
+
+
+def test_what_is_not_drawn_goes_through_shard_map():
+  mesh = jax.make_mesh((5,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:5])
+  x, kernel = some_joints((20, 17), 0.6), jnp.ones((7, 7, 3, 4))
+  of_windows = convolutions._conv_7x7_of_windows
+  shares = {"in_specs": (P("data"), P()), "out_specs": P("data")}
+  found = jax.jit(jax.shard_map(of_windows, mesh=mesh, **shares))(x, kernel)
+  np.testing.assert_allclose(found, of_windows(x, kernel), atol=1e-6)

@@ -106,6 +106,14 @@ def test_no_more_neighbours_than_the_width_are_not_zero(sigma):
     assert found.width - 1 <= counts.max() <= found.width
 
 
+def test_a_sigma_may_be_traced_or_infinite():
+  draw = functools.partial(heatmaps.render_joints, some_points()[:, None], size=(5, 8))
+  drawn, tangent = jax.jvp(lambda sigma: draw(sigma=sigma), (0.6,), (1.0,))
+  np.testing.assert_allclose(drawn, draw(sigma=0.6), atol=1e-6)
+  assert float(abs(tangent).max()) > 0
+  assert heatmaps.joint_gaussians(some_points(), size=(5, 8), sigma=float("inf")).width == 8
+
+
 def test_without_window_any_number_may_not_be_zero():
   found = heatmaps.joint_gaussians(some_points(), size=(5, 8), sigma=9.0, window=False)
   assert found.width == 8
