@@ -27,7 +27,7 @@ SETS = (  # joints in the files, those that are taken, and the network's input
   ("openpose137", "imigue22", "heatmaps"),
   ("openpose137", "openpose137", "heatmaps"),
 )
-# As the experiments have them: every frame drawn, or a part of the clip brought to its length.
+# As in the experiments: frames drawn from all of a clip, or a part of it brought to a length.
 OPTIONS = {
   "heatmaps": {"num_frames": 48},
   "graph": {"num_frames": 64, "sampling": "linear", "crop": (0.75, 1.0)},

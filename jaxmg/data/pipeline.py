@@ -159,7 +159,8 @@ def drawn_batches(
   same for whatever else is made of the set. Raises as `test_batches`.
   """
   rows = _some(source, rows, inputs)
-  tracks, batch_size = _tracks(source, inputs, rows), _share(batch_size, 1)
+  tracks = _tracks(source, inputs, rows)
+  batch_size = _share(batch_size, 1)
   parts = _padded(rows, batch_size).reshape(-1, batch_size)
   drawn = [(view, row) for part in parts.tolist() for view in range(views) for row in part]
 
@@ -232,6 +233,7 @@ def _checked(source: Any, rows: Any, inputs: Any) -> Integer[np.ndarray, " rows"
 
 
 def _some(source: Any, rows: Any, inputs: Any) -> Integer[np.ndarray, " rows"]:
+  """As `_checked`; an error for no rows as well."""
   rows = _checked(source, rows, inputs)
   if len(rows) == 0:
     raise DataError(f"{source.directory}: clips to evaluate", expected="at least 1", got="0")

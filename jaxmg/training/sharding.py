@@ -187,13 +187,13 @@ def reuse_memory() -> None:
 
 def _use_huge_pages(libc) -> None:
   """Asks for huge pages in what the heap may grow to, of which it takes nothing yet."""
+  import resource  # not on Windows
+
+  if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    return  # of which what is asked for would be a part
   libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
   libc.free.argtypes = (ctypes.c_void_p,)
   libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-  import resource  # where there is Linux
-
-  if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-    return  # what the heap may grow to counts
   size = min(16 << 30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
   if start := libc.malloc(size):
     page = 2 << 20

@@ -117,6 +117,8 @@ def test_a_sigma_may_be_traced_or_infinite():
 def test_without_window_any_number_may_not_be_zero():
   found = heatmaps.joint_gaussians(some_points(), size=(5, 8), sigma=9.0, window=False)
   assert found.width == 8
+  with pytest.raises(TypeError, match="drawn"):
+    np.asarray(found)
   assert (found.columns != 0).all()
 
 

@@ -131,6 +131,20 @@ def test_linear_keeps_a_uniform_motion_uniform():
     )
 
 
+@pytest.mark.parametrize("num_frames", [4, 9, 20])
+def test_linear_is_its_definition_to_the_bit(num_frames):
+  rng = np.random.default_rng(0)
+  pose = rng.normal(size=(9, 2, 5, 3)).astype(np.float32) * (rng.random((9, 2, 5, 1)) < 0.7)
+  pose[..., 0] *= rng.random((9, 2, 5)) < 0.7  # a coordinate may be 0 of a joint that is there
+  for clip, what in ((pose, "absent"), (np.abs(pose) + 1, "all there")):
+    place = np.linspace(0, 8, num_frames)
+    a, b = clip[place.astype(int)], clip[np.minimum(place.astype(int) + 1, 8)]
+    weight = np.float32(place - place.astype(int)).reshape(-1, 1, 1, 1)
+    both = a.any(-1, keepdims=True) & b.any(-1, keepdims=True)
+    expected = np.where(both, a + weight * (b - a), np.where(weight <= 0.5, a, b))
+    np.testing.assert_array_equal(sampling.linear(clip, num_frames), expected, what)
+
+
 def test_linear_never_blends_with_an_absent_joint():
   pose = np.full((3, 1, 3), 8, np.float32)
   pose[1] = 0

@@ -139,3 +139,17 @@ with open("/proc/self/smaps") as maps:
   mapped, huge = map(int, run.stdout.split())
   assert mapped < pages  # without reuse, 8 times as many
   assert huge or not pathlib.Path("/sys/kernel/mm/transparent_hugepage").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc")
+def test_no_huge_pages_are_asked_for_where_the_address_space_has_a_limit():
+  code = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))
+from jaxmg.training import sharding
+sharding.reuse_memory()
+with open("/proc/self/smaps") as maps:
+  print(any("VmFlags" in line and " hg" in line for line in maps))
+"""
+  run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+  assert run.stdout.strip() == "False"
